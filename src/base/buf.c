@@ -1,0 +1,130 @@
+#include "base/buf.h"
+
+#include "base/die.h"
+#include "base/utf8.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+void buf_free(struct buf *b) {
+    free(b->p);
+    *b = (struct buf){ 0 };
+}
+
+void buf_wipe(struct buf *b) {
+    if (b->p)
+        explicit_bzero(b->p, b->room);
+    buf_free(b);
+}
+
+char *buf_reserve(struct buf *b, size_t n) {
+    size_t need;
+    if (__builtin_add_overflow(b->n, n, &need) || need > SIZE_MAX / 4)
+        die_no_memory(n);
+    need++; /* the NUL */
+    if (need > b->room) {
+        size_t room = b->room ? b->room : 64;
+        while (room < need)
+            room *= 2;
+        char *p = realloc(b->p, room);
+        if (!p)
+            die_no_memory(room);
+        b->p = p;
+        b->room = room;
+    }
+    return b->p + b->n;
+}
+
+void buf_add(struct buf *b, struct str s) {
+    char *at = buf_reserve(b, s.n);
+    memcpy(at, s.p, s.n);
+    b->n += s.n;
+    b->p[b->n] = 0;
+}
+
+void buf_byte(struct buf *b, char c) {
+    *buf_reserve(b, 1) = c;
+    b->p[++b->n] = 0;
+}
+
+void buf_vprintf(struct buf *b, const char *format, va_list ap) {
+    va_list again;
+    va_copy(again, ap);
+    int n = vsnprintf(NULL, 0, format, again);
+    va_end(again);
+    if (n < 0)
+        die("buf_printf: bad format or over-long result");
+    char *at = buf_reserve(b, (size_t)n);
+    vsnprintf(at, (size_t)n + 1, format, ap);
+    b->n += (size_t)n;
+}
+
+void buf_printf(struct buf *b, const char *format, ...) {
+    va_list ap;
+    va_start(ap, format);
+    buf_vprintf(b, format, ap);
+    va_end(ap);
+}
+
+void buf_consume(struct buf *b, size_t n) {
+    if (n > b->n)
+        n = b->n;
+    if (n == 0)
+        return;
+    b->n -= n;
+    memmove(b->p, b->p + n, b->n);
+    b->p[b->n] = 0;
+}
+
+void buf_truncate(struct buf *b, size_t n) {
+    if (n < b->n) {
+        b->n = n;
+        b->p[n] = 0;
+    }
+}
+
+void buf_printable(struct buf *b, struct str s, size_t max) {
+    size_t i = 0, out = 0;
+    while (i < s.n) {
+        size_t len = utf8_length(str_from(s, i));
+        if (len <= 1) {
+            if (out + 1 > max)
+                return;
+            buf_byte(b, len == 1 && byte_is_print(s.p[i]) ? s.p[i] : '?');
+            i++, out++;
+        } else {
+            if (out + len > max)
+                return;
+            buf_add(b, str_sub(s, i, len));
+            i += len, out += len;
+        }
+    }
+}
+
+bool buf_read_file(struct buf *b, const char *path, size_t max) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0)
+        return false;
+    size_t start = b->n;
+    for (;;) {
+        ssize_t got = read(fd, buf_reserve(b, 16384), 16384);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got >= 0)
+            b->n += (size_t)got;
+        bool over = b->n - start > max;
+        if (got > 0 && !over)
+            continue;
+        int saved = over ? EFBIG : errno;
+        close(fd);
+        b->p[b->n] = 0;
+        if (got < 0 || over) {
+            buf_truncate(b, start);
+            errno = saved;
+            return false;
+        }
+        return true;
+    }
+}
