@@ -1,0 +1,63 @@
+/* table.h - look-up tables, "type:name" (DATABASE_README's interface). One file per type.
+ *
+ * A table is opened once and asked many times. table_get() may block only for what its type needs (a local file);
+ * types that talk to servers live in the look-up process. A table that cannot be opened is still a table: each
+ * look-up on it gives TABLE_ERROR, so that mail waits instead of being refused (4xx). */
+#ifndef ANGARIUM_TABLE_TABLE_H
+#define ANGARIUM_TABLE_TABLE_H
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "conf/conf.h"
+
+enum table_result { TABLE_FOUND, TABLE_NOT_FOUND, TABLE_ERROR };
+
+enum table_flags {
+    TABLE_FOLD = 1,       /* keys compared in lower case (what Postfix's daemons do) */
+    TABLE_NO_REGSUB = 2,  /* $1 in a result is an error: for look-ups on untrusted keys with sensitive results */
+    TABLE_ALIASES = 4,    /* the text source is in aliases(5) form */
+    TABLE_FROZEN = 8,     /* never look at the file system again: sandboxed workers */
+};
+
+struct table;
+
+/* Never NULL; a failed open is logged by the caller with table_error() and answers TABLE_ERROR from then on.
+ * `spec` is "type:name"; without a type, default_database_type. */
+struct table *table_open(const struct conf *c, struct str spec, unsigned flags);
+void table_close(struct table *t);
+/* NULL, or why the table could not be opened or read last time. Lives until the next call on the table. */
+error table_error(const struct table *t);
+struct str table_name(const struct table *t); /* "hash:/etc/aliases" */
+/* `*ret_value` is in `a`, NUL-terminated. */
+enum table_result table_get(struct table *t, struct str key, struct arena *a, struct str *ret_value);
+/* A table whose keys are patterns (regexp, pcre, cidr, ...): asked with the full string only, never with parts. */
+bool table_is_pattern(const struct table *t);
+/* True when the file under the table is another one than when it was opened; the next table_get() reopens it. */
+bool table_changed(struct table *t);
+
+/* The list of supported types, for postconf -m. */
+size_t table_types(const struct str **ret);
+
+/* --- a parameter's list of tables: "hash:/a, inline:{a=b}" --- */
+struct maps;
+struct maps *maps_open(const struct conf *c, struct str list, unsigned flags);
+void maps_close(struct maps *m);
+bool maps_is_empty(const struct maps *m);
+/* The first table that has it. TABLE_ERROR stops the search. `ret_table` (may be NULL): which one, or which failed. */
+enum table_result maps_get(struct maps *m, struct str key, struct arena *a, struct str *ret_value,
+                           struct str *ret_table);
+/* The same, but tables of patterns are skipped (`partial` keys such as @domain). */
+enum table_result maps_get_partial(struct maps *m, struct str key, struct arena *a, struct str *ret_value,
+                                   struct str *ret_table);
+
+/* Mail address look-up, in the order the manuals state: user+ext@dom, user@dom, user+ext, user, @dom (canonical(5),
+ * virtual(5), aliases of local_recipient_maps ...). */
+enum addr_find_flags {
+    ADDR_FIND_BARE_LOCAL = 1, /* also plain user+ext, user when the domain is ours (`local_domain` true) */
+    ADDR_FIND_AT_DOMAIN = 2,  /* also @domain */
+    ADDR_FIND_DOMAIN = 4,     /* also domain, .parent, as transport(5) and access(5) do */
+};
+enum table_result addr_find(struct maps *m, struct str address, bool local_domain, unsigned flags,
+                            struct str recipient_delimiter, struct arena *a, struct str *ret_value,
+                            struct str *ret_extension /* the +ext that was not matched, with its delimiter */);
+#endif
