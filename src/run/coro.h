@@ -1,0 +1,70 @@
+/* coro.h - one session, one coroutine: code that waits is written straight down.
+ *
+ * A coroutine runs on a stack of its own (CORO_STACK bytes with a guard page, pooled) in the process's one loop
+ * thread and gives way only inside the waits of this room. Each wait takes a deadline (run/sys.h) and returns NULL,
+ * &err_timeout, &err_cancelled or an error. After coro_cancel() every wait of that coroutine returns &err_cancelled
+ * at once, so it unwinds through ordinary error returns; waits in clean-up code can be shielded with
+ * coro_shield().
+ *
+ * errno and OpenSSL's error queue belong to the thread, not to the coroutine: read them before any wait. */
+#ifndef ANGARIUM_RUN_CORO_H
+#define ANGARIUM_RUN_CORO_H
+
+#include "base/err.h"
+#include "run/sys.h"
+
+enum { CORO_STACK = 64 * 1024, CORO_STACK_SANITIZED = 256 * 1024 };
+
+struct coro;
+
+/* Set up the loop of this process; once, before anything else here. */
+error loop_init(void);
+/* Run until loop_stop() was called or no coroutine is left. Returns an error only when epoll itself fails. */
+error loop_run(void);
+void loop_stop(void);
+/* Free what loop_init() and the stack pool hold (tests, leak checks). All coroutines must have ended. */
+void loop_free(void);
+
+/* Start `fn(arg)`; it first runs when the loop comes round to it. The handle is valid until fn returns; who keeps it
+ * longer uses coro_join. NULL when the process is out of stacks (mmap failed). `name` is a literal. */
+struct coro *coro_spawn(void (*fn)(void *arg), void *arg, const char *name);
+struct coro *coro_self(void); /* NULL outside a coroutine */
+void coro_cancel(struct coro *c);
+bool coro_cancelled(void);  /* has the running one been cancelled? */
+int coro_shield(int on);    /* clean-up code that must wait: returns the old value, to be put back */
+size_t coro_count(void);    /* alive */
+void coro_yield(void);      /* let the others run once */
+size_t coro_stack_high_water(void); /* most bytes of stack any coroutine used; 0 unless built with -Dstack_marks */
+
+/* --- waiting --- */
+error wait_readable(int fd, int64_t deadline);
+error wait_writable(int fd, int64_t deadline);
+error wait_until(int64_t deadline); /* NULL when the time has come */
+
+/* A condition: coroutines wait in order of arrival. `{0}` is ready for use. It must outlive its waiters; waiters may
+ * leave (deadline, cancellation) or signal it themselves at any moment, also while others are being woken. */
+struct cond {
+    struct waiter *first, *last;
+};
+error cond_wait(struct cond *c, int64_t deadline);
+void cond_signal(struct cond *c);    /* wakes one */
+void cond_broadcast(struct cond *c); /* wakes all that wait now */
+
+/* Wait for `n` coroutines: each calls group_leave() last. */
+struct group {
+    size_t running;
+    struct cond done;
+};
+void group_enter(struct group *g);
+void group_leave(struct group *g);
+error group_wait(struct group *g, int64_t deadline);
+
+/* Signals, read by the loop (signalfd): `fn` runs in the loop, outside any coroutine, and must not wait. */
+error loop_on_signal(int signo, void (*fn)(int signo, void *arg), void *arg);
+
+/* Blocking calls that have no non-blocking form (fsync, getpwnam): run `fn(arg)` in one of a few threads and wait.
+ * The threads start at first use and number at most `offload_threads` (default 8; set before first use). A cancelled
+ * waiter still waits for `fn` to end: its memory is in use. Seccomp filters and privileges must be in place before. */
+void offload(void (*fn)(void *arg), void *arg);
+void offload_set_threads(unsigned n);
+#endif
