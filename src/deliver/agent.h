@@ -1,0 +1,44 @@
+/* agent.h - what every delivery agent does the same way: take requests, answer per recipient, write the log line.
+ *
+ * An agent's main() calls agent_main(); for each request `deliver` runs in a coroutine of its own (one connection from
+ * qmgr each) and calls agent_sent/deferred/bounced once per recipient, in any order. What it forgets is deferred. */
+#ifndef ANGARIUM_DELIVER_AGENT_H
+#define ANGARIUM_DELIVER_AGENT_H
+
+#include "proto/delivery.h"
+#include "service/service.h"
+
+struct agent_request {
+    struct service_ctx *ctx;
+    struct arena *arena;            /* ends with the request */
+    struct delivery_request req;
+    struct ipc *ipc;
+    bool *answered;                 /* per recipient */
+    /* for delays=a/b/c/d; the agent sets them (mono clock of run/sys.h), 0: not reached */
+    int64_t start_us, connected_us;
+    struct delivery_done done;
+};
+
+struct agent {
+    struct service service;         /* program, confine, root, init, start ...; session is set by agent_main */
+    void (*deliver)(struct agent_request *r);
+};
+int agent_main(int argc, char **argv, const struct agent *a);
+
+struct agent_status { /* strings borrowed for the call; `relay` e.g. "mx.example[192.0.2.1]:25", "local", "none" */
+    struct str relay, dsn, reason;
+    struct str diagnostic_type, diagnostic, remote_type, remote_mta;
+};
+/* Logs `QID: to=<..>, orig_to=<..>, relay=.., delay=.., delays=a/b/c/d, dsn=.., status=.. (reason)` and reports to qmgr.
+ * With soft_bounce, bounced becomes deferred ("SOFTBOUNCE") here and nowhere else. A failure's class digit is made to fit. */
+void agent_sent(struct agent_request *r, size_t rcpt, const struct agent_status *s);
+void agent_deferred(struct agent_request *r, size_t rcpt, const struct agent_status *s);
+void agent_bounced(struct agent_request *r, size_t rcpt, const struct agent_status *s);
+/* The same by class of `dsn`: 2 sent, 4 deferred, 5 bounced. */
+void agent_finish(struct agent_request *r, size_t rcpt, const struct agent_status *s);
+
+/* Read the content: bytes at `at` of the message (not of the file), up to `n`; 0 at its end; -1 with errno. */
+ssize_t agent_content_read(const struct agent_request *r, uint64_t at, void *p, size_t n);
+/* "0.12", "3.4", "45": 2 significant digits, delay_logging_resolution_limit digits after the point. */
+struct str delay_format(struct arena *a, int64_t us, int resolution_limit);
+#endif

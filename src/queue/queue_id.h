@@ -1,0 +1,21 @@
+/* queue_id.h - the name of a message while it is here: "4cXyZ..." or "9B2C1A0F3".
+ *
+ * Short form: hexadecimal of the microseconds and of a number that no other message has at the same time; long form
+ * (enable_long_queue_ids): time in base 52, 'z', that number in base 51. Both are file names and safe to print. */
+#ifndef ANGARIUM_QUEUE_QUEUE_ID_H
+#define ANGARIUM_QUEUE_QUEUE_ID_H
+
+#include "base/arena.h"
+
+enum { QUEUE_ID_MAX = 32 }; /* bytes, NUL included */
+
+struct queue_id {
+    char text[QUEUE_ID_MAX];
+};
+void queue_id_make(struct queue_id *ret, int64_t wall_us, uint64_t unique, bool long_form);
+/* Only letters and digits, 1 to QUEUE_ID_MAX - 1 of them: safe as a file name. */
+bool queue_id_valid(struct str s);
+static inline struct str queue_id_str(const struct queue_id *id) {
+    return str_c(id->text);
+}
+#endif
