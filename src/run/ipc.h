@@ -22,6 +22,10 @@ void ipc_close(struct ipc *ipc); /* NULL is allowed */
 int ipc_fd(const struct ipc *ipc);
 /* Frames are gathered; ipc_flush() or ipc_recv() sends them. `fd` (or -1) is duplicated by the kernel and stays yours. */
 void ipc_send(struct ipc *ipc, uint8_t type, struct str payload, int fd);
+/* For content cut into small pieces (a line at a time): the bytes join the last frame gathered when it has this type, carries
+ * no descriptor and would stay within `frame_max` bytes of payload; otherwise they begin a new frame. */
+void ipc_append(struct ipc *ipc, uint8_t type, struct str bytes, size_t frame_max);
+size_t ipc_unsent(const struct ipc *ipc); /* bytes gathered and not yet sent */
 error ipc_flush(struct ipc *ipc, int64_t deadline);
 /* ERR_EOF when the peer closed between frames, ERR_SYNTAX for a malformed or cut frame. */
 error ipc_recv(struct ipc *ipc, int64_t deadline, struct ipc_msg *ret);
