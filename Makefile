@@ -1,0 +1,48 @@
+# The front door. Everything here is one line of something else; meson.build and tools/ hold the substance.
+.PHONY: help build deps check unit lint format demo run bench clean
+BUILD ?= build
+
+help:
+	@echo 'make deps    install the Debian packages that building and testing need'
+	@echo 'make build   build into $(BUILD)/'
+	@echo 'make demo    build, start a private instance, send mail through it, show what became of it'
+	@echo 'make run     the same instance in the foreground, until Ctrl-C'
+	@echo 'make check   every test, plain and under sanitizers; ends with "N passed, N failed"'
+	@echo 'make unit    the unit tests alone, as they are in $(BUILD)/'
+	@echo 'make lint    clang-format and clang-tidy'
+	@echo 'make format  let clang-format mend what make lint found'
+	@echo 'make bench   messages a second beside Debian'"'"'s Postfix, into docs/benchmarks.md'
+	@echo 'make clean   remove $(BUILD)/ and build-*/'
+
+deps:
+	@tools/deps build test
+
+build:
+	@tools/deps build
+	@test -f $(BUILD)/build.ninja || meson setup $(BUILD) -Dtests=false
+	@ninja -C $(BUILD)
+
+check:
+	@tools/deps build test
+	@/usr/bin/python3 tools/check.py
+
+unit:
+	@meson test -C $(BUILD) --suite unit
+
+lint:
+	@/usr/bin/python3 tools/lint.py
+
+format:
+	@clang-format -i $$(git ls-files 'src/*.c' 'src/*.h')
+
+demo: build
+	@/usr/bin/python3 tools/demo.py --build $(BUILD)
+
+run: build
+	@/usr/bin/python3 tools/demo.py --build $(BUILD) --foreground
+
+bench: build
+	@/usr/bin/python3 bench/relay.py --build $(BUILD) --write docs/benchmarks.md
+
+clean:
+	@rm -rf $(BUILD) build-*

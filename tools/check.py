@@ -1,0 +1,151 @@
+"""Every test of the project, as `make check` runs it; the last line is `N passed, N failed`.
+
+usage: check.py [--plain-only] [--keep-going]
+
+1. the style of the source (clang-format, clang-tidy)
+2. plain build with warnings as errors: unit tests, fuzz corpora, black-box tests
+3. the same under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer
+4. an installation under a prefix of its own
+
+A build that fails counts as one failed test. Results are read from the JUnit files that meson and pytest write.
+"""
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as xml
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PYTHON = "/usr/bin/python3"
+SANITIZE = ["-Db_sanitize=address,undefined", "-Db_lundef=false"]
+SANITIZER_ENV = {
+    "ASAN_OPTIONS": "detect_stack_use_after_return=0:abort_on_error=1:detect_leaks=1",
+    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+}
+
+
+class Tally:
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+        self.failures = []
+
+    def add_junit(self, path, label):
+        if not path.exists():
+            self.fail(f"{label}: no results in {path.name}")
+            return
+        for case in xml.parse(path).getroot().iter("testcase"):
+            name = f"{label}: {case.get('classname', '')} {case.get('name')}".strip()
+            if case.find("failure") is not None or case.find("error") is not None:
+                self.fail(name)
+            elif case.find("skipped") is not None:
+                self.skipped += 1
+            else:
+                self.passed += 1
+
+    def fail(self, name):
+        self.failed += 1
+        self.failures.append(name)
+
+    def step(self, name, good):
+        if good:
+            self.passed += 1
+        else:
+            self.fail(name)
+        return good
+
+
+def say(text):
+    print(f"=== {time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def run(args, log, **kwargs):
+    """Run quietly with the output in a log file; show its end when the command fails."""
+    with open(log, "wb") as out:
+        status = subprocess.run(args, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, **kwargs).returncode
+    if status != 0:
+        print(f"    failed ({status}): {' '.join(map(str, args))}\n    the end of {log}:")
+        for line in pathlib.Path(log).read_text(errors="replace").splitlines()[-60:]:
+            print(f"    | {line}")
+    return status == 0
+
+
+def build(tally, folder, options, label):
+    say(f"{label}: build")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "build.ninja").exists():
+        if not run(["meson", "setup", str(folder), "-Dwerror=true", *options], folder / "setup.log"):
+            return tally.step(f"{label}: meson setup", False)
+    return tally.step(f"{label}: build", run(["ninja", "-C", str(folder)], folder / "build.log"))
+
+
+def suite(tally, folder, label, extra_env, pytest_args):
+    env = {**os.environ, **extra_env, "ANGARIUM_BUILD": str(folder)}
+    say(f"{label}: unit tests and fuzz corpora")
+    junit = folder / "meson-logs" / "testlog.junit.xml"
+    junit.unlink(missing_ok=True)
+    run(["meson", "test", "-C", str(folder), "--no-rebuild", "--print-errorlogs"], folder / "unit.log", env=env)
+    tally.add_junit(junit, label)
+    say(f"{label}: black-box tests")
+    junit = folder / "pytest.xml"
+    junit.unlink(missing_ok=True)
+    run([PYTHON, "-m", "pytest", "-q", "-x" if "--stop" in pytest_args else "-q", f"--junitxml={junit}", "-p",
+         "no:cacheprovider", "--durations=15", "tests", *[a for a in pytest_args if a != "--stop"]],
+        folder / "pytest.log", env=env)
+    tally.add_junit(junit, label)
+
+
+def installation(tally, folder):
+    """meson install with any prefix gives a working installation whose defaults say so."""
+    say("installation under a prefix")
+    prefix = folder / "prefix"
+    setup = ["meson", "setup", str(folder / "b"), f"--prefix={prefix}", f"--sysconfdir={prefix}/etc",
+             f"--localstatedir={prefix}/var", "-Dtests=false"]
+    good = (folder / "b" / "build.ninja").exists() or run(setup, folder / "setup.log")
+    good = good and run(["ninja", "-C", str(folder / "b"), "install"], folder / "install.log")
+    if tally.step("installation: ninja install", good):
+        shown = subprocess.run([prefix / "sbin/postconf", "-d", "config_directory", "daemon_directory",
+                                "command_directory", "queue_directory"], capture_output=True, text=True).stdout
+        wanted = {f"config_directory = {prefix}/etc/postfix", f"daemon_directory = {prefix}/libexec/angarium",
+                  f"command_directory = {prefix}/sbin", f"queue_directory = {prefix}/var/spool/postfix"}
+        tally.step("installation: postconf -d names its folders", wanted == set(shown.splitlines()))
+        for name in ("main.cf", "master.cf"):
+            tally.step(f"installation: stock {name}", (prefix / "etc/postfix" / name).is_file())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plain-only", action="store_true", help="leave out the sanitizer build")
+    parser.add_argument("--no-lint", action="store_true", help="leave out clang-format and clang-tidy")
+    args, pytest_args = parser.parse_known_args()
+    started = time.time()
+    os.environ.pop("MAIL_CONFIG", None)
+    tally = Tally()
+    top = ROOT / "build-check"
+    top.mkdir(exist_ok=True)
+    oracle = subprocess.run([ROOT / "tools/oracle", str(top / "oracle")], capture_output=True, text=True)
+    if oracle.returncode == 0:
+        os.environ["ANGARIUM_ORACLE"] = oracle.stdout.strip()
+    else:
+        print(oracle.stderr, end="")
+    if build(tally, top / "plain", [], "plain"):
+        suite(tally, top / "plain", "plain", {}, pytest_args)
+        installation_folder = top / "install"
+        installation_folder.mkdir(exist_ok=True)
+        installation(tally, installation_folder)
+        if not args.no_lint:
+            say("clang-format and clang-tidy")
+            tally.step("lint", run([PYTHON, "tools/lint.py", "--build", str(top / "plain")], top / "lint.log"))
+    if not args.plain_only and build(tally, top / "asan", SANITIZE, "sanitizers"):
+        suite(tally, top / "asan", "sanitizers", SANITIZER_ENV, pytest_args)
+    minutes = (time.time() - started) / 60
+    for name in tally.failures:
+        print(f"FAILED {name}")
+    print(f"{tally.skipped} skipped; {minutes:.1f} minutes; logs in {top.relative_to(ROOT)}/")
+    print(f"{tally.passed} passed, {tally.failed} failed")
+    sys.exit(1 if tally.failed else 0)
+
+
+if __name__ == "__main__":
+    main()
