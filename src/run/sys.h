@@ -11,7 +11,9 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/uio.h>
+#include <time.h>
 
 struct sys {
     /* clocks, in microseconds */
@@ -38,6 +40,10 @@ struct sys {
     int (*fstatat)(int dirfd, const char *path, struct stat *st, int flags);
     int (*renameat)(int from_dirfd, const char *from, int to_dirfd, const char *to);
     int (*unlinkat)(int dirfd, const char *path, int flags);
+    int (*mkdirat)(int dirfd, const char *path, mode_t mode);
+    int (*utimensat)(int dirfd, const char *path, const struct timespec times[2], int flags);
+    int (*fstatvfs)(int fd, struct statvfs *st);
+    int (*flock)(int fd, int operation);
 };
 
 extern const struct sys sys_real;
