@@ -11,10 +11,10 @@
 enum rcpt_state { RCPT_TODO = 0, RCPT_DONE = 1 }; /* DONE: delivered, or returned to the sender */
 
 struct rcpt {
-    struct str address;    /* where it goes */
-    struct str orig;       /* as first given, before rewriting and aliases: orig_to= and Original-Recipient */
-    struct str dsn_orcpt;  /* decoded "rfc822;..." (RFC 3461, 4.2), or empty */
-    unsigned dsn_notify;   /* enum dsn_notify mask; 0: not asked */
+    struct str address;   /* where it goes */
+    struct str orig;      /* as first given, before rewriting and aliases: orig_to= and Original-Recipient */
+    struct str dsn_orcpt; /* decoded "rfc822;..." (RFC 3461, 4.2), or empty */
+    unsigned dsn_notify;  /* enum dsn_notify mask; 0: not asked */
     enum rcpt_state state;
 };
 
@@ -28,21 +28,21 @@ struct client_info {
 };
 
 enum envelope_flags {
-    ENVELOPE_8BIT = 1,      /* BODY=8BITMIME */
-    ENVELOPE_SMTPUTF8 = 2,  /* RFC 6531 */
-    ENVELOPE_HOLD = 4,      /* into the hold queue */
-    ENVELOPE_INTERNAL = 8,  /* made by ourselves (bounces, notices, probes): no filters, no bcc */
-    ENVELOPE_VERIFY = 16,   /* sendmail -bv, address probes */
-    ENVELOPE_REMOTE = 32,   /* came from a client that local_header_rewrite_clients does not match */
+    ENVELOPE_8BIT = 1,     /* BODY=8BITMIME */
+    ENVELOPE_SMTPUTF8 = 2, /* RFC 6531 */
+    ENVELOPE_HOLD = 4,     /* into the hold queue */
+    ENVELOPE_INTERNAL = 8, /* made by ourselves (bounces, notices, probes): no filters, no bcc */
+    ENVELOPE_VERIFY = 16,  /* sendmail -bv, address probes */
+    ENVELOPE_REMOTE = 32,  /* came from a client that local_header_rewrite_clients does not match */
 };
 
 struct envelope {
-    int64_t arrival_us;    /* wall clock, microseconds since the epoch */
-    struct str sender;     /* empty: the null sender */
-    struct str dsn_envid;  /* decoded (RFC 3461, 4.4), or empty */
-    unsigned dsn_ret;      /* enum dsn_ret, or 0 */
-    unsigned flags;        /* enum envelope_flags */
-    uint64_t size;         /* of the content as queued, bytes */
+    int64_t arrival_us;   /* wall clock, microseconds since the epoch */
+    struct str sender;    /* empty: the null sender */
+    struct str dsn_envid; /* decoded (RFC 3461, 4.4), or empty */
+    unsigned dsn_ret;     /* enum dsn_ret, or 0 */
+    unsigned flags;       /* enum envelope_flags */
+    uint64_t size;        /* of the content as queued, bytes */
     struct client_info client;
     struct str content_filter; /* transport:nexthop, or empty */
     struct rcpt *rcpts;
