@@ -22,6 +22,7 @@ struct bounce_request {
 enum bounce_status { BOUNCE_OK = 0, BOUNCE_TEMP, BOUNCE_NOTHING /* nobody to tell: a failed double bounce */ };
 enum bounce_type { BOUNCE_MSG_REQUEST = 1, BOUNCE_MSG_RESULT };
 
+/* More failures than fit into one frame go as several requests and make several notices; `*ret_notice` is the first one. */
 error bounce_send(struct ipc *ipc, const struct bounce_request *r, int64_t deadline, enum bounce_status *ret,
                   struct queue_id *ret_notice);
 bool bounce_unpack_request(struct ipc_msg *m, struct arena *a, struct bounce_request *ret); /* takes m->fd */

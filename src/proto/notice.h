@@ -1,9 +1,10 @@
 /* notice.h - what qmgr is told on public/qmgr.
  *
  * Two kinds of peers: cleanup keeps a connection and sends frames (a message has come); commands write bare trigger bytes
- * and close: 'W' wake up, scan for due mail; 'I' scan incoming; 'F' flush: everything deferred is due now; 'D' the same
- * as a scan of deferred; 'A' forget what is known of dead destinations. A frame's first byte is never one of these letters
- * (its length is below 256 bytes: the first byte is the low byte of the length, and notices are padded to avoid them). */
+ * and close, as in qmgr(8): 'W' wake up and 'I' scan incoming; 'D' scan deferred for mail that is due; 'A' the next scan of
+ * deferred ignores the times: all of it is due; 'F' forget what is known of dead transports and destinations. A flush is
+ * "AFD" in any order. A frame's first byte is never one of these letters (it is the low byte of the payload's length, and
+ * a notice is shorter than 'A'). */
 #ifndef ANGARIUM_PROTO_NOTICE_H
 #define ANGARIUM_PROTO_NOTICE_H
 

@@ -6,6 +6,7 @@
 #define ANGARIUM_QUEUE_QUEUE_ID_H
 
 #include "base/arena.h"
+#include "base/pack.h"
 
 enum { QUEUE_ID_MAX = 32 }; /* bytes, NUL included */
 
@@ -13,8 +14,15 @@ struct queue_id {
     char text[QUEUE_ID_MAX];
 };
 void queue_id_make(struct queue_id *ret, int64_t wall_us, uint64_t unique, bool long_form);
+/* `*ret` from text; false when it is not a queue id (then nothing is set). */
+bool queue_id_from(struct str s, struct queue_id *ret);
+/* As packed with pack_str(); false, with `u->bad` set, when it is none. */
+bool queue_id_unpack(struct unpack *u, struct queue_id *ret);
 /* Only letters and digits, 1 to QUEUE_ID_MAX - 1 of them: safe as a file name. */
 bool queue_id_valid(struct str s);
+/* The characters that name the sub-directories of a hashed queue: for both forms, the microseconds in hexadecimal. */
+enum { QUEUE_ID_HASH_MAX = 5 };
+void queue_id_hash(const struct queue_id *id, char ret[QUEUE_ID_HASH_MAX + 1]);
 static inline struct str queue_id_str(const struct queue_id *id) {
     return str_c(id->text);
 }
