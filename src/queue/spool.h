@@ -10,6 +10,7 @@
 #define ANGARIUM_QUEUE_SPOOL_H
 
 #include "base/err.h"
+#include "conf/conf.h"
 #include "mail/envelope.h"
 #include "queue/queue_id.h"
 
@@ -24,8 +25,15 @@ struct spool_options {
     bool long_queue_ids;
     uint64_t min_free;   /* queue_minfree: spool_create() refuses below it; bytes, 0: no check */
     uint64_t size_limit; /* message_size_limit: the min_free rule wants 1.5 times it */
+    /* hash_queue_names, hash_queue_depth: the same for all who open the spool. NULL and 0: the defaults. */
+    struct str hash_names;
+    unsigned hash_depth;
 };
+/* All of the above as main.cf has it. The strings live as long as `c`. */
+struct spool_options spool_options_from(const struct conf *c, enum spool_access access);
 struct spool;
+/* Opens the directory, and makes those below it that are missing (not for a LISTER). Every later call goes through the
+ * descriptor, so the caller may be confined after this. */
 error spool_open(const struct spool_options *o, struct arena *err_arena, struct spool **ret);
 void spool_close(struct spool *s);
 
@@ -50,7 +58,8 @@ struct spool_entry {
     int64_t next_try_us;  /* DEFERRED: not before this wall-clock time (the file's modification time) */
     int64_t size;         /* bytes on disk */
 };
-/* Walk one state, in no order, a bounded number of entries a call so that others get their turn. Messages that come or go
+/* The scan of INCOMING by the READER also removes what writers left unfinished when they died.
+ * Walk one state, in no order, a bounded number of entries a call so that others get their turn. Messages that come or go
  * meanwhile may be seen or not. Files that are not messages are skipped. `{0}` starts; free with spool_scan_end(). */
 struct spool_scan {
     void *impl;
@@ -66,6 +75,7 @@ struct spool_content { /* the content of a stored message: read-only, may be pas
  * ENOENT: it has gone. `ret_content` may be NULL. Recipient order and indices are fixed for the life of a message. */
 error spool_load(struct spool *s, const struct queue_id *id, enum spool_state state, struct arena *a,
                  struct envelope *ret, struct spool_content *ret_content);
+/* ERR_SYS EEXIST when a message of that name is there already (a queue restored from elsewhere): nothing is moved. */
 error spool_move(struct spool *s, const struct queue_id *id, enum spool_state from, enum spool_state to);
 /* The time of the next try, for DEFERRED; also used with a time in the past to make a message due. */
 error spool_set_next_try(struct spool *s, const struct queue_id *id, enum spool_state state, int64_t wall_us);
@@ -87,6 +97,10 @@ struct spool_failure {
     struct str remote_type, remote_mta;     /* "dns", "mx.example", or empty (RFC 3464, 2.3.5) */
     int64_t when_us;
 };
+/* The binary form of a failure: in logs, and in what is said to bounce. Unpacked strings are borrowed from the input. */
+void spool_failure_pack(struct buf *b, const struct spool_failure *f);
+void spool_failure_unpack(struct unpack *u, struct spool_failure *ret);
+
 error spool_log_add(struct spool *s, const struct queue_id *id, enum spool_log log, const struct spool_failure *f);
 /* BOUNCE entries are synced before the recipient is marked done (otherwise a crash loses the notice): this does it. */
 error spool_log_sync(struct spool *s, const struct queue_id *id, enum spool_log log);

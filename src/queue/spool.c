@@ -1,0 +1,550 @@
+/* The file-per-message form of the spool.
+ *
+ * Where a message can be. Names are below queue_directory; "log" is defer/ID or bounce/ID.
+ *
+ *   state      where               mode  a crash (kill -9, or power with what was not synced) leaves
+ *   ---------  ------------------  ----  --------------------------------------------------------------------------
+ *   creating   incoming/tmp.*      0600  an empty file, or nothing. Removed by the READER's scan once it is unlocked
+ *                                        and SPOOL_STALE_S old
+ *   writing    incoming/ID         0600  part of the content. The client has no answer. Removed in the same way
+ *   finished   incoming/ID         0700  everything written, not synced, no answer yet. Complete: delivered (the client
+ *              or hold/ID                sends it again: a duplicate). Cut: its checks fail, goes to corrupt/
+ *   accepted   the same            0700  the whole message, under its name: file and directory were synced before the
+ *                                        250. Found by the scan of incoming when the notice to qmgr was lost
+ *   active     active/ID           0700  the message, with the marks that reached the disk. All of active/ is taken up
+ *                                        again when qmgr starts
+ *   deferred   deferred/H/ID       0700  the message; the time of the next try is the file's modification time. A lost
+ *                                        time means an earlier try
+ *   held       hold/ID             0700  the message; nothing looks at it
+ *   corrupt    corrupt/ID          0700  for the administrator
+ *   moving     two of the above    0700  renameat: the message under one of the two names, never under none. With a
+ *                                        power failure, perhaps under the old one
+ *   done       its mark is D       0700  D, or still T: one recipient is served twice
+ *   deferred   log in defer/H/     0600  whole records; a cut one is skipped when reading. It is only for mailq
+ *   bounced    log in bounce/      0600  synced before the mark is set, so a D without its record cannot be: a recipient
+ *                                        is tried again, or is in the notice
+ *   removing   logs, then file     0700  the logs go first: a message without its logs is tried again (its marks say
+ *                                        what is left: mostly nothing), a log without its message could be taken for
+ *                                        the log of a later message of the same name
+ *   gone       -                         nothing
+ *
+ * Locks: a writer holds flock() on its file from creation to commit. The kernel drops it when the process dies, so an
+ * unlocked file of mode 0600 has no living writer. A file is older than SPOOL_STALE_S before it is judged, because it
+ * cannot be created and locked in one step.
+ *
+ * Names: microseconds and inode number. The inode is in use for as long as the file exists, in whatever directory, so no
+ * two messages of one file system have the same name at the same time. */
+#include "queue/spool_private.h"
+
+#include "base/die.h"
+#include "queue/crc32c.h"
+#include "queue/spool_file.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+enum {
+    SPOOL_STALE_S = 60,              /* an unlocked unfinished file younger than this may be just being created */
+    SPOOL_ABANDONED_S = 24 * 3600,   /* nothing written for this long: removed, locked or not */
+    SCAN_SKIP_MAX = 64,              /* entries passed over before others get their turn */
+    CONTENT_INLINE = 256 * 1024,     /* content up to this is checked without a thread */
+    CHECK_CHUNK = 256 * 1024,
+};
+
+#define DEFAULT_HASH_NAMES STR("deferred, defer")
+
+struct str spool_dir_name(unsigned dir) {
+    static const struct str names[SPOOL_DIRS] = {
+        [SPOOL_INCOMING] = STR_INIT("incoming"),  [SPOOL_ACTIVE] = STR_INIT("active"),
+        [SPOOL_DEFERRED] = STR_INIT("deferred"),  [SPOOL_HOLD] = STR_INIT("hold"),
+        [SPOOL_CORRUPT] = STR_INIT("corrupt"),    [SPOOL_DIR_DEFER] = STR_INIT("defer"),
+        [SPOOL_DIR_BOUNCE] = STR_INIT("bounce"),
+    };
+    return names[dir];
+}
+
+struct str spool_state_name(enum spool_state s) {
+    return spool_dir_name(s);
+}
+
+struct spool_options spool_options_from(const struct conf *c, enum spool_access access) {
+    int64_t depth = conf_int(c, PARAM_hash_queue_depth);
+    int64_t min_free = conf_int(c, PARAM_queue_minfree), limit = conf_int(c, PARAM_message_size_limit);
+    return (struct spool_options){
+        .queue_directory = conf_str(c, PARAM_queue_directory),
+        .access = access,
+        .long_queue_ids = conf_bool(c, PARAM_enable_long_queue_ids),
+        .min_free = min_free > 0 ? (uint64_t)min_free : 0,
+        .size_limit = limit > 0 ? (uint64_t)limit : 0,
+        .hash_names = conf_str(c, PARAM_hash_queue_names),
+        .hash_depth = depth > 0 ? (unsigned)depth : 1,
+    };
+}
+
+/* --- helpers shared with the other files --- */
+
+void spool_path(const struct spool *s, unsigned dir, const struct queue_id *id, char ret[SPOOL_PATH_MAX]) {
+    char hash[QUEUE_ID_HASH_MAX + 1], middle[2 * SPOOL_HASH_DEPTH_MAX + 1];
+    size_t n = 0;
+    if (s->hashed[dir]) {
+        queue_id_hash(id, hash);
+        for (unsigned i = 0; i < s->hash_depth; i++) {
+            middle[n++] = hash[i];
+            middle[n++] = '/';
+        }
+    }
+    middle[n] = 0;
+    snprintf(ret, SPOOL_PATH_MAX, "%.*s/%s%s", STR_ARG(spool_dir_name(dir)), middle, id->text);
+}
+
+error spool_make_parents(const struct spool *s, const char *path) {
+    char part[SPOOL_PATH_MAX];
+    for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
+        snprintf(part, sizeof part, "%.*s", (int)(slash - path), path);
+        if (sys->mkdirat(s->fd, part, 0700) < 0 && errno != EEXIST)
+            return err_errno(errno);
+    }
+    return NULL;
+}
+
+int spool_openat(const struct spool *s, unsigned dir, const struct queue_id *id, int flags, mode_t mode) {
+    char path[SPOOL_PATH_MAX];
+    spool_path(s, dir, id, path);
+    flags |= O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
+    int fd = sys->openat(s->fd, path, flags, mode);
+    if (fd < 0 && errno == ENOENT && (flags & O_CREAT) && !spool_make_parents(s, path))
+        fd = sys->openat(s->fd, path, flags, mode);
+    return fd;
+}
+
+error spool_unlink(const struct spool *s, unsigned dir, const struct queue_id *id) {
+    char path[SPOOL_PATH_MAX];
+    spool_path(s, dir, id, path);
+    return sys->unlinkat(s->fd, path, 0) < 0 && errno != ENOENT ? err_errno(errno) : NULL;
+}
+
+void spool_offload(void (*fn)(void *arg), void *arg) {
+    if (coro_self())
+        offload(fn, arg);
+    else
+        fn(arg);
+}
+
+error spool_pwrite_all(int fd, struct str bytes, uint64_t at) {
+    while (bytes.n > 0) {
+        ssize_t n = sys->pwrite(fd, bytes.p, bytes.n, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return err_errno(n < 0 ? errno : ENOSPC);
+        bytes = str_from(bytes, (size_t)n);
+        at += (uint64_t)n;
+    }
+    return NULL;
+}
+
+bool spool_pread_all(int fd, void *p, size_t n, uint64_t at) {
+    char *to = p;
+    while (n > 0) {
+        ssize_t got = sys->pread(fd, to, n, (off_t)at);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0) {
+            if (got == 0)
+                errno = EIO;
+            return false;
+        }
+        to += got;
+        n -= (size_t)got;
+        at += (uint64_t)got;
+    }
+    return true;
+}
+
+/* --- one fsync of a directory for all who wait --- */
+
+struct dir_sync_batch {
+    int fd, error_number;
+    bool done;
+    unsigned refs;
+};
+
+static void dir_sync_run(void *arg) {
+    struct dir_sync_batch *b = arg;
+    b->error_number = sys->fsync(b->fd) < 0 ? errno : 0;
+}
+
+error spool_dir_sync(struct spool *s, unsigned dir, const struct queue_id *id) {
+    char path[SPOOL_PATH_MAX];
+    spool_path(s, dir, id, path);
+    *strrchr(path, '/') = 0;
+    int fd = sys->openat(s->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return err_errno(errno);
+    struct dir_sync *d = &s->dir_sync[dir];
+    int error_number;
+    if (s->hashed[dir] || !coro_self()) { /* not one directory for all: nothing to share */
+        struct dir_sync_batch own = { .fd = fd };
+        spool_offload(dir_sync_run, &own);
+        error_number = own.error_number;
+    } else {
+        struct dir_sync_batch *b = d->next;
+        if (!b) {
+            b = calloc(1, sizeof *b);
+            if (!b)
+                die_no_memory(sizeof *b);
+            d->next = b;
+        }
+        b->refs++;
+        b->fd = fd; /* any of theirs will do */
+        int shield = coro_shield(1);
+        while (!b->done) {
+            if (d->running) {
+                cond_wait(&d->idle, DEADLINE_NEVER);
+                continue;
+            }
+            d->running = true;
+            d->next = NULL; /* whoever comes from now on may have renamed after the call began */
+            offload(dir_sync_run, b);
+            b->done = true;
+            d->running = false;
+            cond_broadcast(&d->idle);
+        }
+        coro_shield(shield);
+        error_number = b->error_number;
+        if (--b->refs == 0)
+            free(b);
+    }
+    sys->close(fd);
+    return error_number ? err_errno(error_number) : NULL;
+}
+
+/* --- opening --- */
+
+static error make_directories(struct spool *s) {
+    for (unsigned i = 0; i < SPOOL_DIRS; i++)
+        if (sys->mkdirat(s->fd, spool_dir_name(i).p, 0700) < 0 && errno != EEXIST)
+            return err_errno(errno);
+    return NULL;
+}
+
+error spool_open(const struct spool_options *o, struct arena *err_arena, struct spool **ret) {
+    struct spool *s = calloc(1, sizeof *s);
+    if (!s)
+        die_no_memory(sizeof *s);
+    s->access = o->access;
+    s->long_queue_ids = o->long_queue_ids;
+    /* A message of the largest size must fit with room to spare (postconf(5), queue_minfree). */
+    uint64_t wanted = o->size_limit > UINT64_MAX / 3 ? UINT64_MAX : o->size_limit * 3 / 2;
+    s->min_free = o->min_free > wanted ? o->min_free : wanted;
+    s->hash_depth = o->hash_depth ? o->hash_depth : 1;
+    if (s->hash_depth > SPOOL_HASH_DEPTH_MAX)
+        s->hash_depth = SPOOL_HASH_DEPTH_MAX;
+    struct str list = o->hash_names.p ? o->hash_names : DEFAULT_HASH_NAMES, word;
+    while (str_word(&list, STR_COMMA_SPACE, &word))
+        for (unsigned i = 0; i < SPOOL_DIRS; i++)
+            if (str_eq(word, spool_dir_name(i)))
+                s->hashed[i] = true;
+
+    char *path = arena_cstr(err_arena, o->queue_directory);
+    s->fd = sys->openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    error e = s->fd < 0 ? err_errno(errno) : NULL;
+    if (!e && o->access != SPOOL_LISTER)
+        e = make_directories(s);
+    if (e) {
+        error told = err_make(err_arena, ERR_SYS, "open queue directory %s: %.*s", path, STR_ARG(e->text));
+        spool_close(s);
+        return told;
+    }
+    *ret = s;
+    return NULL;
+}
+
+void spool_close(struct spool *s) {
+    if (!s)
+        return;
+    if (s->fd >= 0)
+        sys->close(s->fd);
+    free(s);
+}
+
+/* --- scanning --- */
+
+struct scan {
+    enum spool_state state;
+    unsigned depth, top; /* levels of hash directories wanted; index of the deepest open one */
+    DIR *dirs[SPOOL_HASH_DEPTH_MAX + 1];
+    char path[SPOOL_HASH_DEPTH_MAX + 1]; /* the hash characters of the open levels */
+};
+
+static DIR *open_directory(const struct spool *s, const char *path) {
+    int fd = sys->openat(s->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return NULL;
+    DIR *d = fdopendir(fd);
+    if (!d)
+        sys->close(fd);
+    return d;
+}
+
+/* "deferred", "deferred/A" ... for the first `levels` hash characters. */
+static void scan_path(const struct scan *sc, unsigned levels, char ret[SPOOL_PATH_MAX]) {
+    struct str name = spool_state_name(sc->state);
+    size_t n = name.n;
+    memcpy(ret, name.p, n);
+    for (unsigned i = 0; i < levels; i++) {
+        ret[n++] = '/';
+        ret[n++] = sc->path[i];
+    }
+    ret[n] = 0;
+}
+
+static void scan_free(struct scan *sc) {
+    for (unsigned i = 0; i <= sc->depth; i++)
+        if (sc->dirs[i])
+            closedir(sc->dirs[i]);
+    free(sc);
+}
+
+/* Is the writer of this unfinished file gone? Then so is the file. */
+static void reap_unfinished(struct spool *s, const char *path, const struct stat *st) {
+    int64_t age = sys->wall_us() / US_PER_S - st->st_mtim.tv_sec;
+    if (age < SPOOL_STALE_S)
+        return;
+    int fd = sys->openat(s->fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+    if (fd < 0)
+        return;
+    struct stat now;
+    bool free_of_lock = sys->flock(fd, LOCK_EX | LOCK_NB) == 0;
+    /* with the lock held, look again: it may have been finished in the meantime */
+    if ((free_of_lock || age >= SPOOL_ABANDONED_S) && sys->fstatat(fd, "", &now, AT_EMPTY_PATH) == 0 &&
+        !(now.st_mode & S_IXUSR))
+        sys->unlinkat(s->fd, path, 0);
+    sys->close(fd);
+}
+
+/* One name of the deepest open directory; true when it is a message. */
+static bool scan_entry(struct spool *s, struct scan *sc, const char *name, struct spool_entry *ret) {
+    char dir[SPOOL_PATH_MAX], path[SPOOL_PATH_MAX];
+    bool temporary = str_starts(str_c(name), STR("tmp."));
+    if (strlen(name) >= QUEUE_ID_MAX || (!temporary && !queue_id_from(str_c(name), &ret->id)))
+        return false;
+    scan_path(sc, sc->top, dir);
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, name) >= sizeof path)
+        return false;
+    struct stat st;
+    if (sys->fstatat(s->fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
+        return false;
+    if (temporary || !(st.st_mode & S_IXUSR)) {
+        if (s->access == SPOOL_READER && sc->state == SPOOL_INCOMING)
+            reap_unfinished(s, path, &st);
+        return false;
+    }
+    ret->state = sc->state;
+    ret->next_try_us = (int64_t)st.st_mtim.tv_sec * US_PER_S + st.st_mtim.tv_nsec / 1000;
+    ret->size = st.st_size;
+    return true;
+}
+
+bool spool_scan_next(struct spool *s, struct spool_scan *scan, enum spool_state state, struct spool_entry *ret) {
+    struct scan *sc = scan->impl;
+    char path[SPOOL_PATH_MAX];
+    if (!sc) {
+        sc = calloc(1, sizeof *sc);
+        if (!sc)
+            die_no_memory(sizeof *sc);
+        scan->impl = sc;
+        sc->state = state;
+        sc->depth = s->hashed[state] ? s->hash_depth : 0;
+        scan_path(sc, 0, path);
+        sc->dirs[0] = open_directory(s, path);
+    }
+    for (unsigned skipped = 0;; skipped++) {
+        if (skipped == SCAN_SKIP_MAX) {
+            skipped = 0;
+            if (coro_self())
+                coro_yield();
+        }
+        if (!sc->dirs[sc->top]) {
+            if (sc->top == 0)
+                break;
+            sc->top--;
+            continue;
+        }
+        struct dirent *e = readdir(sc->dirs[sc->top]);
+        if (!e) {
+            closedir(sc->dirs[sc->top]);
+            sc->dirs[sc->top] = NULL;
+            continue;
+        }
+        /* A file above its hash directory (another hash_queue_depth at its time) is not found under its path by anyone:
+         * postsuper's work, as in Postfix. */
+        if (sc->top < sc->depth) {
+            if (byte_is_alnum(e->d_name[0]) && e->d_name[1] == 0) {
+                sc->path[sc->top] = e->d_name[0];
+                scan_path(sc, sc->top + 1, path);
+                sc->dirs[++sc->top] = open_directory(s, path);
+            }
+            continue;
+        }
+        if (scan_entry(s, sc, e->d_name, ret))
+            return true;
+    }
+    spool_scan_end(scan);
+    return false;
+}
+
+void spool_scan_end(struct spool_scan *scan) {
+    if (scan->impl)
+        scan_free(scan->impl);
+    scan->impl = NULL;
+}
+
+/* --- reading a message --- */
+
+static const struct err err_damaged = { .kind = ERR_SYNTAX, .text = STR_INIT("damaged queue file") };
+
+struct content_check {
+    int fd;
+    const struct spool_head *head;
+    error e;
+};
+
+static void content_check_run(void *arg) {
+    struct content_check *c = arg;
+    uint64_t left = c->head->content_size, at = SPOOL_HEAD_SIZE;
+    size_t room = left < CHECK_CHUNK ? (size_t)left : CHECK_CHUNK;
+    char *chunk = malloc(room ? room : 1);
+    if (!chunk)
+        die_no_memory(room);
+    uint32_t crc = 0;
+    while (left > 0 && !c->e) {
+        size_t n = left < room ? (size_t)left : room;
+        if (!spool_pread_all(c->fd, chunk, n, at))
+            c->e = err_errno(errno);
+        else
+            crc = crc32c(crc, str_n(chunk, n));
+        left -= n;
+        at += n;
+    }
+    free(chunk);
+    if (!c->e && crc != c->head->content_crc)
+        c->e = &err_damaged;
+}
+
+static error check_content(int fd, const struct spool_head *h) {
+    struct content_check c = { .fd = fd, .head = h };
+    if (h->content_size > CONTENT_INLINE)
+        spool_offload(content_check_run, &c);
+    else
+        content_check_run(&c);
+    return c.e;
+}
+
+static error read_head(int fd, struct spool_head *ret, mode_t *ret_mode) {
+    struct stat st;
+    if (sys->fstatat(fd, "", &st, AT_EMPTY_PATH) < 0)
+        return err_errno(errno);
+    if (!S_ISREG(st.st_mode))
+        return &err_damaged;
+    *ret_mode = st.st_mode;
+    if (!(st.st_mode & S_IXUSR))
+        return err_errno(EAGAIN); /* still being written */
+    char bytes[SPOOL_HEAD_SIZE];
+    if (st.st_size < SPOOL_HEAD_SIZE)
+        return &err_damaged;
+    if (!spool_pread_all(fd, bytes, sizeof bytes, 0))
+        return err_errno(errno);
+    return spool_head_unpack(str_n(bytes, sizeof bytes), (uint64_t)st.st_size, ret) ? NULL : &err_damaged;
+}
+
+static error load_from(int fd, struct arena *a, struct envelope *ret, struct spool_content *ret_content) {
+    struct spool_head h;
+    mode_t mode;
+    error e = read_head(fd, &h, &mode);
+    if (e)
+        return e;
+    size_t n = (size_t)h.envelope_size + h.rcpt_count;
+    char *bytes = arena_alloc(a, n);
+    if (!spool_pread_all(fd, bytes, n, h.envelope_at))
+        return err_errno(errno);
+    if (!spool_envelope_unpack(str_n(bytes, n), &h, a, ret))
+        return &err_damaged;
+    if (ret_content) {
+        if ((e = check_content(fd, &h)))
+            return e;
+        *ret_content = (struct spool_content){ .fd = fd, .offset = SPOOL_HEAD_SIZE, .size = h.content_size };
+    }
+    return NULL;
+}
+
+error spool_load(struct spool *s, const struct queue_id *id, enum spool_state state, struct arena *a,
+                 struct envelope *ret, struct spool_content *ret_content) {
+    int fd = spool_openat(s, state, id, O_RDONLY, 0);
+    if (fd < 0)
+        return err_errno(errno);
+    error e = load_from(fd, a, ret, ret_content);
+    if (e || !ret_content)
+        sys->close(fd);
+    return e;
+}
+
+/* --- changing a message --- */
+
+error spool_move(struct spool *s, const struct queue_id *id, enum spool_state from, enum spool_state to) {
+    char old[SPOOL_PATH_MAX], new[SPOOL_PATH_MAX];
+    spool_path(s, from, id, old);
+    spool_path(s, to, id, new);
+    struct stat st;
+    /* Only this process moves messages, so nothing can appear between the look and the rename. */
+    if (sys->fstatat(s->fd, new, &st, AT_SYMLINK_NOFOLLOW) == 0)
+        return err_errno(EEXIST);
+    if (errno != ENOENT)
+        return err_errno(errno);
+    if (sys->renameat(s->fd, old, s->fd, new) == 0)
+        return NULL;
+    if (errno != ENOENT)
+        return err_errno(errno);
+    error e = spool_make_parents(s, new);
+    if (e)
+        return e;
+    return sys->renameat(s->fd, old, s->fd, new) < 0 ? err_errno(errno) : NULL;
+}
+
+error spool_set_next_try(struct spool *s, const struct queue_id *id, enum spool_state state, int64_t wall_us) {
+    char path[SPOOL_PATH_MAX];
+    spool_path(s, state, id, path);
+    struct timespec times[2] = {
+        { .tv_nsec = UTIME_OMIT },
+        { .tv_sec = wall_us / US_PER_S, .tv_nsec = wall_us % US_PER_S * 1000 },
+    };
+    return sys->utimensat(s->fd, path, times, AT_SYMLINK_NOFOLLOW) < 0 ? err_errno(errno) : NULL;
+}
+
+error spool_mark_done(struct spool *s, const struct queue_id *id, enum spool_state state, size_t index) {
+    int fd = spool_openat(s, state, id, O_RDWR, 0);
+    if (fd < 0)
+        return err_errno(errno);
+    struct spool_head h;
+    mode_t mode;
+    error e = read_head(fd, &h, &mode);
+    if (!e && index >= h.rcpt_count)
+        e = err_errno(EINVAL);
+    if (!e) {
+        char mark = SPOOL_MARK_DONE;
+        e = spool_pwrite_all(fd, str_n(&mark, 1), spool_marks_at(&h) + index);
+    }
+    sys->close(fd);
+    return e;
+}
+
+error spool_remove(struct spool *s, const struct queue_id *id, enum spool_state state) {
+    error e;
+    if ((e = spool_unlink(s, SPOOL_DIR_DEFER, id)) || (e = spool_unlink(s, SPOOL_DIR_BOUNCE, id)))
+        return e;
+    return spool_unlink(s, state, id);
+}

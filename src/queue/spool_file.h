@@ -1,0 +1,45 @@
+/* spool_file.h - the bytes of a queue file. Pure: no files, no clock. All numbers little endian (base/pack.h).
+ *
+ *   at 0                 head, SPOOL_HEAD_SIZE bytes:
+ *                        magic "ANGMAIL\n", u32 version, u32 recipient count, u64 content size, u64 where the envelope
+ *                        begins, u32 its length, u32 CRC32C of the content, u32 CRC32C of the envelope, zeros, and in
+ *                        the last four bytes CRC32C of the 60 before them
+ *   at SPOOL_HEAD_SIZE   content, LF line endings, contiguous: a delivery agent gets the descriptor and this offset
+ *   then                 envelope: mail/envelope.h's packed form, then each recipient's
+ *   then, to the end     one byte per recipient: SPOOL_MARK_TODO or SPOOL_MARK_DONE. The only bytes that ever change in
+ *                        a finished file; outside the checks, because overwriting one byte cannot tear. Anything
+ *                        but DONE means to do: damage here costs a duplicate, never a message.
+ *
+ * The content comes first because the envelope is complete only after it; the head is written last. */
+#ifndef ANGARIUM_QUEUE_SPOOL_FILE_H
+#define ANGARIUM_QUEUE_SPOOL_FILE_H
+
+#include "mail/envelope.h"
+
+enum {
+    SPOOL_VERSION = 1,
+    SPOOL_HEAD_SIZE = 64,
+    SPOOL_ENVELOPE_MAX = 64 * 1024 * 1024, /* bytes of packed envelope and recipients */
+    SPOOL_MARK_TODO = 'T',
+    SPOOL_MARK_DONE = 'D',
+};
+
+struct spool_head {
+    uint64_t content_size, envelope_at;
+    uint32_t envelope_size, rcpt_count;
+    uint32_t content_crc, envelope_crc;
+};
+static inline uint64_t spool_marks_at(const struct spool_head *h) {
+    return h->envelope_at + h->envelope_size;
+}
+/* Appends SPOOL_HEAD_SIZE bytes. */
+void spool_head_pack(struct buf *b, const struct spool_head *h);
+/* `bytes` is the front of a file of `file_size` bytes. False: not one of ours, damaged or cut; nothing is set. When true,
+ * all parts lie inside the file and fill it. */
+bool spool_head_unpack(struct str bytes, uint64_t file_size, struct spool_head *ret);
+/* Appends the envelope and, behind it, the marks; sets the four fields of `h` that concern them. False: over
+ * SPOOL_ENVELOPE_MAX, or more recipients than 32 bits. */
+bool spool_envelope_pack(struct buf *b, struct spool_head *h, const struct envelope *e);
+/* `bytes`: envelope_size bytes of envelope and rcpt_count marks; the result borrows from them. False: damaged. */
+bool spool_envelope_unpack(struct str bytes, const struct spool_head *h, struct arena *a, struct envelope *ret);
+#endif

@@ -1,0 +1,150 @@
+/* The logs of failures: defer/ID and bounce/ID.
+ *
+ * A log is records one after the other: the bytes "\nREC", u32 payload length, u32 CRC32C of the payload, payload
+ * (spool_failure_pack). A record cut by a crash or a full disk is passed over: reading looks for the next marker. */
+#include "queue/spool_private.h"
+
+#include "queue/crc32c.h"
+#include <errno.h>
+#include <fcntl.h>
+
+enum {
+    RECORD_HEAD = 12,
+    RECORD_MAX = 64 * 1024,          /* payload bytes: addresses and texts are far below */
+    LOG_MAX = 512 * 1024 * 1024,     /* bytes of one log that are read */
+    DAMAGE_MAX = 16,                 /* places of damage after which the rest is not looked at: bounds the work */
+};
+
+#define MARKER STR("\nREC")
+
+void spool_failure_pack(struct buf *b, const struct spool_failure *f) {
+    pack_u64(b, f->rcpt_index);
+    pack_i64(b, f->when_us);
+    pack_u32(b, f->dsn_notify);
+    pack_str(b, f->address);
+    pack_str(b, f->orig);
+    pack_str(b, f->dsn_orcpt);
+    pack_str(b, f->status);
+    pack_str(b, f->action);
+    pack_str(b, f->reason);
+    pack_str(b, f->diagnostic_type);
+    pack_str(b, f->diagnostic);
+    pack_str(b, f->remote_type);
+    pack_str(b, f->remote_mta);
+}
+
+void spool_failure_unpack(struct unpack *u, struct spool_failure *ret) {
+    ret->rcpt_index = unpack_u64(u);
+    ret->when_us = unpack_i64(u);
+    ret->dsn_notify = unpack_u32(u);
+    ret->address = unpack_str(u);
+    ret->orig = unpack_str(u);
+    ret->dsn_orcpt = unpack_str(u);
+    ret->status = unpack_str(u);
+    ret->action = unpack_str(u);
+    ret->reason = unpack_str(u);
+    ret->diagnostic_type = unpack_str(u);
+    ret->diagnostic = unpack_str(u);
+    ret->remote_type = unpack_str(u);
+    ret->remote_mta = unpack_str(u);
+}
+
+static unsigned log_dir(enum spool_log log) {
+    return log == SPOOL_LOG_DEFER ? (unsigned)SPOOL_DIR_DEFER : (unsigned)SPOOL_DIR_BOUNCE;
+}
+
+error spool_log_add(struct spool *s, const struct queue_id *id, enum spool_log log, const struct spool_failure *f) {
+    struct buf payload = { 0 }, record = { 0 };
+    spool_failure_pack(&payload, f);
+    if (payload.n > RECORD_MAX) {
+        buf_free(&payload);
+        return err_errno(EMSGSIZE);
+    }
+    buf_add(&record, MARKER);
+    pack_u32(&record, (uint32_t)payload.n);
+    pack_u32(&record, crc32c(0, buf_str(&payload)));
+    buf_add(&record, buf_str(&payload));
+    buf_free(&payload);
+    error e = NULL;
+    struct stat st;
+    int fd = spool_openat(s, log_dir(log), id, O_WRONLY | O_CREAT, 0600);
+    if (fd < 0 || sys->fstatat(fd, "", &st, AT_EMPTY_PATH) < 0)
+        e = err_errno(errno);
+    else /* one process writes logs, so the end stays where it is */
+        e = spool_pwrite_all(fd, buf_str(&record), (uint64_t)st.st_size);
+    if (fd >= 0)
+        sys->close(fd);
+    buf_free(&record);
+    return e;
+}
+
+struct sync_job {
+    int fd, error_number;
+};
+
+static void sync_run(void *arg) {
+    struct sync_job *j = arg;
+    j->error_number = sys->fsync(j->fd) < 0 ? errno : 0;
+}
+
+error spool_log_sync(struct spool *s, const struct queue_id *id, enum spool_log log) {
+    int fd = spool_openat(s, log_dir(log), id, O_WRONLY, 0);
+    if (fd < 0)
+        return err_errno(errno);
+    struct sync_job j = { .fd = fd };
+    spool_offload(sync_run, &j);
+    sys->close(fd);
+    return j.error_number ? err_errno(j.error_number) : spool_dir_sync(s, log_dir(log), id);
+}
+
+void spool_log_parse(struct str bytes, struct arena *a, struct spool_failure **ret, size_t *ret_count) {
+    VEC(struct spool_failure) found = { 0 };
+    for (int damage = 0; bytes.n >= RECORD_HEAD && damage < DAMAGE_MAX;) {
+        if (str_starts(bytes, MARKER)) {
+            struct unpack u = unpack_from(str_from(bytes, MARKER.n));
+            uint32_t n = unpack_u32(&u), crc = unpack_u32(&u);
+            struct str payload = str_sub(u.rest, 0, n);
+            if (n <= RECORD_MAX && payload.n == n && crc32c(0, payload) == crc) {
+                struct unpack inner = unpack_from(payload);
+                struct spool_failure f;
+                spool_failure_unpack(&inner, &f);
+                if (unpack_done(&inner))
+                    *vec_add(a, &found) = f;
+                bytes = str_from(u.rest, n);
+                continue;
+            }
+        }
+        damage++;
+        const char *next = memmem(bytes.p + 1, bytes.n - 1, MARKER.p, MARKER.n);
+        bytes = next ? str_n(next, bytes.n - (size_t)(next - bytes.p)) : STR("");
+    }
+    *ret = found.at;
+    *ret_count = found.n;
+}
+
+error spool_log_read(struct spool *s, const struct queue_id *id, enum spool_log log, struct arena *a,
+                     struct spool_failure **ret, size_t *ret_count) {
+    *ret = NULL;
+    *ret_count = 0;
+    int fd = spool_openat(s, log_dir(log), id, O_RDONLY, 0);
+    if (fd < 0)
+        return errno == ENOENT ? NULL : err_errno(errno);
+    struct stat st;
+    error e = NULL;
+    if (sys->fstatat(fd, "", &st, AT_EMPTY_PATH) < 0) {
+        e = err_errno(errno);
+    } else if (S_ISREG(st.st_mode)) {
+        size_t n = st.st_size < LOG_MAX ? (size_t)st.st_size : (size_t)LOG_MAX;
+        char *bytes = arena_alloc(a, n);
+        if (spool_pread_all(fd, bytes, n, 0))
+            spool_log_parse(str_n(bytes, n), a, ret, ret_count);
+        else
+            e = err_errno(errno);
+    }
+    sys->close(fd);
+    return e;
+}
+
+error spool_log_clear(struct spool *s, const struct queue_id *id, enum spool_log log) {
+    return spool_unlink(s, log_dir(log), id);
+}

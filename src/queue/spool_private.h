@@ -1,0 +1,56 @@
+/* spool_private.h - what the files of the spool share; nobody else includes it. */
+#ifndef ANGARIUM_QUEUE_SPOOL_PRIVATE_H
+#define ANGARIUM_QUEUE_SPOOL_PRIVATE_H
+
+#include "queue/spool.h"
+#include "run/coro.h"
+
+enum {
+    SPOOL_PATH_MAX = 80,       /* "deferred/A/B/C/ID" */
+    SPOOL_HASH_DEPTH_MAX = QUEUE_ID_HASH_MAX,
+    SPOOL_MODE_WRITING = 0600, /* a file that is not finished */
+    SPOOL_MODE_READY = 0700,   /* a finished one: the mark of an accepted message */
+};
+
+/* The directories: the states first, in their order. */
+enum spool_dir { SPOOL_DIR_DEFER = SPOOL_STATES, SPOOL_DIR_BOUNCE, SPOOL_DIRS };
+
+/* Sessions that need a directory synced at the same time share one call. */
+struct dir_sync_batch;
+struct dir_sync {
+    struct dir_sync_batch *next; /* not started: whoever comes now joins it */
+    bool running;
+    struct cond idle;
+};
+
+struct spool {
+    int fd; /* queue_directory */
+    enum spool_access access;
+    bool long_queue_ids;
+    uint64_t min_free;
+    unsigned hash_depth;
+    bool hashed[SPOOL_DIRS];
+    struct dir_sync dir_sync[SPOOL_DIRS];
+    unsigned next_temporary;
+};
+
+struct str spool_dir_name(unsigned dir);
+/* "active/ID", or with the hash directories. */
+void spool_path(const struct spool *s, unsigned dir, const struct queue_id *id, char ret[SPOOL_PATH_MAX]);
+/* Make the hash directories above `path`. */
+error spool_make_parents(const struct spool *s, const char *path);
+/* openat below the spool; with O_CREAT, missing hash directories are made. -1 with errno. */
+int spool_openat(const struct spool *s, unsigned dir, const struct queue_id *id, int flags, mode_t mode);
+/* NULL also when there is none. */
+error spool_unlink(const struct spool *s, unsigned dir, const struct queue_id *id);
+/* Make the names in the directory of `id` durable. */
+error spool_dir_sync(struct spool *s, unsigned dir, const struct queue_id *id);
+/* offload() in a coroutine, a plain call elsewhere. */
+void spool_offload(void (*fn)(void *arg), void *arg);
+/* All of it, or an error; `at` is an offset in the file. */
+error spool_pwrite_all(int fd, struct str bytes, uint64_t at);
+/* Exactly `n` bytes; false with errno (EIO at the end of the file). */
+bool spool_pread_all(int fd, void *p, size_t n, uint64_t at);
+/* The whole records of a log; strings are borrowed from `bytes`. */
+void spool_log_parse(struct str bytes, struct arena *a, struct spool_failure **ret, size_t *ret_count);
+#endif
