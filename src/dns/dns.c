@@ -169,7 +169,9 @@ void dns_query(struct dns *d, struct arena *a, struct str name, enum dns_type ty
     }
 }
 
-static void add_hosts(struct dns *d, struct arena *a, struct str host, enum dns_family family, struct dns_answer *ret) {
+void dns_hosts_addresses(struct dns *d, struct arena *a, struct str host, enum dns_family family,
+                         struct dns_answer *ret) {
+    *ret = (struct dns_answer){ .status = DNS_NOT_FOUND, .canonical = host };
     VEC(struct dns_record) found = { 0 };
     for (const struct dns_host *h = d->hosts; h && found.n < DNS_RECORDS_MAX; h = h->next) {
         bool six = h->addr.u.sa.sa_family == AF_INET6;
@@ -184,9 +186,8 @@ static void add_hosts(struct dns *d, struct arena *a, struct str host, enum dns_
 
 void dns_addresses(struct dns *d, struct arena *a, struct str host, enum dns_family family, bool native,
                    int64_t deadline, struct dns_answer *ret) {
-    *ret = (struct dns_answer){ .status = DNS_NOT_FOUND, .canonical = host };
     if (native) {
-        add_hosts(d, a, host, family, ret);
+        dns_hosts_addresses(d, a, host, family, ret);
         if (ret->count)
             return;
     }

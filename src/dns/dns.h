@@ -70,6 +70,10 @@ enum dns_family { DNS_FAMILY_IPV4 = 1, DNS_FAMILY_IPV6 = 2, DNS_FAMILY_ANY = 3 }
 void dns_addresses(struct dns *d, struct arena *a, struct str host, enum dns_family family, bool native,
                    int64_t deadline, struct dns_answer *ret);
 
+/* The hosts file alone (smtp_host_lookup = native). */
+void dns_hosts_addresses(struct dns *d, struct arena *a, struct str host, enum dns_family family,
+                         struct dns_answer *ret);
+
 /* The name of an SMTP client (RFC 1912, 2.1: the reverse name must lead back to the address). */
 struct dns_client {
     struct str name;             /* "unknown" unless both ways agree */

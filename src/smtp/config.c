@@ -1,0 +1,195 @@
+#include "smtp/config.h"
+
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+/* One row a setting: where it goes, and its name in either program. */
+#define ROW(kind, field, smtp_name, lmtp_name)                                                                         \
+    { kind, offsetof(struct client_config, field), PARAM_##smtp_name, PARAM_##lmtp_name }
+static const struct {
+    enum { T_TIME, T_BOOL, T_INT, T_STR } kind;
+    size_t offset;
+    enum param smtp, lmtp;
+} rows[] = {
+    ROW(T_TIME, connect_timeout, smtp_connect_timeout, lmtp_connect_timeout),
+    ROW(T_TIME, helo_timeout, smtp_helo_timeout, lmtp_lhlo_timeout),
+    ROW(T_TIME, mail_timeout, smtp_mail_timeout, lmtp_mail_timeout),
+    ROW(T_TIME, rcpt_timeout, smtp_rcpt_timeout, lmtp_rcpt_timeout),
+    ROW(T_TIME, data_init_timeout, smtp_data_init_timeout, lmtp_data_init_timeout),
+    ROW(T_TIME, data_xfer_timeout, smtp_data_xfer_timeout, lmtp_data_xfer_timeout),
+    ROW(T_TIME, data_done_timeout, smtp_data_done_timeout, lmtp_data_done_timeout),
+    ROW(T_TIME, quit_timeout, smtp_quit_timeout, lmtp_quit_timeout),
+    ROW(T_STR, helo_name, smtp_helo_name, lmtp_lhlo_name),
+    ROW(T_STR, host_lookup, smtp_host_lookup, lmtp_host_lookup),
+    ROW(T_STR, address_preference, smtp_address_preference, lmtp_address_preference),
+    ROW(T_STR, bind_address, smtp_bind_address, lmtp_bind_address),
+    ROW(T_STR, bind_address6, smtp_bind_address6, lmtp_bind_address6),
+    ROW(T_BOOL, bind_enforce, smtp_bind_address_enforce, lmtp_bind_address_enforce),
+    ROW(T_STR, fallback_relay, smtp_fallback_relay, lmtp_fallback_relay),
+    ROW(T_STR, tcp_port, smtp_tcp_port, lmtp_tcp_port),
+    ROW(T_STR, discard_keywords, smtp_discard_ehlo_keywords, lmtp_discard_lhlo_keywords),
+    ROW(T_BOOL, skip_5xx_greeting, smtp_skip_5xx_greeting, lmtp_skip_5xx_greeting),
+    ROW(T_BOOL, skip_quit_response, smtp_skip_quit_response, lmtp_skip_quit_response),
+    ROW(T_BOOL, quote_envelope, smtp_quote_rfc821_envelope, lmtp_quote_rfc821_envelope),
+    ROW(T_BOOL, randomize, smtp_randomize_addresses, lmtp_randomize_addresses),
+    ROW(T_BOOL, balance, smtp_balance_inet_protocols, lmtp_balance_inet_protocols),
+    ROW(T_BOOL, defer_if_no_mx_address, smtp_defer_if_no_mx_address_found, lmtp_defer_if_no_mx_address_found),
+    ROW(T_INT, mx_address_limit, smtp_mx_address_limit, lmtp_mx_address_limit),
+    ROW(T_INT, mx_session_limit, smtp_mx_session_limit, lmtp_mx_session_limit),
+    ROW(T_INT, line_length_limit, smtp_line_length_limit, lmtp_line_length_limit),
+};
+
+/* getservbyname reads a file, which a confined process cannot: the names mail uses are looked up once. */
+static struct {
+    const char *name;
+    uint16_t port;
+} ports[] = { { "smtp", 0 }, { "submission", 0 }, { "submissions", 0 }, { "smtps", 0 },
+              { "lmtp", 0 }, { "ssmtp", 0 },      { "urd", 0 } };
+
+static void ports_load(void) {
+    for (size_t i = 0; i < sizeof ports / sizeof *ports; i++) {
+        const struct servent *s = getservbyname(ports[i].name, "tcp");
+        ports[i].port = s ? ntohs((uint16_t)s->s_port) : 0;
+    }
+    if (!ports[0].port)
+        ports[0].port = 25; /* RFC 5321, 4.5.4.2: also where there is no services file */
+}
+
+bool client_port(struct str name, uint16_t *ret) {
+    uint32_t number;
+    if (str_to_u32(name, 65535, &number) && number > 0) {
+        *ret = (uint16_t)number;
+        return true;
+    }
+    for (size_t i = 0; i < sizeof ports / sizeof *ports; i++)
+        if (ports[i].port && str_eq(name, str_c(ports[i].name))) {
+            *ret = ports[i].port;
+            return true;
+        }
+    return false;
+}
+
+static void add_own(struct client_config *c, const struct sockaddr *sa) {
+    socklen_t len = sa->sa_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+    c->own = realloc(c->own, (c->own_count + 1) * sizeof *c->own);
+    if (!c->own)
+        log_fatal("out of memory");
+    struct endpoint *e = &c->own[c->own_count++];
+    *e = (struct endpoint){ .len = len };
+    memcpy(&e->u, sa, len);
+}
+
+/* inet_interfaces and proxy_interfaces: the addresses that are this host to the world. */
+static void own_addresses(const struct conf *conf, struct client_config *c) {
+    struct str interfaces = conf_str(conf, PARAM_inet_interfaces), word;
+    bool all = false, loopback_only = false;
+    enum param lists[] = { PARAM_inet_interfaces, PARAM_proxy_interfaces };
+    for (size_t i = 0; i < 2; i++) {
+        interfaces = conf_str(conf, lists[i]);
+        while (str_word(&interfaces, STR_COMMA_SPACE, &word)) {
+            struct endpoint e;
+            if (word.n > 2 && word.p[0] == '[' && word.p[word.n - 1] == ']')
+                word = str_sub(word, 1, word.n - 2);
+            if (endpoint_ip(word, 0, &e))
+                add_own(c, &e.u.sa);
+            all = all || str_eq(word, STR("all"));
+            loopback_only = loopback_only || str_eq(word, STR("loopback-only"));
+        }
+    }
+    struct ifaddrs *list = NULL;
+    if ((!all && !loopback_only) || getifaddrs(&list) < 0)
+        return;
+    for (const struct ifaddrs *i = list; i; i = i->ifa_next) {
+        if (!i->ifa_addr || (i->ifa_addr->sa_family != AF_INET && i->ifa_addr->sa_family != AF_INET6))
+            continue;
+        if (all || (i->ifa_flags & IFF_LOOPBACK))
+            add_own(c, i->ifa_addr);
+    }
+    freeifaddrs(list);
+}
+
+bool client_is_own_address(const struct client_config *c, const struct endpoint *e) {
+    char a[INET6_ADDRSTRLEN], b[INET6_ADDRSTRLEN];
+    for (size_t i = 0; i < c->own_count; i++)
+        if (str_eq(endpoint_address(&c->own[i], a), endpoint_address(e, b)))
+            return true;
+    return false;
+}
+
+static bool list_has(struct str list, struct str wanted) {
+    struct str word;
+    while (str_word(&list, STR_COMMA_SPACE, &word))
+        if (str_eq_icase(word, wanted))
+            return true;
+    return false;
+}
+
+static enum dns_family protocols(struct str list) {
+    struct str word;
+    unsigned f = 0;
+    while (str_word(&list, STR_COMMA_SPACE, &word)) {
+        if (str_eq(word, STR("all")))
+            f |= DNS_FAMILY_ANY;
+        else if (str_eq(word, STR("ipv4")))
+            f |= DNS_FAMILY_IPV4;
+        else if (str_eq(word, STR("ipv6")))
+            f |= DNS_FAMILY_IPV6;
+    }
+    return f ? (enum dns_family)f : DNS_FAMILY_ANY;
+}
+
+error client_config_load(const struct service_ctx *ctx, bool lmtp, struct arena *err_arena, struct client_config *ret) {
+    const struct conf *conf = ctx->conf;
+    struct client_config *c = ret;
+    *c = (struct client_config){ .lmtp = lmtp };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        enum param p = lmtp ? rows[i].lmtp : rows[i].smtp;
+        void *field = (char *)c + rows[i].offset;
+        switch (rows[i].kind) {
+        case T_TIME:
+            *(int64_t *)field = conf_time(conf, p);
+            break;
+        case T_INT:
+            *(int64_t *)field = conf_int(conf, p);
+            break;
+        case T_BOOL:
+            *(bool *)field = conf_bool(conf, p);
+            break;
+        case T_STR:
+            *(struct str *)field = conf_str(conf, p);
+            break;
+        }
+    }
+    c->always_ehlo = conf_bool(conf, PARAM_smtp_always_send_ehlo);
+    c->never_ehlo = conf_bool(conf, PARAM_smtp_never_send_ehlo);
+    c->ignore_mx_error = conf_bool(conf, PARAM_ignore_mx_lookup_error);
+    c->assume_final = lmtp && conf_bool(conf, PARAM_lmtp_assume_final);
+    c->myhostname = conf_str(conf, PARAM_myhostname);
+    c->families = protocols(conf_str(conf, PARAM_inet_protocols));
+    struct str dns_level = conf_str(conf, lmtp ? PARAM_lmtp_dns_support_level : PARAM_smtp_dns_support_level);
+    bool dns_off =
+        str_eq(dns_level, STR("disabled")) || (dns_level.n == 0 && conf_bool(conf, PARAM_disable_dns_lookups));
+    if (dns_level.n && !dns_off && !str_eq(dns_level, STR("enabled")) && !str_eq(dns_level, STR("dnssec")))
+        return err_make(err_arena, ERR_CONFIG,
+                        "parameter %s_dns_support_level: bad value \"%.*s\": write disabled, enabled or dnssec",
+                        lmtp ? "lmtp" : "smtp", STR_ARG(dns_level));
+    c->lookup_mx = !dns_off && !lmtp; /* an LMTP server is found by its address (lmtp(8)) */
+    c->native_hosts = dns_off || list_has(c->host_lookup, STR("native"));
+    c->dns_hosts = !dns_off && list_has(c->host_lookup, STR("dns"));
+    ports_load();
+    if (!client_port(c->tcp_port, &c->default_port))
+        return err_make(err_arena, ERR_CONFIG, "parameter %s_tcp_port: unknown service or bad port \"%.*s\"",
+                        lmtp ? "lmtp" : "smtp", STR_ARG(c->tcp_port));
+    own_addresses(conf, c);
+    struct dns_options o = { .servers = conf_str(conf, PARAM_dns_resolvers) };
+    return dns_open(&o, err_arena, &c->dns);
+}
+
+void client_config_free(struct client_config *c) {
+    dns_close(c->dns);
+    free(c->own);
+    *c = (struct client_config){ 0 };
+}

@@ -1,0 +1,36 @@
+/* config.h - the client's parameters, once for smtp and once for lmtp (postconf(5): smtp_... and lmtp_...).
+ * Times in seconds; 0 means no limit for smtp_connect_timeout. Strings live as long as the conf. */
+#ifndef ANGARIUM_SMTP_CONFIG_H
+#define ANGARIUM_SMTP_CONFIG_H
+
+#include "dns/dns.h"
+#include "service/service.h"
+
+struct client_config {
+    bool lmtp;
+    int64_t connect_timeout, helo_timeout, mail_timeout, rcpt_timeout, data_init_timeout, data_xfer_timeout,
+        data_done_timeout, quit_timeout;
+    struct str helo_name, host_lookup, address_preference, bind_address, bind_address6, fallback_relay, tcp_port,
+        discard_keywords;
+    bool always_ehlo, never_ehlo; /* smtp only: LMTP has LHLO */
+    bool skip_5xx_greeting, skip_quit_response, quote_envelope, randomize, balance, ignore_mx_error,
+        defer_if_no_mx_address, assume_final, bind_enforce;
+    int64_t mx_address_limit, mx_session_limit, line_length_limit;
+    struct str myhostname;
+    enum dns_family families; /* inet_protocols */
+    bool lookup_mx, native_hosts, dns_hosts;
+
+    struct dns *dns;
+    struct endpoint *own; /* our addresses: mail must not loop back (RFC 5321, 5.1) */
+    size_t own_count;
+    uint16_t default_port;
+};
+
+/* Before confinement: reads resolv.conf, hosts, services, and the interfaces of this host. */
+error client_config_load(const struct service_ctx *ctx, bool lmtp, struct arena *err_arena, struct client_config *ret);
+void client_config_free(struct client_config *c);
+
+/* "smtp", "25": only names known when the configuration was loaded. False: unknown, or not a port. */
+bool client_port(struct str name, uint16_t *ret);
+bool client_is_own_address(const struct client_config *c, const struct endpoint *e);
+#endif

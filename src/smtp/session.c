@@ -1,0 +1,243 @@
+#include "smtp/session.h"
+
+#include "base/log.h"
+#include "mail/dsn.h"
+
+void session_send(struct session *s, const char *format, ...) {
+    va_list ap;
+    struct buf line = { 0 };
+    va_start(ap, format);
+    buf_vprintf(&line, format, ap);
+    va_end(ap);
+    log_debug("> %.*s: %.*s", STR_ARG(s->host), STR_ARG(buf_str(&line)));
+    buf_add(&line, STR("\r\n"));
+    io_write(s->io, buf_str(&line));
+    buf_free(&line);
+}
+
+void session_io_problem(struct session *s, error e, struct problem *ret) {
+    s->broken = true;
+    const char *format =
+        e == &err_timeout ? "conversation with %.*s timed out while %.*s" : "lost connection with %.*s while %.*s";
+    *ret = (struct problem){ .dsn = STR("4.4.2"), .diagnostic = STR(""), .session_dead = true };
+    ret->text = e == &err_timeout || e->kind == ERR_EOF || e->kind == ERR_SYS
+                    ? arena_printf(s->arena, format, STR_ARG(s->host), STR_ARG(s->doing))
+                    : arena_printf(s->arena, "delivery to %.*s given up: %.*s", STR_ARG(s->host), STR_ARG(e->text));
+}
+
+/* Several lines become one: log lines and reports have one. */
+static struct str one_line(struct arena *a, struct str text) {
+    char *p = arena_cstr(a, text);
+    for (size_t i = 0; i < text.n; i++)
+        if (p[i] == '\n')
+            p[i] = ' ';
+    return (struct str){ p, text.n };
+}
+
+/* RFC 2034, 4: a server without enhanced codes: the class of the reply code, detail unknown. */
+static struct str reply_dsn(struct arena *a, const struct reply *r) {
+    char class = (char)('0' + r->code / 100);
+    if (class != '2' && class != '4' && class != '5')
+        class = '5';
+    if (r->dsn.n)
+        return dsn_with_class(a, r->dsn, class);
+    return arena_printf(a, "%c.0.0", class);
+}
+
+void session_reply_problem(struct session *s, const struct reply *r, const char *command, struct problem *ret) {
+    struct str text = one_line(s->arena, r->text);
+    *ret = (struct problem){ .dsn = reply_dsn(s->arena, r), .diagnostic = text };
+    ret->text =
+        arena_printf(s->arena, "host %.*s said: %.*s (in reply to %s)", STR_ARG(s->host), STR_ARG(text), command);
+    if (r->code == 421) { /* RFC 5321, 3.8: the server is about to close */
+        s->broken = true;
+        ret->session_dead = true;
+    }
+}
+
+bool session_reply(struct session *s, const char *doing, int64_t timeout, struct reply *ret, struct problem *ret_why) {
+    s->doing = str_c(doing);
+    int64_t deadline = deadline_in(timeout);
+    io_set_write_deadline(s->io, deadline);
+    reply_reset(&s->reader);
+    for (;;) {
+        struct str line;
+        error e = io_line(s->io, LINE_MAX_REPLY, deadline, &line);
+        if (e == &err_limit) { /* a line that never ends: what came is enough to go by */
+            struct str rest;
+            while ((e = io_line(s->io, LINE_MAX_REPLY, deadline, &rest)) == &err_limit)
+                ;
+            if (!e)
+                e = &err_limit;
+        }
+        if (e) {
+            session_io_problem(s, e, ret_why);
+            return false;
+        }
+        log_debug("< %.*s: %.*s", STR_ARG(s->host), STR_ARG(str_trim_right(line)));
+        switch (reply_line(&s->reader, line, ret)) {
+        case REPLY_MORE:
+            continue;
+        case REPLY_DONE:
+            return true;
+        case REPLY_BAD:
+            s->broken = true;
+            *ret_why = (struct problem){ .dsn = STR("4.5.0"), .diagnostic = STR(""), .session_dead = true };
+            ret_why->text = arena_printf(s->arena, "Protocol error: host %.*s said: %.*s", STR_ARG(s->host),
+                                         STR_ARG(str_trim(line)));
+            return false;
+        }
+    }
+}
+
+static bool discarded(const struct client_config *c, struct str keyword) {
+    struct str list = c->discard_keywords, word;
+    while (str_word(&list, STR_COMMA_SPACE, &word))
+        if (str_eq_icase(word, keyword))
+            return true;
+    return false;
+}
+
+/* EHLO keywords, one a line (RFC 5321, 4.1.1.1); `text` is "250-HOST\n250-PIPELINING\n..." */
+static void read_features(struct session *s, struct str text) {
+    static const struct {
+        struct str keyword;
+        unsigned feature;
+    } table[] = { { STR_INIT("8BITMIME"), FEATURE_8BITMIME },
+                  { STR_INIT("PIPELINING"), FEATURE_PIPELINING },
+                  { STR_INIT("SIZE"), FEATURE_SIZE },
+                  { STR_INIT("SMTPUTF8"), FEATURE_SMTPUTF8 },
+                  { STR_INIT("DSN"), FEATURE_DSN } };
+    struct str line, word, parameter;
+    for (bool first = true; str_next(&text, STR("\n"), &line); first = false) {
+        line = str_from(line, 4);
+        if (first || !str_word(&line, STR_SPACE, &word) || discarded(s->config, word))
+            continue;
+        for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+            if (str_eq_icase(word, table[i].keyword))
+                s->features |= table[i].feature;
+        uint64_t size;
+        if (str_eq_icase(word, STR("SIZE")) && str_word(&line, STR_SPACE, &parameter) &&
+            str_to_u64(parameter, UINT64_MAX, &size))
+            s->size_limit = size;
+    }
+}
+
+/* The first word after the code of a hello reply: who the server says it is. */
+static struct str reply_host(struct str text) {
+    struct str rest = str_from(text, 4), word = STR("");
+    return str_word(&rest, STR_SPACE, &word) ? word : STR("");
+}
+
+static bool hello(struct session *s, const struct destination *d, struct str greeting, struct problem *ret_why) {
+    const struct client_config *c = s->config;
+    struct reply r;
+    struct str name = c->helo_name;
+    bool try_ehlo = c->lmtp || (!c->never_ehlo && (c->always_ehlo || str_contains(greeting, STR("ESMTP"))));
+    if (try_ehlo) {
+        session_send(s, "%s %.*s", c->lmtp ? "LHLO" : "EHLO", STR_ARG(name));
+        if (!session_reply(s, c->lmtp ? "performing the LHLO handshake" : "performing the EHLO handshake",
+                           c->helo_timeout, &r, ret_why))
+            return false;
+        if (r.code / 100 == 2) {
+            s->features |= FEATURE_ESMTP;
+            read_features(s, r.text);
+        } else if (c->lmtp || r.code / 100 != 5) {
+            session_reply_problem(s, &r, c->lmtp ? "LHLO command" : "EHLO command", ret_why);
+            return false;
+        } else {
+            try_ehlo = false; /* RFC 5321, 3.2: an old server; say HELO */
+        }
+    }
+    if (!try_ehlo) {
+        session_send(s, "HELO %.*s", STR_ARG(name));
+        if (!session_reply(s, "performing the HELO handshake", c->helo_timeout, &r, ret_why))
+            return false;
+        if (r.code / 100 != 2) {
+            session_reply_problem(s, &r, "HELO command", ret_why);
+            return false;
+        }
+    }
+    /* a server on the mail port that bears our name is ourselves */
+    if (!c->lmtp && d->port == 25 && str_eq_icase(reply_host(r.text), c->myhostname)) {
+        *ret_why = (struct problem){ .dsn = STR("5.4.6"), .diagnostic = STR("") };
+        ret_why->text = arena_printf(s->arena, "mail for %.*s loops back to myself", STR_ARG(d->host));
+        return false;
+    }
+    return true;
+}
+
+static bool greeting(struct session *s, struct str *ret_text, struct problem *ret_why) {
+    struct reply r;
+    if (!session_reply(s, "receiving the initial server greeting", s->config->helo_timeout, &r, ret_why))
+        return false;
+    *ret_text = arena_str(s->arena, r.text);
+    if (r.code / 100 == 2)
+        return true;
+    struct str text = one_line(s->arena, r.text);
+    *ret_why = (struct problem){ .dsn = reply_dsn(s->arena, &r), .diagnostic = text, .session_dead = true };
+    ret_why->text = arena_printf(s->arena, "host %.*s refused to talk to me: %.*s", STR_ARG(s->host), STR_ARG(text));
+    /* smtp_skip_5xx_greeting: a server that does not want to talk is one that is not there */
+    if (s->config->skip_5xx_greeting && r.code / 100 == 5)
+        ret_why->dsn = dsn_with_class(s->arena, ret_why->dsn, '4');
+    return false;
+}
+
+bool session_open(struct session *s, const struct client_config *c, struct arena *a, const struct target *t,
+                  const struct destination *d, struct problem *ret_why) {
+    char address[INET6_ADDRSTRLEN];
+    *s = (struct session){ .config = c, .arena = a, .remote_mta = t->name };
+    if (d->unix_path) {
+        s->host = arena_printf(a, "%.*s[%.*s]", STR_ARG(c->myhostname), STR_ARG(t->name));
+        s->relay = s->host;
+        s->remote_mta = c->myhostname;
+    } else {
+        struct str ip = endpoint_address(&t->addr, address);
+        s->host = arena_printf(a, "%.*s[%.*s]", STR_ARG(t->name), STR_ARG(ip));
+        s->relay = arena_printf(a, "%.*s:%u", STR_ARG(s->host), d->port);
+    }
+    struct endpoint from, *bind_to = NULL;
+    struct str bind_text = t->addr.u.sa.sa_family == AF_INET6 ? c->bind_address6 : c->bind_address;
+    if (bind_text.n && !d->unix_path) {
+        if (endpoint_ip(bind_text, 0, &from)) {
+            bind_to = &from;
+        } else if (c->bind_enforce) {
+            *ret_why = (struct problem){ .dsn = STR("4.4.0"), .diagnostic = STR(""), .session_dead = true };
+            ret_why->text =
+                arena_printf(a, "server configuration error: bad bind address \"%.*s\"", STR_ARG(bind_text));
+            return false;
+        } else {
+            log_warn("bad bind address \"%.*s\" is ignored: write a numeric address", STR_ARG(bind_text));
+        }
+    }
+    int64_t deadline = c->connect_timeout ? deadline_in(c->connect_timeout) : DEADLINE_NEVER;
+    error e = io_connect(&t->addr, bind_to, deadline, &s->io);
+    if (e) {
+        *ret_why = (struct problem){ .dsn = STR("4.4.1"), .diagnostic = STR(""), .session_dead = true };
+        struct str why = e == &err_timeout ? STR("Connection timed out") : e->text;
+        ret_why->text = arena_printf(a, "connect to %.*s: %.*s", STR_ARG(s->relay), STR_ARG(why));
+        return false;
+    }
+    struct str text = STR("");
+    if (greeting(s, &text, ret_why) && hello(s, d, text, ret_why))
+        return true;
+    session_close(s);
+    return false;
+}
+
+void session_close(struct session *s) {
+    if (!s->io)
+        return;
+    if (!s->broken) {
+        struct reply r;
+        struct problem ignored;
+        session_send(s, "QUIT");
+        if (s->config->skip_quit_response)
+            io_flush(s->io, deadline_in(s->config->quit_timeout));
+        else
+            session_reply(s, "sending QUIT", s->config->quit_timeout, &r, &ignored);
+    }
+    reply_free(&s->reader);
+    io_close(s->io);
+    s->io = NULL;
+}

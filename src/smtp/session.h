@@ -1,0 +1,55 @@
+/* session.h - one connection to a server (RFC 5321; LMTP: RFC 2033). */
+#ifndef ANGARIUM_SMTP_SESSION_H
+#define ANGARIUM_SMTP_SESSION_H
+
+#include "mail/reply.h"
+#include "smtp/destination.h"
+
+enum { LINE_MAX_REPLY = 2048, COMMANDS_IN_FLIGHT = 50 /* replies to these fit any socket buffer */ };
+
+enum session_features {
+    FEATURE_ESMTP = 1,
+    FEATURE_8BITMIME = 2,
+    FEATURE_PIPELINING = 4,
+    FEATURE_SIZE = 8,
+    FEATURE_SMTPUTF8 = 16,
+    FEATURE_DSN = 32,
+};
+
+struct session {
+    const struct client_config *config;
+    struct arena *arena; /* ends with the session */
+    struct io *io;
+    struct str host;       /* "mx.example[192.0.2.1]": log texts */
+    struct str relay;      /* "mx.example[192.0.2.1]:25": the relay= field */
+    struct str remote_mta; /* "mx.example" */
+    struct str doing;      /* what is waited for: "receiving the initial server greeting" */
+    unsigned features;
+    uint64_t size_limit; /* 0: none announced */
+    struct reply_reader reader;
+    bool broken; /* no more can be said: no QUIT */
+};
+
+/* What went wrong, for one recipient or for all that are left. `code` is the reply's, or 0 for a failure of our own. */
+struct problem {
+    struct str dsn, text;
+    struct str diagnostic; /* the reply, or empty */
+    bool session_dead;     /* nothing more over this session */
+};
+
+/* Connect, greet, say hello. False with *ret_why; the session is closed then. `*ret_io_trouble`: no server was reached
+ * (the destination looks dead). */
+bool session_open(struct session *s, const struct client_config *c, struct arena *a, const struct target *t,
+                  const struct destination *d, struct problem *ret_why);
+void session_close(struct session *s); /* QUIT when the session is whole; the descriptor goes in any case */
+
+/* Gathered until the next read. */
+void session_send(struct session *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The next reply. `doing` goes into texts; `timeout` in seconds from now. False: *ret_why is filled, the session is
+ * broken. */
+bool session_reply(struct session *s, const char *doing, int64_t timeout, struct reply *ret, struct problem *ret_why);
+/* An I/O failure in words: "lost connection with H while D", "conversation with H timed out while D". */
+void session_io_problem(struct session *s, error e, struct problem *ret);
+/* "host H said: TEXT (in reply to CMD command)"; the status is the reply's, or made from its code. */
+void session_reply_problem(struct session *s, const struct reply *r, const char *command, struct problem *ret);
+#endif
