@@ -10,27 +10,30 @@
 
 struct agent_request {
     struct service_ctx *ctx;
-    struct arena *arena;            /* ends with the request */
+    struct arena *arena; /* ends with the request */
     struct delivery_request req;
     struct ipc *ipc;
-    bool *answered;                 /* per recipient */
+    bool *answered; /* per recipient */
     /* for delays=a/b/c/d; the agent sets them (mono clock of run/sys.h), 0: not reached */
     int64_t start_us, connected_us;
     struct delivery_done done;
 };
 
 struct agent {
-    struct service service;         /* program, confine, root, init, start ...; session is set by agent_main */
+    struct service service; /* program, confine, root, init, start ...; session is set by agent_main */
     void (*deliver)(struct agent_request *r);
 };
 int agent_main(int argc, char **argv, const struct agent *a);
+/* What agent_main() does with each connection, until its end or until the process drains between two requests. */
+void agent_serve(struct service_ctx *ctx, struct ipc *ipc, void (*deliver)(struct agent_request *r));
 
 struct agent_status { /* strings borrowed for the call; `relay` e.g. "mx.example[192.0.2.1]:25", "local", "none" */
     struct str relay, dsn, reason;
     struct str diagnostic_type, diagnostic, remote_type, remote_mta;
 };
-/* Logs `QID: to=<..>, orig_to=<..>, relay=.., delay=.., delays=a/b/c/d, dsn=.., status=.. (reason)` and reports to qmgr.
- * With soft_bounce, bounced becomes deferred ("SOFTBOUNCE") here and nowhere else. A failure's class digit is made to fit. */
+/* Logs `QID: to=<..>, orig_to=<..>, relay=.., delay=.., delays=a/b/c/d, dsn=.., status=.. (reason)` and reports to
+ * qmgr. With soft_bounce, bounced becomes deferred ("SOFTBOUNCE") here and nowhere else. A failure's class digit is
+ * made to fit. */
 void agent_sent(struct agent_request *r, size_t rcpt, const struct agent_status *s);
 void agent_deferred(struct agent_request *r, size_t rcpt, const struct agent_status *s);
 void agent_bounced(struct agent_request *r, size_t rcpt, const struct agent_status *s);

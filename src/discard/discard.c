@@ -1,0 +1,10 @@
+#include "discard/discard.h"
+
+#include "mail/dsn.h"
+
+void discard_deliver(struct agent_request *r) {
+    struct agent_status s = { .relay = STR("none") };
+    dsn_split(r->req.nexthop, STR("2.0.0"), &s.dsn, &s.reason);
+    for (size_t i = 0; i < r->req.env.rcpt_count; i++)
+        agent_sent(r, i, &s);
+}
