@@ -2,7 +2,11 @@
  *
  * An io owns its descriptor. Buffers exist only while they hold something, so that an idle session costs its stack
  * page and little else. Errors while writing are kept: every later write is ignored and io_flush() returns the first
- * one. Reading flushes what was written before it would wait, so that a reply is never stuck behind a read. */
+ * one. Reading flushes what was written before it would wait, so that a reply is never stuck behind a read; a peer that
+ * takes neither makes the read fail at the earlier of the two deadlines.
+ *
+ * One coroutine may read while another writes; two that read, or two that write, mix up their bytes. Nobody may be
+ * inside when the io is closed: cancel and wait first. */
 #ifndef ANGARIUM_RUN_IO_H
 #define ANGARIUM_RUN_IO_H
 
@@ -11,7 +15,11 @@
 #include <netinet/in.h>
 #include <sys/un.h>
 
-enum { IO_READ_SIZE = 8192, IO_WRITE_SIZE = 16384 /* more than this buffered: write before returning */ };
+enum {
+    IO_READ_SIZE = 8192,       /* asked for at a time, */
+    IO_READ_BULK_SIZE = 32768, /* and when the last read filled that */
+    IO_WRITE_SIZE = 16384      /* more than this buffered: write before returning */
+};
 
 struct io;
 
@@ -28,15 +36,18 @@ struct io *io_new_transport(const struct io_transport *t, void *ctx, int fd /* t
 void io_close(struct io *io); /* unsent output is dropped: flush first. NULL is allowed. */
 int io_fd(const struct io *io);
 /* TLS and the like: replace the transport. Fails with ERR_SYNTAX when input is still buffered (bytes sent before the
- * switch must not be read after it). The old transport's ctx goes to the new one's owner, it is not closed. */
+ * switch must not be read after it); unsent output is flushed first, and a failure of that is returned. The old
+ * transport's ctx and the descriptor go to the new one's owner, they are not closed. */
 error io_switch(struct io *io, const struct io_transport *t, void *ctx);
 
 /* --- reading: results are borrowed until the next call on the io --- */
-/* A line with its LF (and CR). `limit` bytes without LF: &err_limit with those bytes consumed and given in *ret_line, so
- * that the caller can go on reading the rest of the line, or give up. */
+/* A line with its LF (and CR). `limit` bytes without LF: &err_limit with those bytes consumed and given in *ret_line,
+ * so that the caller can go on reading the rest of the line, or give up. ERR_EOF: *ret_line is what came after the last
+ * LF, mostly empty. After any other error *ret_line is empty and what came so far stays for the next call. */
 error io_line(struct io *io, size_t limit, int64_t deadline, struct str *ret_line);
 /* 1 to `max` bytes, what there is. */
 error io_some(struct io *io, size_t max, int64_t deadline, struct str *ret);
+/* ERR_EOF when the stream ends before `n` bytes; the bytes up to there are in `p`. */
 error io_full(struct io *io, void *p, size_t n, int64_t deadline);
 /* Bytes that can be read without waiting for the peer: buffered, or already in the socket when `look` is true. */
 size_t io_pending(struct io *io, bool look);
@@ -66,6 +77,11 @@ bool endpoint_unix(struct str path, struct endpoint *ret); /* false: too long */
 struct str endpoint_address(const struct endpoint *e, char out[INET6_ADDRSTRLEN]);
 uint16_t endpoint_port(const struct endpoint *e);
 error io_connect(const struct endpoint *to, const struct endpoint *from_or_null, int64_t deadline, struct io **ret);
+/* The next connection of a listening descriptor: non-blocking, close-on-exec, TCP_NODELAY. Connections that were gone
+ * before we took them are skipped. ERR_SYS with EMFILE, ENFILE, ENOBUFS or ENOMEM comes at once, the connection still
+ * waits in the kernel: take no more until a descriptor has been closed or some time has passed. An accept loop calls
+ * wait_keep(listen_fd) once. */
+error io_accept(int listen_fd, int64_t deadline, struct endpoint *ret_peer, int *ret_fd);
 /* A bound, listening, non-blocking descriptor. Unix sockets: an old one is removed first; `mode` is its permission. */
 error listen_on(const struct endpoint *at, int backlog, mode_t mode, int *ret_fd);
 #endif
