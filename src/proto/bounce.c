@@ -3,7 +3,7 @@
 #include <errno.h>
 
 enum {
-    FAILURE_PACKED_MIN = 64,           /* fewer bytes than any packed failure takes */
+    FAILURE_PACKED_MIN = 64,              /* fewer bytes than any packed failure takes */
     REQUEST_SOFT_MAX = IPC_FRAME_MAX / 2, /* a request is closed once it is this large: one failure more still fits */
 };
 

@@ -1,7 +1,7 @@
 /* bounce.h - ask for a delivery status notification: qmgr -> bounce (private/bounce, defer, trace).
  *
- * REQUEST + descriptor of the original content -> ; <- RESULT(status, queue id of the notice). The notice is in the queue
- * when status is BOUNCE_OK; the caller removes the recipients only then. */
+ * REQUEST + descriptor of the original content -> ; <- RESULT(status, queue id of the notice). The notice is in the
+ * queue when status is BOUNCE_OK; the caller removes the recipients only then. */
 #ifndef ANGARIUM_PROTO_BOUNCE_H
 #define ANGARIUM_PROTO_BOUNCE_H
 
@@ -13,16 +13,17 @@ enum bounce_kind { BOUNCE_FAILED = 1, BOUNCE_DELAYED, BOUNCE_SUCCESS /* NOTIFY=S
 struct bounce_request {
     enum bounce_kind kind;
     struct queue_id id;
-    struct envelope env;              /* of the original message, without recipients */
+    struct envelope env;               /* of the original message, without recipients */
     const struct spool_failure *rcpts; /* what to report; status and action in each */
     size_t rcpt_count;
-    int content_fd;                   /* owned by the receiver */
+    int content_fd; /* owned by the receiver */
     uint64_t content_offset, content_size;
 };
 enum bounce_status { BOUNCE_OK = 0, BOUNCE_TEMP, BOUNCE_NOTHING /* nobody to tell: a failed double bounce */ };
 enum bounce_type { BOUNCE_MSG_REQUEST = 1, BOUNCE_MSG_RESULT };
 
-/* More failures than fit into one frame go as several requests and make several notices; `*ret_notice` is the first one. */
+/* More failures than fit into one frame go as several requests and make several notices; `*ret_notice` is the first
+ * one. */
 error bounce_send(struct ipc *ipc, const struct bounce_request *r, int64_t deadline, enum bounce_status *ret,
                   struct queue_id *ret_notice);
 bool bounce_unpack_request(struct ipc_msg *m, struct arena *a, struct bounce_request *ret); /* takes m->fd */

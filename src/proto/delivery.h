@@ -13,29 +13,29 @@
 #include "run/ipc.h"
 
 enum delivery_flags {
-    DELIVERY_VERIFY = 1,      /* do not deliver: would it be accepted? */
-    DELIVERY_TRACE = 2,       /* the sender wants a report */
-    DELIVERY_BOUNCE = 4,      /* a bounce: qmgr made the request for mail that is itself a notice (null sender) */
+    DELIVERY_VERIFY = 1, /* do not deliver: would it be accepted? */
+    DELIVERY_TRACE = 2,  /* the sender wants a report */
+    DELIVERY_BOUNCE = 4, /* a bounce: qmgr made the request for mail that is itself a notice (null sender) */
 };
 struct delivery_request {
     unsigned flags;
     struct queue_id id;
-    struct str transport;   /* "smtp", "local", ... : the service name */
-    struct str nexthop;     /* host, [host]:port, domain, or text for error: */
-    struct envelope env;    /* rcpts: those of this attempt */
+    struct str transport;       /* "smtp", "local", ... : the service name */
+    struct str nexthop;         /* host, [host]:port, domain, or text for error: */
+    struct envelope env;        /* rcpts: those of this attempt */
     const uint32_t *rcpt_index; /* for each rcpt, its index in the message: what RESULT refers to */
-    int64_t active_us;      /* when qmgr took it up (delays=a/b) */
-    int64_t sent_us;        /* when this request was made */
-    int content_fd;         /* owned by the receiver */
+    int64_t active_us;          /* when qmgr took it up (delays=a/b) */
+    int64_t sent_us;            /* when this request was made */
+    int content_fd;             /* owned by the receiver */
     uint64_t content_offset, content_size;
 };
 enum delivery_status { DELIVERY_SENT = 1, DELIVERY_DEFERRED, DELIVERY_BOUNCED };
 struct delivery_result {
     uint32_t rcpt_index;
     enum delivery_status status;
-    struct str dsn;         /* "2.0.0" */
-    struct str action;      /* RFC 3464 action when not the usual one ("relayed", "expanded"), or empty */
-    struct str reason;      /* the log line's text */
+    struct str dsn;    /* "2.0.0" */
+    struct str action; /* RFC 3464 action when not the usual one ("relayed", "expanded"), or empty */
+    struct str reason; /* the log line's text */
     struct str diagnostic_type, diagnostic; /* "smtp" + full reply, or empty */
     struct str remote_type, remote_mta;     /* "dns" + name, or empty */
 };

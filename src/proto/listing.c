@@ -1,7 +1,7 @@
 #include "proto/listing.h"
 
 enum {
-    LISTED_RCPT_MIN = 16,                /* four string lengths */
+    LISTED_RCPT_MIN = 16,                 /* four string lengths */
     LISTING_SOFT_MAX = IPC_FRAME_MAX / 2, /* a frame is closed once it is this large: one recipient more still fits */
 };
 

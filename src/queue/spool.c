@@ -19,21 +19,19 @@
  *   corrupt    corrupt/ID          0700  for the administrator
  *   moving     two of the above    0700  renameat: the message under one of the two names, never under none. With a
  *                                        power failure, perhaps under the old one
- *   done       its mark is D       0700  D, or still T: one recipient is served twice
+ *   done       its mark is D       0700  D, or not yet: one recipient is served twice
  *   deferred   log in defer/H/     0600  whole records; a cut one is skipped when reading. It is only for mailq
- *   bounced    log in bounce/      0600  synced before the mark is set, so a D without its record cannot be: a recipient
- *                                        is tried again, or is in the notice
- *   removing   logs, then file     0700  the logs go first: a message without its logs is tried again (its marks say
- *                                        what is left: mostly nothing), a log without its message could be taken for
- *                                        the log of a later message of the same name
- *   gone       -                         nothing
+ *   bounced    log in bounce/      0600  synced before the mark is set, so a D without its record cannot be: a
+ * recipient is tried again, or is in the notice removing   logs, then file     0700  the logs go first: a message
+ * without its logs is tried again (its marks say what is left: mostly nothing), a log without its message could be
+ * taken for the log of a later message of the same name gone       -                         nothing
  *
  * Locks: a writer holds flock() on its file from creation to commit. The kernel drops it when the process dies, so an
  * unlocked file of mode 0600 has no living writer. A file is older than SPOOL_STALE_S before it is judged, because it
  * cannot be created and locked in one step.
  *
- * Names: microseconds and inode number. The inode is in use for as long as the file exists, in whatever directory, so no
- * two messages of one file system have the same name at the same time. */
+ * Names: microseconds and inode number. The inode is in use for as long as the file exists, in whatever directory, so
+ * no two messages of one file system have the same name at the same time. */
 #include "queue/spool_private.h"
 
 #include "base/die.h"
@@ -48,10 +46,10 @@
 #include <unistd.h>
 
 enum {
-    SPOOL_STALE_S = 60,              /* an unlocked unfinished file younger than this may be just being created */
-    SPOOL_ABANDONED_S = 24 * 3600,   /* nothing written for this long: removed, locked or not */
-    SCAN_SKIP_MAX = 64,              /* entries passed over before others get their turn */
-    CONTENT_INLINE = 256 * 1024,     /* content up to this is checked without a thread */
+    SPOOL_STALE_S = 60,            /* an unlocked unfinished file younger than this may be just being created */
+    SPOOL_ABANDONED_S = 24 * 3600, /* nothing written for this long: removed, locked or not */
+    SCAN_SKIP_MAX = 64,            /* entries passed over before others get their turn */
+    CONTENT_INLINE = 256 * 1024,   /* content up to this is checked without a thread */
     CHECK_CHUNK = 256 * 1024,
 };
 
@@ -59,9 +57,9 @@ enum {
 
 struct str spool_dir_name(unsigned dir) {
     static const struct str names[SPOOL_DIRS] = {
-        [SPOOL_INCOMING] = STR_INIT("incoming"),  [SPOOL_ACTIVE] = STR_INIT("active"),
-        [SPOOL_DEFERRED] = STR_INIT("deferred"),  [SPOOL_HOLD] = STR_INIT("hold"),
-        [SPOOL_CORRUPT] = STR_INIT("corrupt"),    [SPOOL_DIR_DEFER] = STR_INIT("defer"),
+        [SPOOL_INCOMING] = STR_INIT("incoming"), [SPOOL_ACTIVE] = STR_INIT("active"),
+        [SPOOL_DEFERRED] = STR_INIT("deferred"), [SPOOL_HOLD] = STR_INIT("hold"),
+        [SPOOL_CORRUPT] = STR_INIT("corrupt"),   [SPOOL_DIR_DEFER] = STR_INIT("defer"),
         [SPOOL_DIR_BOUNCE] = STR_INIT("bounce"),
     };
     return names[dir];

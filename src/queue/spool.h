@@ -1,8 +1,8 @@
 /* spool.h - where accepted mail is kept until it is delivered or returned.
  *
  * One process writes (cleanup), one reads and moves (qmgr), any number may list (showq, postcat). The promise: once
- * spool_commit() has returned NULL the message survives any crash, and stays until spool_remove(). The state table (where
- * a message can be, what a crash leaves) is at the top of the implementation.
+ * spool_commit() has returned NULL the message survives any crash, and stays until spool_remove(). The state table
+ * (where a message can be, what a crash leaves) is at the top of the implementation.
  *
  * Calls may block on the disk: they use the offload threads (run/coro.h) when called inside a coroutine, so that other
  * sessions go on. All file access goes through run/sys.h. */
@@ -55,12 +55,13 @@ void spool_abort(struct spool_new *m);
 struct spool_entry {
     struct queue_id id;
     enum spool_state state;
-    int64_t next_try_us;  /* DEFERRED: not before this wall-clock time (the file's modification time) */
-    int64_t size;         /* bytes on disk */
+    int64_t next_try_us; /* DEFERRED: not before this wall-clock time (the file's modification time) */
+    int64_t size;        /* bytes on disk */
 };
 /* The scan of INCOMING by the READER also removes what writers left unfinished when they died.
- * Walk one state, in no order, a bounded number of entries a call so that others get their turn. Messages that come or go
- * meanwhile may be seen or not. Files that are not messages are skipped. `{0}` starts; free with spool_scan_end(). */
+ * Walk one state, in no order, a bounded number of entries a call so that others get their turn. Messages that come or
+ * go meanwhile may be seen or not. Files that are not messages are skipped. `{0}` starts; free with spool_scan_end().
+ */
 struct spool_scan {
     void *impl;
 };
@@ -71,8 +72,9 @@ struct spool_content { /* the content of a stored message: read-only, may be pas
     int fd;            /* owned by the caller of spool_load(); close it */
     uint64_t offset, size;
 };
-/* Envelope with recipient states, the content, and the log of failures. ERR_SYNTAX: damaged (move it to CORRUPT). ERR_SYS
- * ENOENT: it has gone. `ret_content` may be NULL. Recipient order and indices are fixed for the life of a message. */
+/* Envelope with recipient states, the content, and the log of failures. ERR_SYNTAX: damaged (move it to CORRUPT).
+ * ERR_SYS ENOENT: it has gone. `ret_content` may be NULL. Recipient order and indices are fixed for the life of a
+ * message. */
 error spool_load(struct spool *s, const struct queue_id *id, enum spool_state state, struct arena *a,
                  struct envelope *ret, struct spool_content *ret_content);
 /* ERR_SYS EEXIST when a message of that name is there already (a queue restored from elsewhere): nothing is moved. */
@@ -90,14 +92,15 @@ struct spool_failure {
     uint64_t rcpt_index;
     struct str address, orig, dsn_orcpt;
     unsigned dsn_notify;
-    struct str status;      /* "4.4.1" */
-    struct str action;      /* "delayed", "failed" */
-    struct str reason;      /* text of the log line */
+    struct str status;                      /* "4.4.1" */
+    struct str action;                      /* "delayed", "failed" */
+    struct str reason;                      /* text of the log line */
     struct str diagnostic_type, diagnostic; /* "smtp", "550 5.1.1 ..." or empty (RFC 3464, 2.3.6) */
     struct str remote_type, remote_mta;     /* "dns", "mx.example", or empty (RFC 3464, 2.3.5) */
     int64_t when_us;
 };
-/* The binary form of a failure: in logs, and in what is said to bounce. Unpacked strings are borrowed from the input. */
+/* The binary form of a failure: in logs, and in what is said to bounce. Unpacked strings are borrowed from the input.
+ */
 void spool_failure_pack(struct buf *b, const struct spool_failure *f);
 void spool_failure_unpack(struct unpack *u, struct spool_failure *ret);
 

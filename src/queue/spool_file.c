@@ -38,8 +38,8 @@ bool spool_head_unpack(struct str bytes, uint64_t file_size, struct spool_head *
     h.envelope_crc = unpack_u32(&u);
     if (version != SPOOL_VERSION || h.envelope_size > SPOOL_ENVELOPE_MAX || file_size > INT64_MAX)
         return false;
-    if (h.content_size > file_size || h.envelope_at != SPOOL_HEAD_SIZE + h.content_size ||
-        h.envelope_at > file_size || file_size - h.envelope_at != (uint64_t)h.envelope_size + h.rcpt_count)
+    if (h.content_size > file_size || h.envelope_at != SPOOL_HEAD_SIZE + h.content_size || h.envelope_at > file_size ||
+        file_size - h.envelope_at != (uint64_t)h.envelope_size + h.rcpt_count)
         return false;
     *ret = h;
     return true;

@@ -8,7 +8,8 @@
  *   then                 envelope: mail/envelope.h's packed form, then each recipient's
  *   then, to the end     one byte per recipient: SPOOL_MARK_TODO or SPOOL_MARK_DONE. The only bytes that ever change in
  *                        a finished file; outside the checks, because overwriting one byte cannot tear. Anything
- *                        but DONE means to do: damage here costs a duplicate, never a message.
+ *                        but DONE means to do, and seven bits of the two differ: damage here costs a duplicate,
+ *                        not a message.
  *
  * The content comes first because the envelope is complete only after it; the head is written last. */
 #ifndef ANGARIUM_QUEUE_SPOOL_FILE_H
@@ -20,7 +21,7 @@ enum {
     SPOOL_VERSION = 1,
     SPOOL_HEAD_SIZE = 64,
     SPOOL_ENVELOPE_MAX = 64 * 1024 * 1024, /* bytes of packed envelope and recipients */
-    SPOOL_MARK_TODO = 'T',
+    SPOOL_MARK_TODO = ';',
     SPOOL_MARK_DONE = 'D',
 };
 
@@ -34,8 +35,8 @@ static inline uint64_t spool_marks_at(const struct spool_head *h) {
 }
 /* Appends SPOOL_HEAD_SIZE bytes. */
 void spool_head_pack(struct buf *b, const struct spool_head *h);
-/* `bytes` is the front of a file of `file_size` bytes. False: not one of ours, damaged or cut; nothing is set. When true,
- * all parts lie inside the file and fill it. */
+/* `bytes` is the front of a file of `file_size` bytes. False: not one of ours, damaged or cut; nothing is set. When
+ * true, all parts lie inside the file and fill it. */
 bool spool_head_unpack(struct str bytes, uint64_t file_size, struct spool_head *ret);
 /* Appends the envelope and, behind it, the marks; sets the four fields of `h` that concern them. False: over
  * SPOOL_ENVELOPE_MAX, or more recipients than 32 bits. */

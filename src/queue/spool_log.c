@@ -10,9 +10,9 @@
 
 enum {
     RECORD_HEAD = 12,
-    RECORD_MAX = 64 * 1024,          /* payload bytes: addresses and texts are far below */
-    LOG_MAX = 512 * 1024 * 1024,     /* bytes of one log that are read */
-    DAMAGE_MAX = 16,                 /* places of damage after which the rest is not looked at: bounds the work */
+    RECORD_MAX = 64 * 1024,      /* payload bytes: addresses and texts are far below */
+    LOG_MAX = 512 * 1024 * 1024, /* bytes of one log that are read */
+    DAMAGE_MAX = 16,             /* places of damage after which the rest is not looked at: bounds the work */
 };
 
 #define MARKER STR("\nREC")

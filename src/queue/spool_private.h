@@ -6,7 +6,7 @@
 #include "run/coro.h"
 
 enum {
-    SPOOL_PATH_MAX = 80,       /* "deferred/A/B/C/ID" */
+    SPOOL_PATH_MAX = 80, /* "deferred/A/B/C/ID" */
     SPOOL_HASH_DEPTH_MAX = QUEUE_ID_HASH_MAX,
     SPOOL_MODE_WRITING = 0600, /* a file that is not finished */
     SPOOL_MODE_READY = 0700,   /* a finished one: the mark of an accepted message */

@@ -48,7 +48,8 @@ static error give_name(struct spool *s, int fd, const char *temporary, struct qu
         struct stat other;
         queue_id_make(ret, now + i, st.st_ino, s->long_queue_ids);
         spool_path(s, SPOOL_INCOMING, ret, path);
-        /* A stranger of that name (a queue restored from elsewhere, whose names are of other inodes) is not run over. */
+        /* A stranger of that name (a queue restored from elsewhere, whose names are of other inodes) is not run over.
+         */
         if (sys->fstatat(s->fd, path, &other, AT_SYMLINK_NOFOLLOW) == 0)
             continue;
         if (sys->renameat(s->fd, temporary, s->fd, path) == 0)
@@ -150,7 +151,7 @@ void spool_abort(struct spool_new *m) {
 
 struct commit {
     struct spool_new *m;
-    struct str head; /* empty when it stands in front of `gathered` */
+    struct str head;               /* empty when it stands in front of `gathered` */
     enum spool_state state, where; /* wanted; reached */
     error e;
 };
@@ -168,8 +169,8 @@ static void commit_run(void *arg) {
         if (!c->e)
             c->where = c->state;
     }
-    /* The mode before the sync, so that the sync covers it; a reader that takes the message up before the sync is done has
-     * a complete one. */
+    /* The mode before the sync, so that the sync covers it; a reader that takes the message up before the sync is done
+     * has a complete one. */
     if (!c->e && sys->fchmod(m->fd, SPOOL_MODE_READY) < 0)
         c->e = err_errno(errno);
     if (!c->e && sys->fsync(m->fd) < 0)

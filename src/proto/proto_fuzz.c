@@ -1,0 +1,86 @@
+/* Any payload to each unpacker of notice, delivery, bounce and listing. The first byte is the frame's type. */
+#include "proto/bounce.h"
+#include "proto/delivery.h"
+#include "proto/listing.h"
+#include "proto/notice.h"
+#include <stdint.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static volatile unsigned sink;
+
+static void touch(struct str s) {
+    for (size_t i = 0; i < s.n; i++)
+        sink += (unsigned char)s.p[i];
+}
+
+static void touch_envelope(const struct envelope *e) {
+    touch(e->sender);
+    touch(e->dsn_envid);
+    touch(e->client.name);
+    touch(e->client.sasl_sender);
+    touch(e->content_filter);
+    for (size_t i = 0; i < e->rcpt_count; i++) {
+        touch(e->rcpts[i].address);
+        touch(e->rcpts[i].orig);
+        touch(e->rcpts[i].dsn_orcpt);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    if (size == 0)
+        return 0;
+    char *payload = malloc(size > 1 ? size - 1 : 1);
+    if (!payload)
+        return 0;
+    memcpy(payload, data + 1, size - 1);
+    struct arena *a = arena_new();
+    struct ipc_msg m = { .type = data[0], .payload = str_n(payload, size - 1), .fd = 0 };
+    struct queue_id id;
+    if (notice_unpack(&m, &id) && !queue_id_valid(queue_id_str(&id)))
+        abort();
+    struct delivery_result result;
+    if (delivery_unpack_result(&m, &result)) {
+        touch(result.dsn);
+        touch(result.reason);
+        touch(result.remote_mta);
+    }
+    struct delivery_done done;
+    if (delivery_unpack_done(&m, &done)) {
+        touch(done.reason);
+        touch(done.dsn);
+    }
+    struct delivery_request request;
+    if (delivery_unpack_request(&m, a, &request)) {
+        if (!queue_id_valid(queue_id_str(&request.id)) || m.fd != -1)
+            abort();
+        touch(request.transport);
+        touch(request.nexthop);
+        touch_envelope(&request.env);
+    }
+    m.fd = 0;
+    struct bounce_request bounce;
+    if (bounce_unpack_request(&m, a, &bounce)) {
+        touch_envelope(&bounce.env);
+        for (size_t i = 0; i < bounce.rcpt_count; i++) {
+            touch(bounce.rcpts[i].address);
+            touch(bounce.rcpts[i].reason);
+            touch(bounce.rcpts[i].remote_mta);
+        }
+    }
+    struct listing_entry entry;
+    if (listing_unpack(&m, a, &entry)) {
+        touch(entry.queue_name);
+        touch(entry.sender);
+        for (size_t i = 0; i < entry.rcpt_count; i++) {
+            touch(entry.rcpts[i].address);
+            touch(entry.rcpts[i].delay_reason);
+            touch(entry.rcpts[i].bounce_reason);
+        }
+    }
+    arena_free(a);
+    free(payload);
+    return 0;
+}
