@@ -1,0 +1,21 @@
+/* settings.h - main.cf before any value is converted: for postconf, which must show also what is wrong. */
+#ifndef ANGARIUM_CONF_SETTINGS_H
+#define ANGARIUM_CONF_SETTINGS_H
+
+#include "conf/main_cf.h"
+#include "conf/params.h"
+
+/* As conf_load(), but values are neither expanded nor checked. conf_bool() and its like may not be called;
+ * conf_lookup(), conf_expand(), conf_directory() and conf_warnings() may. */
+error conf_open(const struct conf_source *source, struct arena *err_arena, struct conf **ret);
+
+/* The value as main.cf or an override has it; NULL: not set there. A read-only name is never set. */
+const struct setting *conf_setting(const struct conf *c, struct str name);
+/* All settings that count, sorted by name; read-only names are not among them. Lives as long as `a`. */
+size_t conf_settings(const struct conf *c, struct arena *a, const struct setting ***ret);
+
+/* The value of any name, unexpanded, with defaults. False: not defined. */
+bool conf_raw(const struct conf *c, struct str name, struct arena *a, struct str *ret);
+/* The default of a row, unexpanded. */
+error conf_raw_default(const struct conf *c, enum param p, struct arena *a, struct str *ret);
+#endif
