@@ -113,7 +113,7 @@ def test_s_nail_reads_mbox_and_maildir(office):
     wait_for(lambda: mbox_has(office, "letter 2") and mbox_has(office, "letter 1") and mbox_has(office, "letter 0"))
     wait_for(lambda: all(maildir_has(office, f"letter {n}") for n in range(3)))
     for folder in (mbox(office), maildir(office)):
-        shown = run("s-nail", "-n", "-R", "-S", "v15-compat", "-S", "folder-resolved", "-f", folder, input="headers\nquit\n", cwd="/")
+        shown = run("s-nail", "-n", "-R", "-S", "v15-compat", "-f", folder, input="headers\nquit\n", cwd="/")
         for n in range(3):
             assert f"letter {n}" in shown, shown
 
@@ -125,7 +125,7 @@ def test_mutt_reads_mbox(office):
     wait_for(lambda: mbox_has(office, "for mutt"))
     copy = office.directory / "copied"
     # mutt wants a terminal: script(1) gives it one
-    run("script", "-qec", f"mutt -n -F /dev/null -R -f {mbox(office)} -e 'set confirmappend=no' -e 'set delete=no' "
+    run("script", "-qec", f"mutt -n -F /dev/null -R -f {mbox(office)} -e 'set confirmappend=no confirmcreate=no delete=no' "
         f"-e 'push <tag-pattern>~A<enter><tag-prefix><copy-message><kill-line>{copy}<enter><exit>'", "/dev/null",
         env={**os.environ, "TERM": "xterm", "HOME": str(office.directory)}, input="")
     assert [m["Subject"] for m in mailbox.mbox(copy, create=False)] == ["for mutt"]
