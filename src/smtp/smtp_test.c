@@ -1,0 +1,401 @@
+/* Unit tests of smtp/: servers written down as scripts answer over loopback, from the same loop. */
+#include "test/test.h"
+
+#include "deliver/agent_fake.h"
+#include "smtp/client.h"
+#include "smtp/content.h"
+#include "smtp/destination.h"
+
+/* One step of a server: a command's first bytes and the reply. `expect` NULL: speak first. "<data>": take the message.
+ * reply NULL: close without a word; "": say nothing. */
+struct step {
+    const char *expect, *reply;
+};
+
+struct fake_server {
+    const struct step *steps;
+    struct buf content, commands; /* what it was sent */
+    int fd;
+    uint16_t port;
+    struct coro *coro;
+    unsigned sessions;
+    bool odd; /* something else than the script said came */
+};
+static struct fake_server servers[2];
+static size_t server_count;
+static struct client_config config;
+
+static void serve_session(struct fake_server *s, struct io *io) {
+    s->sessions++;
+    for (const struct step *step = s->steps; step->expect || step->reply; step++) {
+        struct str line;
+        if (step->expect && strcmp(step->expect, "<data>") == 0) {
+            while (!io_line(io, 100000, deadline_in(20), &line) && !str_eq(line, STR(".\r\n")))
+                buf_add(&s->content, line);
+        } else if (step->expect) {
+            if (io_line(io, 100000, deadline_in(20), &line))
+                return;
+            buf_add(&s->commands, line);
+            if (!str_starts(line, str_c(step->expect))) {
+                print_error("server: got %.*s, want %s\n", STR_ARG(str_trim(line)), step->expect);
+                s->odd = true;
+                return;
+            }
+        }
+        if (!step->reply)
+            return;
+        io_write(io, str_c(step->reply));
+        if (io_flush(io, deadline_in(20)))
+            return;
+    }
+}
+
+static void serve(void *arg) {
+    struct fake_server *s = arg;
+    while (!wait_readable(s->fd, DEADLINE_NEVER)) {
+        int fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0)
+            continue;
+        struct io *io = io_new(fd);
+        serve_session(s, io);
+        io_close(io);
+    }
+}
+
+static void add_server(const struct step *steps) {
+    struct fake_server *s = &servers[server_count++];
+    *s = (struct fake_server){ .steps = steps };
+    struct endpoint at;
+    assert_true(endpoint_ip(STR("127.0.0.1"), 0, &at));
+    assert_null(listen_on(&at, 5, 0, &s->fd));
+    struct sockaddr_in bound;
+    socklen_t len = sizeof bound;
+    assert_int_equal(getsockname(s->fd, (struct sockaddr *)&bound, &len), 0);
+    s->port = ntohs(bound.sin_port);
+}
+
+static void deliver_with_servers(struct agent_request *r) {
+    for (size_t i = 0; i < server_count; i++)
+        servers[i].coro = coro_spawn(serve, &servers[i], "server");
+    client_deliver(&config, r);
+    for (size_t i = 0; i < server_count; i++)
+        coro_cancel(servers[i].coro);
+}
+
+static void start(struct fake_qmgr *f, const struct step *first, const struct step *second) {
+    server_count = 0;
+    add_server(first);
+    if (second)
+        add_server(second);
+    fake_start(f, STR("smtp"), deliver_with_servers, NULL, 0);
+    config = (struct client_config){
+        .connect_timeout = 20,
+        .helo_timeout = 20,
+        .mail_timeout = 20,
+        .rcpt_timeout = 20,
+        .data_init_timeout = 20,
+        .data_xfer_timeout = 20,
+        .data_done_timeout = 20,
+        .quit_timeout = 20,
+        .helo_name = STR("us.example"),
+        .myhostname = STR("us.example"),
+        .address_preference = STR("any"),
+        .bind_address = STR(""),
+        .bind_address6 = STR(""),
+        .discard_keywords = STR(""),
+        .fallback_relay = STR(""),
+        .always_ehlo = true,
+        .quote_envelope = true,
+        .skip_5xx_greeting = true,
+        .mx_session_limit = 2,
+        .line_length_limit = 998,
+        .families = DNS_FAMILY_IPV4,
+        .default_port = 25,
+    };
+    f->req.nexthop = second ? arena_printf(f->arena, "[127.0.0.1]:%u [127.0.0.1]:%u", servers[0].port, servers[1].port)
+                            : arena_printf(f->arena, "[127.0.0.1]:%u", servers[0].port);
+    fake_rcpt(f, STR("a@there.example"), STR(""));
+}
+
+static void finish(struct fake_qmgr *f) {
+    for (size_t i = 0; i < server_count; i++) {
+        assert_false(servers[i].odd);
+        close(servers[i].fd);
+        buf_free(&servers[i].content);
+        buf_free(&servers[i].commands);
+    }
+    fake_end(f);
+}
+
+#define END                                                                                                            \
+    { NULL, NULL }
+#define PIPELINED "250-mx.example\r\n250-PIPELINING\r\n250-SIZE 1000000\r\n250 8BITMIME\r\n"
+
+static void accepted(void **state) {
+    (void)state;
+    static const struct step script[] = {
+        { NULL, "220 mx.example ESMTP\r\n" },
+        { "EHLO us.example", PIPELINED },
+        { "MAIL FROM:<sender@there.example> SIZE=", "250 2.1.0 Ok\r\n" },
+        { "RCPT TO:<a@there.example>", "250 2.1.5 Ok\r\n" },
+        { "RCPT TO:<\"b b\"@there.example>", "250 2.1.5 Ok\r\n" },
+        { "DATA", "354 go on\r\n" },
+        { "<data>", "250 2.6.0 queued as 77\r\n" },
+        { "QUIT", "221 bye\r\n" },
+        END,
+    };
+    struct fake_qmgr f;
+    start(&f, script, NULL);
+    fake_rcpt(&f, STR("b b@there.example"), STR(""));
+    f.content = STR("Subject: x\n\n.dot\nbare\rcr\nno end");
+    fake_run(&f);
+    assert_int_equal(f.result_count, 2);
+    assert_int_equal(f.results[0].status, DELIVERY_SENT);
+    assert_str(f.results[1].dsn, "2.6.0");
+    assert_str(f.results[0].reason, "250 2.6.0 queued as 77");
+    assert_str(buf_str(&servers[0].content), "Subject: x\r\n\r\n..dot\r\nbare cr\r\nno end\r\n");
+    assert_true(str_contains(buf_str(&f.log), STR("relay=127.0.0.1[127.0.0.1]:")));
+    assert_false(f.done.destination_dead);
+    finish(&f);
+}
+
+static void one_of_two_refused(void **state) {
+    (void)state;
+    static const struct step script[] = {
+        { NULL, "220 mx.example ESMTP\r\n" },
+        { "EHLO", "250 mx.example\r\n" }, /* no pipelining: one at a time */
+        { "MAIL FROM:<sender@there.example>\r\n", "250 Ok\r\n" },
+        { "RCPT TO:<a@there.example>", "550-5.1.1 no such\r\n550 5.1.1 user\r\n" },
+        { "RCPT TO:<b@there.example>", "250 Ok\r\n" },
+        { "DATA", "354 go on\r\n" },
+        { "<data>", "250 Ok\r\n" },
+        { "QUIT", "221 bye\r\n" },
+        END,
+    };
+    struct fake_qmgr f;
+    start(&f, script, NULL);
+    fake_rcpt(&f, STR("b@there.example"), STR(""));
+    fake_run(&f);
+    assert_int_equal(f.result_count, 2);
+    assert_int_equal(f.results[0].status, DELIVERY_BOUNCED);
+    assert_str(f.results[0].dsn, "5.1.1");
+    assert_str(f.results[0].reason, "host 127.0.0.1[127.0.0.1] said: 550-5.1.1 no such 550 5.1.1 user "
+                                    "(in reply to RCPT TO command)");
+    assert_int_equal(f.results[1].status, DELIVERY_SENT);
+    assert_str(f.results[1].dsn, "2.0.0");
+    finish(&f);
+}
+
+static void old_server_gets_helo(void **state) {
+    (void)state;
+    static const struct step script[] = {
+        { NULL, "220 mx.example\r\n" }, { "EHLO", "502 what\r\n" }, { "HELO us.example", "250 hi\r\n" },
+        { "MAIL", "250 Ok\r\n" },       { "RCPT", "250 Ok\r\n" },   { "DATA", "354 go on\r\n" },
+        { "<data>", "250 Ok\r\n" },     { "QUIT", "221 bye\r\n" },  END,
+    };
+    struct fake_qmgr f;
+    start(&f, script, NULL);
+    fake_run(&f);
+    assert_int_equal(f.results[0].status, DELIVERY_SENT);
+    finish(&f);
+}
+
+static void temporary_refusal_goes_to_the_next_server(void **state) {
+    (void)state;
+    static const struct step busy[] = {
+        { NULL, "220 one ESMTP\r\n" },     { "EHLO", "250 one\r\n" }, { "MAIL", "250 Ok\r\n" },
+        { "RCPT", "450 4.2.0 later\r\n" }, { "QUIT", "221 bye\r\n" }, END,
+    };
+    static const struct step good[] = {
+        { NULL, "220 two ESMTP\r\n" }, { "EHLO", "250 two\r\n" },  { "MAIL", "250 Ok\r\n" },  { "RCPT", "250 Ok\r\n" },
+        { "DATA", "354 go on\r\n" },   { "<data>", "250 Ok\r\n" }, { "QUIT", "221 bye\r\n" }, END,
+    };
+    struct fake_qmgr f;
+    start(&f, busy, good);
+    fake_run(&f);
+    assert_int_equal(f.result_count, 1);
+    assert_int_equal(f.results[0].status, DELIVERY_SENT);
+    assert_true(str_contains(buf_str(&f.log), STR("said: 450 4.2.0 later (in reply to RCPT TO command)")));
+    finish(&f);
+}
+
+static void permanent_refusal_does_not(void **state) {
+    (void)state;
+    static const struct step script[] = {
+        { NULL, "220 one ESMTP\r\n" },
+        { "EHLO", "250 one\r\n" },
+        { "MAIL", "550 5.7.1 not you\r\n" },
+        { "QUIT", "221 bye\r\n" },
+        END,
+    };
+    static const struct step unused[] = { END };
+    struct fake_qmgr f;
+    start(&f, script, unused);
+    fake_run(&f);
+    assert_int_equal(f.results[0].status, DELIVERY_BOUNCED);
+    assert_str(f.results[0].dsn, "5.7.1");
+    assert_int_equal(servers[1].sessions, 0);
+    finish(&f);
+}
+
+/* How a conversation can break off, and what is said of it. */
+static void broken_conversations(void **state) {
+    (void)state;
+    static const struct step no_greeting[] = { { NULL, NULL }, END };
+    static const struct step refused[] = { { NULL, "554 5.7.1 go away\r\n" }, END };
+    static const struct step gone_after_mail[] = {
+        { NULL, "220 x ESMTP\r\n" }, { "EHLO", "250 x\r\n" }, { "MAIL", NULL }, END
+    };
+    static const struct step gone_in_data[] = { { NULL, "220 x ESMTP\r\n" },
+                                                { "EHLO", "250 x\r\n" },
+                                                { "MAIL", "250 Ok\r\n" },
+                                                { "RCPT", "250 Ok\r\n" },
+                                                { "DATA", "354 go\r\n" },
+                                                { "<data>", NULL },
+                                                END };
+    static const struct step gibberish[] = { { NULL, "HTTP/1.1 400 Bad Request\r\n" }, END };
+    static const struct step closing[] = {
+        { NULL, "220 x ESMTP\r\n" }, { "EHLO", "250 x\r\n" }, { "MAIL", "421 4.3.2 closing\r\n" }, END
+    };
+    static const struct {
+        const struct step *steps;
+        const char *dsn, *reason;
+        bool dead;
+    } rows[] = {
+        { no_greeting, "4.4.2", "lost connection with 127.0.0.1[127.0.0.1] while receiving the initial server greeting",
+          true },
+        { refused, "4.7.1", "host 127.0.0.1[127.0.0.1] refused to talk to me: 554 5.7.1 go away", true },
+        { gone_after_mail, "4.4.2", "lost connection with 127.0.0.1[127.0.0.1] while sending MAIL FROM", false },
+        { gone_in_data, "4.4.2",
+          "lost connection with 127.0.0.1[127.0.0.1] while sending end of data -- message may be sent more than once",
+          false },
+        { gibberish, "4.5.0", "Protocol error: host 127.0.0.1[127.0.0.1] said: HTTP/1.1 400 Bad Request", true },
+        { closing, "4.3.2", "host 127.0.0.1[127.0.0.1] said: 421 4.3.2 closing (in reply to MAIL FROM command)",
+          false },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct fake_qmgr f;
+        start(&f, rows[i].steps, NULL);
+        fake_run(&f);
+        assert_int_equal(f.result_count, 1);
+        assert_int_equal(f.results[0].status, DELIVERY_DEFERRED);
+        assert_str(f.results[0].dsn, rows[i].dsn);
+        assert_str(f.results[0].reason, rows[i].reason);
+        assert_int_equal(f.done.destination_dead, rows[i].dead);
+        finish(&f);
+    }
+}
+
+static void nobody_listens(void **state) {
+    (void)state;
+    static const struct step unused[] = { END };
+    struct fake_qmgr f;
+    start(&f, unused, NULL);
+    close(servers[0].fd);
+    server_count = 0;
+    fake_run(&f);
+    assert_int_equal(f.results[0].status, DELIVERY_DEFERRED);
+    assert_true(str_ends(f.results[0].reason, STR("Connection refused")));
+    assert_true(str_starts(f.results[0].reason, STR("connect to 127.0.0.1[127.0.0.1]:")));
+    assert_true(str_contains(buf_str(&f.log), STR("relay=none")));
+    assert_true(f.done.destination_dead);
+    finish(&f);
+}
+
+static void too_large_for_the_server(void **state) {
+    (void)state;
+    static const struct step script[] = {
+        { NULL, "220 x ESMTP\r\n" }, { "EHLO", "250-x\r\n250 SIZE 10\r\n" }, { "QUIT", "221 bye\r\n" }, END
+    };
+    struct fake_qmgr f;
+    start(&f, script, NULL);
+    fake_run(&f);
+    assert_int_equal(f.results[0].status, DELIVERY_BOUNCED);
+    assert_str(f.results[0].dsn, "5.3.4");
+    finish(&f);
+}
+
+static void lmtp_answers_for_each(void **state) {
+    (void)state;
+    static const struct step script[] = {
+        { NULL, "220 x LMTP\r\n" },
+        { "LHLO us.example", PIPELINED },
+        { "MAIL", "250 Ok\r\n" },
+        { "RCPT", "250 Ok\r\n" },
+        { "RCPT", "550 5.1.1 unknown\r\n" },
+        { "RCPT", "250 Ok\r\n" },
+        { "DATA", "354 go\r\n" },
+        { "<data>", "250 2.0.0 first\r\n452 4.2.2 mailbox full\r\n" },
+        { "QUIT", "221 bye\r\n" },
+        END,
+    };
+    struct fake_qmgr f;
+    start(&f, script, NULL);
+    config.lmtp = true;
+    fake_rcpt(&f, STR("b@there.example"), STR(""));
+    fake_rcpt(&f, STR("c@there.example"), STR(""));
+    fake_run(&f);
+    assert_int_equal(f.result_count, 3);
+    enum delivery_status by_rcpt[3];
+    for (size_t i = 0; i < 3; i++)
+        by_rcpt[f.results[i].rcpt_index - 100] = f.results[i].status;
+    assert_int_equal(by_rcpt[0], DELIVERY_SENT);
+    assert_int_equal(by_rcpt[1], DELIVERY_BOUNCED);
+    assert_int_equal(by_rcpt[2], DELIVERY_DEFERRED);
+    finish(&f);
+}
+
+static void destinations(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *host;
+        unsigned port;
+        bool good, literal;
+    } rows[] = {
+        { "example.com", "example.com", 25, true, false },
+        { "example.com:587", "example.com", 587, true, false },
+        { "[mx.example]", "mx.example", 25, true, true },
+        { "[mx.example]:2525", "mx.example", 2525, true, true },
+        { "[2001:db8::1]:26", "2001:db8::1", 26, true, true },
+        { "[ipv6:2001:db8::1]", "2001:db8::1", 25, true, true },
+        { "inet:mx.example:24", "mx.example", 24, true, false },
+        { "[mx.example", "", 0, false, false },
+        { "[]", "", 0, false, false },
+        { "mx:25x", "", 0, false, false },
+        { "mx:+25", "", 0, false, false },
+        { "mx:0", "", 0, false, false },
+        { "mx:65536", "", 0, false, false },
+        { "[mx]25", "", 0, false, false },
+        { ":25", "", 0, false, false },
+        { "", "", 0, false, false },
+    };
+    struct client_config c = { .default_port = 25 };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct destination d;
+        bool good = destination_parse(&c, str_c(rows[i].text), &d);
+        if (good != rows[i].good)
+            print_error("%s\n", rows[i].text);
+        assert_int_equal(good, rows[i].good);
+        if (!good)
+            continue;
+        assert_str(d.host, rows[i].host);
+        assert_int_equal(d.port, rows[i].port);
+        assert_int_equal(d.literal, rows[i].literal);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(destinations),
+        cmocka_unit_test(accepted),
+        cmocka_unit_test(one_of_two_refused),
+        cmocka_unit_test(old_server_gets_helo),
+        cmocka_unit_test(temporary_refusal_goes_to_the_next_server),
+        cmocka_unit_test(permanent_refusal_does_not),
+        cmocka_unit_test(broken_conversations),
+        cmocka_unit_test(nobody_listens),
+        cmocka_unit_test(too_large_for_the_server),
+        cmocka_unit_test(lmtp_answers_for_each),
+    };
+    return cmocka_run_group_tests_name("smtp", tests, NULL, NULL);
+}
