@@ -30,9 +30,10 @@ void context_switch(struct context *from, struct context *to) {
 void coro_switch_asm(void **save_sp, void *to_sp);
 void coro_entry_asm(void);
 
-/* What switch.S takes off the stack, lowest address first. */
+/* What switch.S takes off the stack, lowest address first. On x86-64 nine words: six registers and the return address
+ * leave the stack on a 16-byte boundary, as the ABI wants it before the call of the first function. */
 #ifdef __x86_64__
-enum { SAVED_WORDS = 8, WORD_FN = 3, WORD_ARG = 2, WORD_RETURN = 6 };
+enum { SAVED_WORDS = 9, WORD_FN = 3, WORD_ARG = 2, WORD_RETURN = 6 };
 #else
 enum { SAVED_WORDS = 20, WORD_FN = 0, WORD_ARG = 1, WORD_RETURN = 11 };
 #endif
