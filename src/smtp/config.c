@@ -7,39 +7,40 @@
 #include <stdlib.h>
 
 /* One row a setting: where it goes, and its name in either program. */
-#define ROW(kind, field, smtp_name, lmtp_name)                                                                         \
-    { kind, offsetof(struct client_config, field), PARAM_##smtp_name, PARAM_##lmtp_name }
+#define ROW(kind, field, smtp_param, lmtp_param)                                                                       \
+    { kind, offsetof(struct client_config, field), smtp_param, lmtp_param }
 static const struct {
     enum { T_TIME, T_BOOL, T_INT, T_STR } kind;
     size_t offset;
     enum param smtp, lmtp;
 } rows[] = {
-    ROW(T_TIME, connect_timeout, smtp_connect_timeout, lmtp_connect_timeout),
-    ROW(T_TIME, helo_timeout, smtp_helo_timeout, lmtp_lhlo_timeout),
-    ROW(T_TIME, mail_timeout, smtp_mail_timeout, lmtp_mail_timeout),
-    ROW(T_TIME, rcpt_timeout, smtp_rcpt_timeout, lmtp_rcpt_timeout),
-    ROW(T_TIME, data_init_timeout, smtp_data_init_timeout, lmtp_data_init_timeout),
-    ROW(T_TIME, data_xfer_timeout, smtp_data_xfer_timeout, lmtp_data_xfer_timeout),
-    ROW(T_TIME, data_done_timeout, smtp_data_done_timeout, lmtp_data_done_timeout),
-    ROW(T_TIME, quit_timeout, smtp_quit_timeout, lmtp_quit_timeout),
-    ROW(T_STR, helo_name, smtp_helo_name, lmtp_lhlo_name),
-    ROW(T_STR, host_lookup, smtp_host_lookup, lmtp_host_lookup),
-    ROW(T_STR, address_preference, smtp_address_preference, lmtp_address_preference),
-    ROW(T_STR, bind_address, smtp_bind_address, lmtp_bind_address),
-    ROW(T_STR, bind_address6, smtp_bind_address6, lmtp_bind_address6),
-    ROW(T_BOOL, bind_enforce, smtp_bind_address_enforce, lmtp_bind_address_enforce),
-    ROW(T_STR, fallback_relay, smtp_fallback_relay, lmtp_fallback_relay),
-    ROW(T_STR, tcp_port, smtp_tcp_port, lmtp_tcp_port),
-    ROW(T_STR, discard_keywords, smtp_discard_ehlo_keywords, lmtp_discard_lhlo_keywords),
-    ROW(T_BOOL, skip_5xx_greeting, smtp_skip_5xx_greeting, lmtp_skip_5xx_greeting),
-    ROW(T_BOOL, skip_quit_response, smtp_skip_quit_response, lmtp_skip_quit_response),
-    ROW(T_BOOL, quote_envelope, smtp_quote_rfc821_envelope, lmtp_quote_rfc821_envelope),
-    ROW(T_BOOL, randomize, smtp_randomize_addresses, lmtp_randomize_addresses),
-    ROW(T_BOOL, balance, smtp_balance_inet_protocols, lmtp_balance_inet_protocols),
-    ROW(T_BOOL, defer_if_no_mx_address, smtp_defer_if_no_mx_address_found, lmtp_defer_if_no_mx_address_found),
-    ROW(T_INT, mx_address_limit, smtp_mx_address_limit, lmtp_mx_address_limit),
-    ROW(T_INT, mx_session_limit, smtp_mx_session_limit, lmtp_mx_session_limit),
-    ROW(T_INT, line_length_limit, smtp_line_length_limit, lmtp_line_length_limit),
+    ROW(T_TIME, connect_timeout, PARAM_smtp_connect_timeout, PARAM_lmtp_connect_timeout),
+    ROW(T_TIME, helo_timeout, PARAM_smtp_helo_timeout, PARAM_lmtp_lhlo_timeout),
+    ROW(T_TIME, mail_timeout, PARAM_smtp_mail_timeout, PARAM_lmtp_mail_timeout),
+    ROW(T_TIME, rcpt_timeout, PARAM_smtp_rcpt_timeout, PARAM_lmtp_rcpt_timeout),
+    ROW(T_TIME, data_init_timeout, PARAM_smtp_data_init_timeout, PARAM_lmtp_data_init_timeout),
+    ROW(T_TIME, data_xfer_timeout, PARAM_smtp_data_xfer_timeout, PARAM_lmtp_data_xfer_timeout),
+    ROW(T_TIME, data_done_timeout, PARAM_smtp_data_done_timeout, PARAM_lmtp_data_done_timeout),
+    ROW(T_TIME, quit_timeout, PARAM_smtp_quit_timeout, PARAM_lmtp_quit_timeout),
+    ROW(T_STR, helo_name, PARAM_smtp_helo_name, PARAM_lmtp_lhlo_name),
+    ROW(T_STR, host_lookup, PARAM_smtp_host_lookup, PARAM_lmtp_host_lookup),
+    ROW(T_STR, address_preference, PARAM_smtp_address_preference, PARAM_lmtp_address_preference),
+    ROW(T_STR, bind_address, PARAM_smtp_bind_address, PARAM_lmtp_bind_address),
+    ROW(T_STR, bind_address6, PARAM_smtp_bind_address6, PARAM_lmtp_bind_address6),
+    ROW(T_BOOL, bind_enforce, PARAM_smtp_bind_address_enforce, PARAM_lmtp_bind_address_enforce),
+    ROW(T_STR, fallback_relay, PARAM_smtp_fallback_relay, PARAM_lmtp_fallback_relay),
+    ROW(T_STR, tcp_port, PARAM_smtp_tcp_port, PARAM_lmtp_tcp_port),
+    ROW(T_STR, discard_keywords, PARAM_smtp_discard_ehlo_keywords, PARAM_lmtp_discard_lhlo_keywords),
+    ROW(T_BOOL, skip_5xx_greeting, PARAM_smtp_skip_5xx_greeting, PARAM_lmtp_skip_5xx_greeting),
+    ROW(T_BOOL, skip_quit_response, PARAM_smtp_skip_quit_response, PARAM_lmtp_skip_quit_response),
+    ROW(T_BOOL, quote_envelope, PARAM_smtp_quote_rfc821_envelope, PARAM_lmtp_quote_rfc821_envelope),
+    ROW(T_BOOL, randomize, PARAM_smtp_randomize_addresses, PARAM_lmtp_randomize_addresses),
+    ROW(T_BOOL, balance, PARAM_smtp_balance_inet_protocols, PARAM_lmtp_balance_inet_protocols),
+    ROW(T_BOOL, defer_if_no_mx_address, PARAM_smtp_defer_if_no_mx_address_found,
+        PARAM_lmtp_defer_if_no_mx_address_found),
+    ROW(T_INT, mx_address_limit, PARAM_smtp_mx_address_limit, PARAM_lmtp_mx_address_limit),
+    ROW(T_INT, mx_session_limit, PARAM_smtp_mx_session_limit, PARAM_lmtp_mx_session_limit),
+    ROW(T_INT, line_length_limit, PARAM_smtp_line_length_limit, PARAM_lmtp_line_length_limit),
 };
 
 /* getservbyname reads a file, which a confined process cannot: the names mail uses are looked up once. */
@@ -166,7 +167,6 @@ error client_config_load(const struct service_ctx *ctx, bool lmtp, struct arena 
     c->always_ehlo = conf_bool(conf, PARAM_smtp_always_send_ehlo);
     c->never_ehlo = conf_bool(conf, PARAM_smtp_never_send_ehlo);
     c->ignore_mx_error = conf_bool(conf, PARAM_ignore_mx_lookup_error);
-    c->assume_final = lmtp && conf_bool(conf, PARAM_lmtp_assume_final);
     c->myhostname = conf_str(conf, PARAM_myhostname);
     c->families = protocols(conf_str(conf, PARAM_inet_protocols));
     struct str dns_level = conf_str(conf, lmtp ? PARAM_lmtp_dns_support_level : PARAM_smtp_dns_support_level);

@@ -14,7 +14,7 @@ struct client_config {
         discard_keywords;
     bool always_ehlo, never_ehlo; /* smtp only: LMTP has LHLO */
     bool skip_5xx_greeting, skip_quit_response, quote_envelope, randomize, balance, ignore_mx_error,
-        defer_if_no_mx_address, assume_final, bind_enforce;
+        defer_if_no_mx_address, bind_enforce;
     int64_t mx_address_limit, mx_session_limit, line_length_limit;
     struct str myhostname;
     enum dns_family families; /* inet_protocols */
