@@ -1,8 +1,8 @@
 /* route.h - rewriting addresses, address classes, and where mail goes next (trivial-rewrite(8), ADDRESS_CLASS_README).
  *
- * A router holds the tables its questions need and is used by qmgr, cleanup and trivial-rewrite in their own process; the
- * confined smtpd asks trivial-rewrite (proto/rewrite.h). Look-ups may block on local files only. Addresses are in internal
- * form. Results live in the arena given. */
+ * A router holds the tables its questions need and is used by qmgr, cleanup and trivial-rewrite in their own process;
+ * the confined smtpd asks trivial-rewrite (proto/rewrite.h). Look-ups may block on local files only. Addresses are in
+ * internal form. Results live in the arena given. */
 #ifndef ANGARIUM_ROUTE_ROUTE_H
 #define ANGARIUM_ROUTE_ROUTE_H
 
@@ -18,30 +18,35 @@ void router_free(struct router *r);
  * forms, "@domain" routes. `origin` is $myorigin for local mail, remote_header_rewrite_domain for remote headers. */
 struct str route_rewrite(struct router *r, struct arena *a, struct str address, struct str origin);
 
-enum address_class { /* ADDRESS_CLASS_README's five */
-    CLASS_LOCAL = 1,      /* mydestination, inet_interfaces, proxy_interfaces */
-    CLASS_VIRTUAL_ALIAS,  /* virtual_alias_domains */
+/* ADDRESS_CLASS_README's five */
+enum address_class {
+    CLASS_LOCAL = 1,       /* mydestination, inet_interfaces, proxy_interfaces */
+    CLASS_VIRTUAL_ALIAS,   /* virtual_alias_domains */
     CLASS_VIRTUAL_MAILBOX, /* virtual_mailbox_domains */
-    CLASS_RELAY,          /* relay_domains */
+    CLASS_RELAY,           /* relay_domains */
     CLASS_DEFAULT,
 };
 struct route {
     enum address_class class;
-    struct str transport;  /* "smtp" */
-    struct str nexthop;    /* for transport, never empty but for error: without text */
-    struct str recipient;  /* complete, rewritten */
+    struct str transport; /* "smtp" */
+    struct str nexthop;   /* for transport, never empty but for error: without text */
+    struct str recipient; /* complete, rewritten */
+    bool routed;          /* the local part is a route of its own (a@b, a%b, a!b): allow_untrusted_routing */
 };
 /* NULL and *ret; ERR_TEMP when a table failed; ERR_PERM with dsn and text for an address that cannot be routed. */
 error route_resolve(struct router *r, struct arena *a, struct str sender, struct str recipient, struct route *ret);
 
-/* Does the recipient exist, as smtpd's reject_unlisted_recipient asks: NULL yes (or nobody can say); else an SMTP error: 550
- * 5.1.1 "User unknown in local recipient table", 550 5.1.6 "User has moved to ...", 451 4.3.0 for a failed table ... */
+/* Does the recipient exist, as smtpd's reject_unlisted_recipient asks: NULL yes (or nobody can say); else an SMTP
+ * error: 550 5.1.1 "User unknown in local recipient table", 550 5.1.6 "User has moved to ...", 451 4.3.0 for a failed
+ * table ... */
 error route_validate_recipient(struct router *r, struct arena *a, struct str recipient);
 error route_validate_sender(struct router *r, struct arena *a, struct str sender);
 
 /* Virtual aliases (virtual(5)) applied until nothing changes: one address becomes none of itself or several. Loops and
- * virtual_alias_recursion_limit, virtual_alias_expansion_limit end it with ERR_TEMP as in Postfix. */
+ * virtual_alias_recursion_limit, virtual_alias_expansion_limit end it with ERR_TEMP; `detail` says which and for whom.
+ */
 error route_expand_virtual(struct router *r, struct arena *a, struct str address, struct str **ret, size_t *ret_count);
-/* canonical_maps for one class of address ("envelope_sender", "header_recipient", ...): the new address, or the old. */
+/* canonical_maps for one class of address ("envelope_sender", "header_recipient", ...): the new address, or the old. A
+ * loop gives the old one and a warning in the log. */
 error route_canonical(struct router *r, struct arena *a, struct str address, struct str class_name, struct str *ret);
 #endif
