@@ -107,7 +107,8 @@ void *arena_array(struct arena *a, size_t count, size_t size) {
 
 char *arena_cstr(struct arena *a, struct str s) {
     char *p = arena_alloc(a, s.n + 1);
-    memcpy(p, s.p, s.n);
+    if (s.n) /* a zeroed struct str has no pointer */
+        memcpy(p, s.p, s.n);
     p[s.n] = 0;
     return p;
 }

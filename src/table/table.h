@@ -13,15 +13,17 @@
 enum table_result { TABLE_FOUND, TABLE_NOT_FOUND, TABLE_ERROR };
 
 enum table_flags {
-    TABLE_FOLD = 1,       /* keys compared in lower case (what Postfix's daemons do) */
-    TABLE_NO_REGSUB = 2,  /* $1 in a result is an error: for look-ups on untrusted keys with sensitive results */
-    TABLE_ALIASES = 4,    /* the text source is in aliases(5) form */
-    TABLE_FROZEN = 8,     /* never look at the file system again: sandboxed workers */
+    TABLE_FOLD = 1,      /* keys compared in lower case (what Postfix's daemons do) */
+    TABLE_NO_REGSUB = 2, /* $1 in a result is an error: for look-ups on untrusted keys with sensitive results */
+    TABLE_ALIASES = 4,   /* the text source is in aliases(5) form */
+    TABLE_FROZEN = 8,    /* never look at the file system again: sandboxed workers */
 };
 
 struct table;
 
-/* Never NULL; a failed open is logged by the caller with table_error() and answers TABLE_ERROR from then on.
+/* `c` may be NULL where there is no main.cf: the built-in defaults count then. It must outlive the table. A file that
+ * alias_maps or alias_database names is in aliases(5) form also without TABLE_ALIASES.
+ * Never NULL; a failed open is logged by the caller with table_error() and answers TABLE_ERROR from then on.
  * `spec` is "type:name"; without a type, default_database_type. */
 struct table *table_open(const struct conf *c, struct str spec, unsigned flags);
 void table_close(struct table *t);
@@ -43,7 +45,10 @@ struct maps;
 struct maps *maps_open(const struct conf *c, struct str list, unsigned flags);
 void maps_close(struct maps *m);
 bool maps_is_empty(const struct maps *m);
-/* The first table that has it. TABLE_ERROR stops the search. `ret_table` (may be NULL): which one, or which failed. */
+/* Why the first table in trouble is: for a warning after maps_open() or a TABLE_ERROR. */
+error maps_error(const struct maps *m);
+/* The first table that has it; an empty result is an error, as in Postfix. TABLE_ERROR stops the search. `ret_table`
+ * (may be NULL): which one, or which failed. */
 enum table_result maps_get(struct maps *m, struct str key, struct arena *a, struct str *ret_value,
                            struct str *ret_table);
 /* The same, but tables of patterns are skipped (`partial` keys such as @domain). */
@@ -53,9 +58,11 @@ enum table_result maps_get_partial(struct maps *m, struct str key, struct arena 
 /* Mail address look-up, in the order the manuals state: user+ext@dom, user@dom, user+ext, user, @dom (canonical(5),
  * virtual(5), aliases of local_recipient_maps ...). */
 enum addr_find_flags {
-    ADDR_FIND_BARE_LOCAL = 1, /* also plain user+ext, user when the domain is ours (`local_domain` true) */
-    ADDR_FIND_AT_DOMAIN = 2,  /* also @domain */
-    ADDR_FIND_DOMAIN = 4,     /* also domain, .parent, as transport(5) and access(5) do */
+    ADDR_FIND_BARE_LOCAL = 1,    /* also plain user+ext, user when the domain is ours (`local_domain` true) */
+    ADDR_FIND_AT_DOMAIN = 2,     /* also @domain */
+    ADDR_FIND_DOMAIN = 4,        /* also domain, .parent, as transport(5) and access(5) do */
+    ADDR_FIND_PARENT_NO_DOT = 8, /* with it: parent instead of .parent (parent_domain_matches_subdomains) */
+    ADDR_FIND_LOCAL_AT = 16,     /* last of all user+ext@, user@, as access(5) does */
 };
 enum table_result addr_find(struct maps *m, struct str address, bool local_domain, unsigned flags,
                             struct str recipient_delimiter, struct arena *a, struct str *ret_value,

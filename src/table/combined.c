@@ -1,0 +1,113 @@
+/* Tables made of tables: proxy:, unionmap:, pipemap:. Each holds its own inner tables, so that one that fails to open
+ * makes the whole fail, and all are closed together. */
+#include "table/table_impl.h"
+
+enum { INNER_MAX = 100 };
+
+struct combined_state {
+    struct table *inner[INNER_MAX];
+    size_t n;
+};
+
+static void combined_close(struct table *t) {
+    struct combined_state *s = t->state;
+    for (size_t i = 0; s && i < s->n; i++)
+        table_close(s->inner[i]);
+}
+
+static bool combined_is_pattern(const struct table *t) {
+    const struct combined_state *s = t->state;
+    for (size_t i = 0; i < s->n; i++)
+        if (table_is_pattern(s->inner[i]))
+            return true;
+    return false;
+}
+
+/* NULL, or the inner table's error. */
+static error add_inner(struct table *t, struct combined_state *s, struct str spec) {
+    if (s->n == INNER_MAX)
+        return err_make(t->gen, ERR_LIMIT, "%.*s: more than %d tables", STR_ARG(t->spec), INNER_MAX);
+    struct table *inner = table_open_nested(t->conf, spec, t->flags, t->nesting + 1);
+    s->inner[s->n++] = inner;
+    return inner->open ? NULL : table_error(inner);
+}
+
+/* The processes that ask here may open files themselves, so the inner table is opened in place. */
+static error proxy_open(struct table *t) {
+    t->state = ARENA_NEW(t->gen, struct combined_state);
+    return add_inner(t, t->state, t->name);
+}
+
+static error list_open(struct table *t) {
+    struct combined_state *s = ARENA_NEW(t->gen, struct combined_state);
+    t->state = s;
+    struct str rest, item;
+    if (braces_open(t->name, &rest) || rest.n == 0)
+        return err_make(t->gen, ERR_CONFIG, "bad syntax: \"%.*s\"; need \"%.*s:{type:name...}\"", STR_ARG(t->spec),
+                        STR_ARG(t->type->name));
+    while (str_word_braced(&rest, STR_COMMA_SPACE, &item)) {
+        const char *fault = item.p[0] == '{' ? braces_open(item, &item) : NULL;
+        error e = fault ? err_make(t->gen, ERR_CONFIG, "%s: \"%.*s\"", fault, STR_ARG(t->spec)) : add_inner(t, s, item);
+        if (e)
+            return e;
+    }
+    if (rest.n)
+        return err_make(t->gen, ERR_CONFIG, "bad syntax: \"%.*s\"", STR_ARG(t->spec));
+    return NULL;
+}
+
+static enum table_result inner_get(struct table *t, struct table *inner, struct str key, struct arena *a,
+                                   struct str *ret_value) {
+    enum table_result r = table_get(inner, key, a, ret_value);
+    if (r == TABLE_ERROR) {
+        error e = table_error(inner);
+        return table_fail(t, "%.*s", STR_ARG(e ? e->text : table_name(inner)));
+    }
+    return r;
+}
+
+static enum table_result proxy_get(struct table *t, struct str key, struct arena *a, struct str *ret_value) {
+    struct combined_state *s = t->state;
+    return inner_get(t, s->inner[0], key, a, ret_value);
+}
+
+static enum table_result union_get(struct table *t, struct str key, struct arena *a, struct str *ret_value) {
+    struct combined_state *s = t->state;
+    struct buf all = { 0 };
+    enum table_result r = TABLE_NOT_FOUND;
+    bool found = false;
+    for (size_t i = 0; i < s->n && r != TABLE_ERROR; i++) {
+        struct str value;
+        r = inner_get(t, s->inner[i], key, a, &value);
+        if (r == TABLE_FOUND) {
+            if (found)
+                buf_byte(&all, ',');
+            buf_add(&all, value);
+            found = true;
+        }
+    }
+    if (r != TABLE_ERROR && found) {
+        *ret_value = arena_str(a, buf_str(&all));
+        r = TABLE_FOUND;
+    }
+    buf_free(&all);
+    return r;
+}
+
+static enum table_result pipe_get(struct table *t, struct str key, struct arena *a, struct str *ret_value) {
+    struct combined_state *s = t->state;
+    enum table_result r = TABLE_FOUND;
+    for (size_t i = 0; i < s->n && r == TABLE_FOUND; i++) {
+        r = inner_get(t, s->inner[i], key, a, ret_value);
+        key = *ret_value;
+    }
+    return r;
+}
+
+const struct table_type table_type_proxy = { STR_INIT("proxy"),  false, false, proxy_open, proxy_get, combined_close,
+                                             combined_is_pattern };
+const struct table_type table_type_unionmap = {
+    STR_INIT("unionmap"), false, false, list_open, union_get, combined_close, combined_is_pattern
+};
+const struct table_type table_type_pipemap = { STR_INIT("pipemap"), false, false, list_open, pipe_get, combined_close,
+                                               combined_is_pattern };

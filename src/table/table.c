@@ -1,0 +1,252 @@
+#include "table/table.h"
+
+#include "base/die.h"
+#include "base/log.h"
+#include "table/table_impl.h"
+#include <stdlib.h>
+#include <sys/stat.h>
+
+static const struct table_type *const types[] = {
+    &table_type_btree,  &table_type_cidr,   &table_type_environ,  &table_type_fail,     &table_type_hash,
+    &table_type_inline, &table_type_lmdb,   &table_type_pcre,     &table_type_pipemap,  &table_type_proxy,
+    &table_type_regexp, &table_type_static, &table_type_texthash, &table_type_unionmap, &table_type_unix,
+};
+enum { TYPES = sizeof types / sizeof types[0] };
+
+size_t table_types(const struct str **ret) {
+    static struct str names[TYPES];
+    for (size_t i = 0; i < TYPES; i++)
+        names[i] = types[i]->name;
+    *ret = names;
+    return TYPES;
+}
+
+/* --- files under a table --- */
+
+static struct file_id file_id_of(const char *path) {
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return (struct file_id){ 0 };
+    return (struct file_id){ st.st_dev, st.st_ino, st.st_size, st.st_mtim };
+}
+
+static bool file_id_eq(const struct file_id *a, const struct file_id *b) {
+    return a->dev == b->dev && a->ino == b->ino && a->size == b->size && a->mtime.tv_sec == b->mtime.tv_sec &&
+           a->mtime.tv_nsec == b->mtime.tv_nsec;
+}
+
+bool table_watch(struct table *t, const char *path, struct file_id *ret_id) {
+    struct file_id id = file_id_of(path);
+    if (t->file_count < TABLE_FILES_MAX) {
+        t->files[t->file_count].path = path;
+        t->files[t->file_count].id = id;
+        t->file_count++;
+    }
+    if (ret_id)
+        *ret_id = id;
+    return id.ino != 0;
+}
+
+bool table_changed(struct table *t) {
+    if (t->flags & TABLE_FROZEN)
+        return false;
+    for (size_t i = 0; i < t->file_count && !t->stale; i++) {
+        struct file_id now = file_id_of(t->files[i].path);
+        t->stale = !file_id_eq(&now, &t->files[i].id);
+    }
+    return t->stale;
+}
+
+/* At most one stat() a second and file: look-ups are far more frequent than edits. */
+static bool check_is_due(struct table *t) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    time_t seconds = now.tv_sec - t->checked.tv_sec;
+    if (seconds < 1 || (seconds == 1 && now.tv_nsec < t->checked.tv_nsec))
+        return false;
+    t->checked = now;
+    return true;
+}
+
+/* --- open, close --- */
+
+static void type_close(struct table *t) {
+    if (t->type && t->type->close)
+        t->type->close(t);
+    t->state = NULL;
+    t->open = false;
+    t->file_count = 0;
+    arena_reset(t->gen);
+}
+
+static void type_open(struct table *t) {
+    t->stale = false;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t->checked);
+    arena_reset(t->error_arena);
+    t->error = t->type->open(t);
+    t->open = t->error == NULL;
+    if (!t->open) { /* its text must outlive what the type leaves behind */
+        struct str text = t->error->text;
+        t->error = err_make(t->error_arena, t->error->kind, "%.*s", STR_ARG(text));
+    }
+}
+
+enum table_result table_fail(struct table *t, const char *format, ...) {
+    va_list ap;
+    va_start(ap, format);
+    struct str text = arena_vprintf(t->error_arena, format, ap);
+    va_end(ap);
+    t->error = err_make(t->error_arena, ERR_TEMP, "%.*s", STR_ARG(text));
+    return TABLE_ERROR;
+}
+
+/* The default type, unless what stands before the first ':' can be a type. */
+static void split_spec(struct table *t, struct str spec) {
+    ptrdiff_t colon = str_index(spec, ':');
+    if (colon < 0) {
+        struct str type = t->conf ? conf_str(t->conf, PARAM_default_database_type) : STR("lmdb");
+        spec = arena_printf(t->arena, "%.*s:%.*s", STR_ARG(type), STR_ARG(spec));
+        colon = str_index(spec, ':');
+    }
+    t->spec = arena_str(t->arena, spec);
+    t->name = str_from(t->spec, colon < 0 ? t->spec.n : (size_t)colon + 1);
+    struct str type = str_sub(t->spec, 0, colon < 0 ? t->spec.n : (size_t)colon);
+    if (type.n == 0 || t->name.n == 0) {
+        t->error = err_make(t->error_arena, ERR_CONFIG,
+                            "open dictionary: expecting \"type:name\" form instead of \"%.*s\"", STR_ARG(t->spec));
+        return;
+    }
+    for (size_t i = 0; i < TYPES; i++)
+        if (str_eq(type, types[i]->name))
+            t->type = types[i];
+    if (!t->type)
+        t->error = err_make(t->error_arena, ERR_CONFIG, "unsupported dictionary type: %.*s", STR_ARG(type));
+}
+
+/* alias_maps and alias_database name files in aliases(5) form, whichever other parameter mentions them too
+ * (local_recipient_maps does). */
+static bool is_alias_table(const struct conf *c, struct str spec) {
+    if (!c)
+        return false;
+    const struct str lists[] = { conf_str(c, PARAM_alias_maps), conf_str(c, PARAM_alias_database) };
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        struct str rest = lists[i], word;
+        while (str_word_braced(&rest, STR_COMMA_SPACE, &word)) {
+            if (str_starts(word, STR("proxy:")))
+                word = str_from(word, 6);
+            if (str_eq(word, spec))
+                return true;
+        }
+    }
+    return false;
+}
+
+struct table *table_open_nested(const struct conf *c, struct str spec, unsigned flags, unsigned nesting) {
+    struct table *t = calloc(1, sizeof *t);
+    if (!t)
+        die_no_memory(sizeof *t);
+    t->conf = c;
+    t->flags = flags;
+    t->nesting = nesting;
+    t->arena = arena_new();
+    t->gen = arena_new();
+    t->error_arena = arena_new();
+    split_spec(t, str_trim(spec));
+    if (t->error)
+        return t;
+    if (nesting > TABLE_NESTING_MAX) {
+        t->error = err_make(t->error_arena, ERR_CONFIG, "%.*s: tables nested too deeply", STR_ARG(t->spec));
+        t->type = NULL;
+        return t;
+    }
+    if (is_alias_table(c, t->spec))
+        t->flags |= TABLE_ALIASES;
+    type_open(t);
+    return t;
+}
+
+struct table *table_open(const struct conf *c, struct str spec, unsigned flags) {
+    return table_open_nested(c, spec, flags, 0);
+}
+
+void table_close(struct table *t) {
+    if (!t)
+        return;
+    type_close(t);
+    buf_free(&t->folded);
+    arena_free(t->gen);
+    arena_free(t->error_arena);
+    arena_free(t->arena);
+    free(t);
+}
+
+error table_error(const struct table *t) {
+    return t->error;
+}
+
+struct str table_name(const struct table *t) {
+    return t->spec;
+}
+
+bool table_is_pattern(const struct table *t) {
+    if (!t->type || !t->open)
+        return false;
+    return t->type->is_pattern ? t->type->is_pattern(t) : t->type->pattern;
+}
+
+/* --- look-up --- */
+
+/* A file that cannot be read may come back; a malformed specification stays one. */
+static bool may_recover(const struct table *t) {
+    return !t->open && t->error && t->error->kind != ERR_CONFIG;
+}
+
+/* A table whose new form cannot be read answers TABLE_ERROR until it can: old data must not outlive an edit. */
+static void refresh(struct table *t) {
+    if ((t->flags & TABLE_FROZEN) || !(t->stale || (check_is_due(t) && (table_changed(t) || may_recover(t)))))
+        return;
+    bool was_open = t->open;
+    type_close(t);
+    type_open(t);
+    if (t->error && was_open)
+        log_warn("%.*s: %.*s", STR_ARG(t->spec), STR_ARG(t->error->text));
+    else if (!t->error)
+        log_debug("table %.*s has changed -- reopened", STR_ARG(t->spec));
+}
+
+enum table_result table_get(struct table *t, struct str key, struct arena *a, struct str *ret_value) {
+    *ret_value = STR("");
+    if (!t->type)
+        return TABLE_ERROR;
+    refresh(t);
+    if (!t->open)
+        return TABLE_ERROR;
+    arena_reset(t->error_arena);
+    t->error = NULL;
+    if (key.n > TABLE_KEY_MAX || (t->type->fixed && str_index(key, 0) >= 0))
+        return TABLE_NOT_FOUND;
+    if (t->type->fixed && (t->flags & TABLE_FOLD)) {
+        buf_clear(&t->folded);
+        for (size_t i = 0; i < key.n; i++)
+            buf_byte(&t->folded, byte_lower(key.p[i]));
+        key = buf_str(&t->folded);
+    }
+    return t->type->get(t, key, a, ret_value);
+}
+
+const char *braces_open(struct str s, struct str *ret_inside) {
+    if (s.n == 0 || s.p[0] != '{')
+        return "missing '{'";
+    size_t depth = 0;
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] == '{')
+            depth++;
+        else if (s.p[i] == '}' && --depth == 0) {
+            if (str_trim(str_from(s, i + 1)).n)
+                return "syntax error after '}'";
+            *ret_inside = str_trim(str_sub(s, 1, i - 1));
+            return NULL;
+        }
+    }
+    return "missing '}'";
+}
