@@ -7,8 +7,9 @@
  *   creating   incoming/tmp.*      0600  an empty file, or nothing. Removed by the READER's scan once it is unlocked
  *                                        and SPOOL_STALE_S old
  *   writing    incoming/ID         0600  part of the content. The client has no answer. Removed in the same way
- *   finished   incoming/ID         0700  everything written, not synced, no answer yet. Complete: delivered (the client
- *              or hold/ID                sends it again: a duplicate). Cut: its checks fail, goes to corrupt/
+ *   finished   incoming/ID         0700  everything written, not synced, no answer yet, still locked by the writer, so
+ *              or hold/ID                not taken up. After a crash, complete: delivered (the client sends it again:
+ *                                        a duplicate). Cut: its checks fail, goes to corrupt/
  *   accepted   the same            0700  the whole message, under its name: file and directory were synced before the
  *                                        250. Found by the scan of incoming when the notice to qmgr was lost
  *   active     active/ID           0700  the message, with the marks that reached the disk. All of active/ is taken up
@@ -21,14 +22,18 @@
  *                                        power failure, perhaps under the old one
  *   done       its mark is D       0700  D, or not yet: one recipient is served twice
  *   deferred   log in defer/H/     0600  whole records; a cut one is skipped when reading. It is only for mailq
- *   bounced    log in bounce/      0600  synced before the mark is set, so a D without its record cannot be: a
- * recipient is tried again, or is in the notice removing   logs, then file     0700  the logs go first: a message
- * without its logs is tried again (its marks say what is left: mostly nothing), a log without its message could be
- * taken for the log of a later message of the same name gone       -                         nothing
+ *   bounced    log in bounce/      0600  synced before the mark is set, so there is no D without its record: a
+ *                                        recipient is tried again, or is in the notice
+ *   removing   logs, then file     0700  the logs go first: a message without its logs is tried again (its marks say
+ *                                        what is left: mostly nothing), a log without its message could be taken
+ *                                        for the log of a later message of the same name
+ *   gone       -                         nothing
  *
- * Locks: a writer holds flock() on its file from creation to commit. The kernel drops it when the process dies, so an
- * unlocked file of mode 0600 has no living writer. A file is older than SPOOL_STALE_S before it is judged, because it
- * cannot be created and locked in one step.
+ * Locks: the READER locks a message to deliver it. The lock belongs to the open file, which delivery agents get with
+ * the content, so it outlives a qmgr that dies: its successor does not take up what an agent is still busy with. A
+ * writer holds flock() on its file from creation to commit. The kernel drops it when the process dies, so an unlocked
+ * file of mode 0600 has no living writer. A file is older than SPOOL_STALE_S before it is judged, because it cannot be
+ * created and locked in one step.
  *
  * Names: microseconds and inode number. The inode is in use for as long as the file exists, in whatever directory, so
  * no two messages of one file system have the same name at the same time. */
@@ -443,13 +448,12 @@ static error check_content(int fd, const struct spool_head *h) {
     return c.e;
 }
 
-static error read_head(int fd, struct spool_head *ret, mode_t *ret_mode) {
+static error read_head(int fd, struct spool_head *ret) {
     struct stat st;
     if (sys->fstatat(fd, "", &st, AT_EMPTY_PATH) < 0)
         return err_errno(errno);
     if (!S_ISREG(st.st_mode))
         return &err_damaged;
-    *ret_mode = st.st_mode;
     if (!(st.st_mode & S_IXUSR))
         return err_errno(EAGAIN); /* still being written */
     char bytes[SPOOL_HEAD_SIZE];
@@ -460,13 +464,19 @@ static error read_head(int fd, struct spool_head *ret, mode_t *ret_mode) {
     return spool_head_unpack(str_n(bytes, sizeof bytes), (uint64_t)st.st_size, ret) ? NULL : &err_damaged;
 }
 
+/* Nobody else may deliver it: not an older qmgr that is ending, nor an agent that has outlived its qmgr. */
+static error take_lock(const struct spool *s, int fd) {
+    if (s->access != SPOOL_READER)
+        return NULL;
+    return sys->flock(fd, LOCK_EX | LOCK_NB) < 0 ? err_errno(errno) : NULL;
+}
+
 static error load_from(int fd, struct arena *a, struct envelope *ret, struct spool_content *ret_content) {
     struct spool_head h;
-    mode_t mode;
-    error e = read_head(fd, &h, &mode);
+    error e = read_head(fd, &h);
     if (e)
         return e;
-    size_t n = (size_t)h.envelope_size + h.rcpt_count;
+    size_t n = (size_t)(h.envelope_size + spool_mark_count(&h));
     char *bytes = arena_alloc(a, n);
     if (!spool_pread_all(fd, bytes, n, h.envelope_at))
         return err_errno(errno);
@@ -485,10 +495,29 @@ error spool_load(struct spool *s, const struct queue_id *id, enum spool_state st
     int fd = spool_openat(s, state, id, O_RDONLY, 0);
     if (fd < 0)
         return err_errno(errno);
-    error e = load_from(fd, a, ret, ret_content);
+    error e = ret_content ? take_lock(s, fd) : NULL;
+    if (!e)
+        e = load_from(fd, a, ret, ret_content);
     if (e || !ret_content)
         sys->close(fd);
     return e;
+}
+
+error spool_content_open(struct spool *s, const struct queue_id *id, enum spool_state state,
+                         struct spool_content *ret) {
+    int fd = spool_openat(s, state, id, O_RDONLY, 0);
+    if (fd < 0)
+        return err_errno(errno);
+    struct spool_head h;
+    error e = take_lock(s, fd);
+    if (!e)
+        e = read_head(fd, &h);
+    if (e) {
+        sys->close(fd);
+        return e;
+    }
+    *ret = (struct spool_content){ .fd = fd, .offset = SPOOL_HEAD_SIZE, .size = h.content_size };
+    return NULL;
 }
 
 /* --- changing a message --- */
@@ -523,21 +552,28 @@ error spool_set_next_try(struct spool *s, const struct queue_id *id, enum spool_
     return sys->utimensat(s->fd, path, times, AT_SYMLINK_NOFOLLOW) < 0 ? err_errno(errno) : NULL;
 }
 
-error spool_mark_done(struct spool *s, const struct queue_id *id, enum spool_state state, size_t index) {
+static error set_mark(struct spool *s, const struct queue_id *id, enum spool_state state, bool is_rcpt, size_t index) {
     int fd = spool_openat(s, state, id, O_RDWR, 0);
     if (fd < 0)
         return err_errno(errno);
     struct spool_head h;
-    mode_t mode;
-    error e = read_head(fd, &h, &mode);
-    if (!e && index >= h.rcpt_count)
+    error e = read_head(fd, &h);
+    if (!e && is_rcpt && index >= h.rcpt_count)
         e = err_errno(EINVAL);
     if (!e) {
         char mark = SPOOL_MARK_DONE;
-        e = spool_pwrite_all(fd, str_n(&mark, 1), spool_marks_at(&h) + index);
+        e = spool_pwrite_all(fd, str_n(&mark, 1), spool_marks_at(&h) + (is_rcpt ? index : h.rcpt_count));
     }
     sys->close(fd);
     return e;
+}
+
+error spool_mark_done(struct spool *s, const struct queue_id *id, enum spool_state state, size_t index) {
+    return set_mark(s, id, state, true, index);
+}
+
+error spool_mark_warned(struct spool *s, const struct queue_id *id, enum spool_state state) {
+    return set_mark(s, id, state, false, 0);
 }
 
 error spool_remove(struct spool *s, const struct queue_id *id, enum spool_state state) {

@@ -77,12 +77,18 @@ struct spool_content { /* the content of a stored message: read-only, may be pas
  * message. */
 error spool_load(struct spool *s, const struct queue_id *id, enum spool_state state, struct arena *a,
                  struct envelope *ret, struct spool_content *ret_content);
+/* The content again, without the rest and unchecked. A READER that has the content of a message, by this call or by
+ * spool_load(), has it locked until the last copy of the descriptor is closed, also those in other processes. ERR_SYS
+ * EWOULDBLOCK: another has; the writer before its commit is done, an older reader, or who got the content from one. */
+error spool_content_open(struct spool *s, const struct queue_id *id, enum spool_state state, struct spool_content *ret);
 /* ERR_SYS EEXIST when a message of that name is there already (a queue restored from elsewhere): nothing is moved. */
 error spool_move(struct spool *s, const struct queue_id *id, enum spool_state from, enum spool_state to);
 /* The time of the next try, for DEFERRED; also used with a time in the past to make a message due. */
 error spool_set_next_try(struct spool *s, const struct queue_id *id, enum spool_state state, int64_t wall_us);
 /* Recipient `index` needs no more work. Not synced: a crash may undo it (one duplicate, never a loss). */
 error spool_mark_done(struct spool *s, const struct queue_id *id, enum spool_state state, size_t index);
+/* The sender has been told of the delay: the next spool_load() sets ENVELOPE_WARNED. Not synced either. */
+error spool_mark_warned(struct spool *s, const struct queue_id *id, enum spool_state state);
 /* The message and its failure log are gone when this returns NULL. */
 error spool_remove(struct spool *s, const struct queue_id *id, enum spool_state state);
 

@@ -1,9 +1,11 @@
 /* What a crash leaves. A run of the spool is recorded, file call by file call; then the queue directory is built again
- * as it would be had the machine stopped after each of them, and read as a new start would read it: kill    every call
- * up to there has happened (kill -9: the kernel keeps what it was given) power   names, modes and sizes as far as the
- * last sync before it (a journal keeps them in order); of file data, what that file's own last sync covered, the rest
- * zero or missing; and again with the marks written early And: the same run with each single call failing, one after
- * the other.
+ * as it would be had the machine stopped after each of them, and read as a new start would read it.
+ *
+ * - kill: every call up to there has happened (kill -9: the kernel keeps what it was given).
+ * - power: names, modes and sizes as far as the last sync before it (a journal keeps them in order); of file data, what
+ *   that file's own last sync covered, the rest zero, or missing; and again with the marks written early.
+ *
+ * And: the same run with each single call failing, one after the other.
  *
  * The invariant: a message whose commit returned NULL is in the queue, whole, until spool_remove() was called for it;
  * what is in the queue is a message somebody committed; a recipient marked done because it bounced has its record. */

@@ -39,7 +39,7 @@ bool spool_head_unpack(struct str bytes, uint64_t file_size, struct spool_head *
     if (version != SPOOL_VERSION || h.envelope_size > SPOOL_ENVELOPE_MAX || file_size > INT64_MAX)
         return false;
     if (h.content_size > file_size || h.envelope_at != SPOOL_HEAD_SIZE + h.content_size || h.envelope_at > file_size ||
-        file_size - h.envelope_at != (uint64_t)h.envelope_size + h.rcpt_count)
+        file_size - h.envelope_at != h.envelope_size + spool_mark_count(&h))
         return false;
     *ret = h;
     return true;
@@ -62,11 +62,12 @@ bool spool_envelope_pack(struct buf *b, struct spool_head *h, const struct envel
     h->rcpt_count = (uint32_t)e->rcpt_count;
     for (size_t i = 0; i < e->rcpt_count; i++)
         buf_byte(b, e->rcpts[i].state == RCPT_DONE ? SPOOL_MARK_DONE : SPOOL_MARK_TODO);
+    buf_byte(b, SPOOL_MARK_TODO);
     return true;
 }
 
 bool spool_envelope_unpack(struct str bytes, const struct spool_head *h, struct arena *a, struct envelope *ret) {
-    if (bytes.n != (size_t)h->envelope_size + h->rcpt_count)
+    if (bytes.n != h->envelope_size + spool_mark_count(h))
         return false;
     struct str packed = str_sub(bytes, 0, h->envelope_size), marks = str_from(bytes, h->envelope_size);
     if (crc32c(0, packed) != h->envelope_crc)
@@ -86,6 +87,8 @@ bool spool_envelope_unpack(struct str bytes, const struct spool_head *h, struct 
     if (!unpack_done(&u))
         return false;
     e.size = h->content_size;
+    if (marks.p[h->rcpt_count] == SPOOL_MARK_DONE)
+        e.flags |= ENVELOPE_WARNED;
     *ret = e;
     return true;
 }

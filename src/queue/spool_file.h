@@ -6,10 +6,9 @@
  *                        the last four bytes CRC32C of the 60 before them
  *   at SPOOL_HEAD_SIZE   content, LF line endings, contiguous: a delivery agent gets the descriptor and this offset
  *   then                 envelope: mail/envelope.h's packed form, then each recipient's
- *   then, to the end     one byte per recipient: SPOOL_MARK_TODO or SPOOL_MARK_DONE. The only bytes that ever change in
- *                        a finished file; outside the checks, because overwriting one byte cannot tear. Anything
- *                        but DONE means to do, and seven bits of the two differ: damage here costs a duplicate,
- *                        not a message.
+ *   then, to the end     one byte per recipient, and one for the delay warning: SPOOL_MARK_TODO or SPOOL_MARK_DONE. The
+ * only bytes that ever change in a finished file; outside the checks, because overwriting one byte cannot tear.
+ * Anything but DONE means to do, and seven bits of the two differ: damage here costs a duplicate, not a message.
  *
  * The content comes first because the envelope is complete only after it; the head is written last. */
 #ifndef ANGARIUM_QUEUE_SPOOL_FILE_H
@@ -30,6 +29,10 @@ struct spool_head {
     uint32_t envelope_size, rcpt_count;
     uint32_t content_crc, envelope_crc;
 };
+/* Recipients, and behind them the delay warning. */
+static inline uint64_t spool_mark_count(const struct spool_head *h) {
+    return (uint64_t)h->rcpt_count + 1;
+}
 static inline uint64_t spool_marks_at(const struct spool_head *h) {
     return h->envelope_at + h->envelope_size;
 }
@@ -41,6 +44,6 @@ bool spool_head_unpack(struct str bytes, uint64_t file_size, struct spool_head *
 /* Appends the envelope and, behind it, the marks; sets the four fields of `h` that concern them. False: over
  * SPOOL_ENVELOPE_MAX, or more recipients than 32 bits. */
 bool spool_envelope_pack(struct buf *b, struct spool_head *h, const struct envelope *e);
-/* `bytes`: envelope_size bytes of envelope and rcpt_count marks; the result borrows from them. False: damaged. */
+/* `bytes`: envelope_size bytes of envelope and the marks; the result borrows from them. False: damaged. */
 bool spool_envelope_unpack(struct str bytes, const struct spool_head *h, struct arena *a, struct envelope *ret);
 #endif

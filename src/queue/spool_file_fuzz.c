@@ -33,16 +33,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         uint32_t count = unpack_u32(&u);
         (void)unpack_u64(&u);
         uint64_t at = unpack_u64(&u);
-        if (at <= n && count <= n - at) {
-            put_u32(file + 32, (uint32_t)(n - at - count));
-            put_u32(file + 40, crc32c(0, str_sub(all, at, n - at - count)));
+        if (at < n && count < n - at) {
+            put_u32(file + 32, (uint32_t)(n - at - count - 1));
+            put_u32(file + 40, crc32c(0, str_sub(all, at, n - at - count - 1)));
         }
         put_u32(file + SPOOL_HEAD_SIZE - 4, crc32c(0, str_sub(all, 0, SPOOL_HEAD_SIZE - 4)));
     }
     struct spool_head h;
     if (spool_head_unpack(all, n, &h)) {
         struct arena *a = arena_new();
-        size_t len = (size_t)h.envelope_size + h.rcpt_count;
+        size_t len = (size_t)(h.envelope_size + spool_mark_count(&h));
         /* where the loader's own copy would be: exactly as large */
         char *part = malloc(len ? len : 1);
         if (part)
