@@ -14,6 +14,7 @@
 
 /* --- looking up --- */
 
+static const struct str new_exceptions = STR_INIT("smtpd_client_event_limit_exceptions");
 static const struct str old_exceptions = STR_INIT("smtpd_client_connection_limit_exceptions");
 
 bool conf_expand_lookup(void *ctx, struct str name, struct expand_value *ret) {
@@ -26,7 +27,7 @@ bool conf_expand_lookup(void *ctx, struct str name, struct expand_value *ret) {
         ret->text = s->value;
         return true;
     }
-    if (known && p == PARAM_smtpd_client_event_limit_exceptions && map_get(&c->settings, old_exceptions)) {
+    if (str_eq(name, new_exceptions) && map_get(&c->settings, old_exceptions)) {
         /* its documented default, ${old:$mynetworks}, is empty once the old name is set */
         ret->text = STR("$smtpd_client_connection_limit_exceptions");
         return true;
@@ -148,7 +149,7 @@ static error open_into(struct conf *c, const struct conf_source *source) {
     /* another directory than the built-in one counts as if main.cf had set it */
     if (!str_eq(directory, STR(BUILD_CONFIG_DIRECTORY))) {
         struct setting *s = ARENA_NEW(a, struct setting);
-        *s = (struct setting){ STR("config_directory"), c->directory, 0 };
+        *s = (struct setting){ param_row(PARAM_config_directory)->name, c->directory, 0 };
         add_setting(c, s);
     }
     error e = read_file(c, source->missing_is_empty);

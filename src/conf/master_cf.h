@@ -24,11 +24,24 @@ struct master_entry {
 };
 
 struct master_cf {
-    const struct master_entry *entries;
+    const struct master_entry *entries; /* of two for the same endpoint only the last, at the first one's place */
     size_t count;
+    const struct str *warnings; /* for after "warning: ": duplicate entries, lines that continue nothing */
+    size_t warning_count;
 };
 
-/* `path` is the file. Everything lives in `a`. */
+enum { MASTER_CF_ENTRIES_MAX = 10000, MASTER_CF_WORDS_MAX = 10000 };
+
+/* `path` is the file. Everything lives in `a`. The defaults are those of `c` (default_process_limit; chroot is "y"
+ * below compatibility_level 1). Errors: "PATH: line N: WHAT". */
 error master_cf_load(struct str path, const struct conf *c, struct arena *a, struct master_cf *ret);
+/* The same for text that is already in memory; `chroot` and `maxproc` are what "-" means. */
+error master_cf_parse(struct str text, struct str path, bool chroot, int maxproc, struct arena *a,
+                      struct master_cf *ret);
 struct str service_type_name(enum service_type type);
+
+/* The first column of an inet entry: [host:]port, host a name, an IPv4 address or an IPv6 address in brackets (they
+ * are taken off); empty: none. Port: 1 to 65535 in digits, or a service name. NULL, or what is wrong. Points into
+ * `name`. */
+const char *inet_service_split(struct str name, struct str *ret_host, struct str *ret_port);
 #endif
