@@ -95,7 +95,7 @@ class Instance:
     def _install(self):
         """The programs of the build, beside each other as an installation has them."""
         for command in COMMANDS:
-            built = self.build / "src" / command
+            built = self.build / "sbin" / command
             if built.exists() and not (self.bin / command).exists():
                 shutil.copy2(built, self.bin / command)
         for alias, target in (("mailq", "postqueue"), ("newaliases", "sendmail")):
@@ -103,9 +103,8 @@ class Instance:
                 (self.bin / alias).symlink_to(target)
         self.daemons = self.directory / "libexec"
         self.daemons.mkdir(exist_ok=True)
-        for built in (self.build / "src").iterdir():
-            if built.is_file() and os.access(built, os.X_OK) and built.suffix == "" and built.name not in COMMANDS \
-                    and not built.name.endswith(("_test", "_replay", "_fuzz")) and not (self.daemons / built.name).exists():
+        for built in (self.build / "libexec").iterdir():
+            if built.is_file() and os.access(built, os.X_OK) and not (self.daemons / built.name).exists():
                 shutil.copy2(built, self.daemons / built.name)
 
     def write_config(self):

@@ -50,6 +50,9 @@ size_t coro_stack_high_water(void); /* most bytes of stack any coroutine used; 0
  * again. A regular file is always ready. The descriptor must stay open while somebody waits. */
 error wait_readable(int fd, int64_t deadline);
 error wait_writable(int fd, int64_t deadline);
+/* A listening socket that several processes wait at: a new connection wakes one of them, not all. Whoever is woken and
+ * leaves something behind must see to it that another looks. Without wait_keep(). */
+error wait_listener(int fd, int64_t deadline);
 error wait_until(int64_t deadline); /* NULL when the time has come */
 
 /* An owner that waits for one descriptor again and again says so: its registration with epoll is then kept between

@@ -243,6 +243,10 @@ error wait_readable(int fd, int64_t deadline) {
     return loop_wait_fd(fd, EPOLLIN, deadline);
 }
 
+error wait_listener(int fd, int64_t deadline) {
+    return loop_wait_fd(fd, EPOLLIN | EPOLLEXCLUSIVE, deadline);
+}
+
 error wait_writable(int fd, int64_t deadline) {
     return loop_wait_fd(fd, EPOLLOUT, deadline);
 }

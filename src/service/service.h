@@ -17,17 +17,19 @@
 
 struct service_ctx {
     struct conf *conf;
-    struct str name;           /* $service_name: "smtp", "127.0.0.1:10025", "cleanup" */
-    struct str program;        /* "smtpd" */
-    const struct str *args;    /* the master.cf arguments that are not options: pipe's flags= user= argv= */
+    struct str name;        /* $service_name: "smtp", "127.0.0.1:10025", "cleanup" */
+    struct str program;     /* "smtpd" */
+    const struct str *args; /* the master.cf arguments that are not options: pipe's flags= user= argv= */
     size_t arg_count;
-    uint32_t session_limit;    /* maxproc; 0: none */
-    uint32_t sessions;         /* running now */
-    bool draining;             /* no new work; end after the current piece */
-    bool standalone;           /* no master */
-    uid_t mail_uid;            /* mail_owner, or who we are when not root */
+    uint32_t session_limit; /* this worker's part of maxproc; 0: none */
+    uint32_t sessions;      /* running now */
+    struct group work;      /* background work that must end before a draining process may: group_enter/leave() */
+    bool draining;          /* no new work; end after the current piece */
+    bool standalone;        /* no master */
+    bool stay_root;         /* we are root and stay it: switch to the user before acting for one */
+    uid_t mail_uid;         /* mail_owner, or who we are when not root */
     gid_t mail_gid;
-    void *state;               /* the program's own */
+    void *state; /* the program's own */
 };
 
 struct service {
@@ -35,12 +37,20 @@ struct service {
     unsigned confine;    /* enum confine_flags */
     bool root;           /* stays root when started as root (local, virtual, pipe) */
     bool empty_chroot;   /* chrooted to an empty directory whatever master.cf says (smtpd, smtp) */
+    bool multi_client; /* one process serves any number of clients (rewrite, anvil, proxymap): maxproc counts processes,
+                          so sessions are not limited. A service with wakeup() is like that, too. */
+    bool resident; /* has state in memory: max_idle does not end it (anvil, scache). A service with start() or wakeup()
+                      is like that, too. */
+    bool drain_cancels; /* sessions are conversations that clients keep open and can begin anew: cancelled on DRAIN */
+    const char *const *writable; /* with CONFINE_WRITE_FILES: directories, relative to queue_directory or absolute, NULL
+                                    at the end, that files may be written in where the kernel has Landlock; NULL: any */
     /* Before privileges go: open tables, read files. An error is fatal. May be NULL. */
     error (*init)(struct service_ctx *ctx, struct arena *err_arena);
-    /* First coroutine, before any session: background work. May be NULL. */
+    /* First coroutine, before any session: background work; cancelled when a draining process has no session and no
+     * `work` left. May be NULL. */
     void (*start)(struct service_ctx *ctx);
-    /* One connection; `io` is closed by the skeleton after it returns. For services that speak frames, take it over with
-     * service_ipc(). NULL: the service has no connections. */
+    /* One connection; `io` is closed by the skeleton after it returns. For services that speak frames, take it over
+     * with service_ipc(). NULL: the service has no connections. */
     void (*session)(struct service_ctx *ctx, struct io *io, const struct endpoint *peer, const struct endpoint *local);
     /* One datagram (unix-dgram services). */
     void (*datagram)(struct service_ctx *ctx, struct str data);
@@ -50,13 +60,25 @@ struct service {
     void (*drain)(struct service_ctx *ctx);
 };
 
+/* The current directory is queue_directory, before and after confinement with chroot = y in master.cf: name files in it
+ * by relative paths. A program chrooted to an empty directory must have opened everything in init(). */
 int service_main(int argc, char **argv, const struct service *s);
 
-/* Frames over the connection of a session. The ipc borrows: the skeleton still closes the connection. */
+/* Frames over the connection of a session: call it before anything was read. The skeleton closes both. */
 struct ipc *service_ipc(struct io *io);
 
+/* For a service with both session() and wakeup() (qmgr): has this connection been made to write trigger bytes? Looks at
+ * the first byte (upper case letter: yes) without taking it from a framed connection. If so the bytes are read, handed
+ * to wakeup(), and true is returned: the session has nothing left to do. */
+bool service_trigger_session(struct service_ctx *ctx, struct io *io);
+
+/* Who made a connection to a unix socket, as the kernel says; false for others. Connections that master made for
+ * another service have master's user id. */
+bool service_peer_uid(struct io *io, uid_t *ret);
+
 /* A new connection to another internal service: "public/cleanup", "private/rewrite", ... Master makes it (a confined
- * process cannot) and allows only what services_may_connect() lists for this program. */
+ * process cannot) and allows only what the table in master/roles.c lists for this program. ERR_TEMP when it cannot be
+ * had now, with why in `text`; ERR_PERM when it is not allowed. Keep connections: each costs a round trip to master. */
 error service_connect(struct service_ctx *ctx, struct str endpoint, int64_t deadline, struct ipc **ret);
 /* Wake a service: `request` bytes to its trigger ("W", "I", "F"). Best effort. */
 void service_trigger(struct service_ctx *ctx, struct str endpoint, struct str request);

@@ -1,0 +1,572 @@
+#include "service/service.h"
+
+#include "base/die.h"
+#include "base/log.h"
+#include "conf/master_cf.h"
+#include "service/args.h"
+#include "service/internal.h"
+#include "service/logging.h"
+#include "service/owner.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum {
+    ACCEPT_BATCH = 64, /* connections taken before the sessions get their turn */
+    DATAGRAM_BATCH = 64,
+    DATAGRAM_MAX = 65536,
+    TRIGGER_SECONDS = 2,   /* to say why one has come */
+    HANDOVER_SECONDS = 10, /* pass services: for the descriptor to arrive */
+    NO_RESOURCES_WAIT_US = 1000000,
+    NO_RESOURCES_WARN_SECONDS = 60,
+    TERM_SECONDS = 2, /* after SIGTERM: for cancelled sessions to unwind */
+    LOCK_RETRY_US = 100000,
+};
+
+struct session_run {
+    struct session_run *next, **back;
+    struct coro *coro;
+    struct io *io;
+    struct ipc *ipc;
+    struct endpoint peer, local;
+};
+struct listener {
+    int fd;
+    struct coro *coro;
+};
+
+/* One service in a process: master.cf's way of life, so this is the process's state. */
+static struct {
+    const struct service *s;
+    struct service_ctx ctx;
+    struct service_args args;
+    enum service_type type;
+    struct listener listeners[SERVICE_SOCKETS_MAX];
+    struct session_run *sessions;
+    struct group running;  /* sessions */
+    struct group triggers; /* trigger connections and wakeups at work */
+    struct cond room;      /* a session has ended */
+    struct coro *starter;
+    bool full; /* as last told to master */
+    int64_t idle_since;
+    int64_t warned; /* out of resources, monotonic us; 0: never */
+    bool terminated;
+} run;
+
+/* --- sessions --- */
+static struct session_run *session_of(const struct io *io) {
+    for (struct session_run *r = run.sessions; r; r = r->next)
+        if (r->io == io)
+            return r;
+    return NULL;
+}
+
+struct ipc *service_ipc(struct io *io) {
+    struct session_run *r = session_of(io);
+    if (r && r->ipc)
+        return r->ipc;
+    int fd = fcntl(io_fd(io), F_DUPFD_CLOEXEC, 0);
+    if (fd < 0) {
+        log_warn("connection of frames: %s", strerror(errno));
+        /* An ipc over a dead socket: the session sees its peer gone and ends. */
+        int pair[2];
+        if (pipe2(pair, O_CLOEXEC) < 0)
+            die("out of descriptors");
+        close(pair[1]);
+        fd = pair[0];
+    }
+    struct ipc *ipc = ipc_new(fd);
+    if (r)
+        r->ipc = ipc;
+    return ipc;
+}
+
+bool service_peer_uid(struct io *io, uid_t *ret) {
+    struct ucred cred;
+    socklen_t n = sizeof cred;
+    if (getsockopt(io_fd(io), SOL_SOCKET, SO_PEERCRED, &cred, &n) < 0 || cred.uid == (uid_t)-1)
+        return false;
+    *ret = cred.uid;
+    return true;
+}
+
+static void report_load(void) {
+    bool full = run.ctx.session_limit && run.ctx.sessions >= run.ctx.session_limit;
+    if (full != run.full) {
+        run.full = full;
+        link_sessions(run.ctx.sessions, full);
+    }
+}
+
+/* A pass service: the connection is one over which somebody (postscreen) hands us the client's. */
+static struct io *take_handover(struct session_run *r) {
+    struct ipc *ipc = service_ipc(r->io);
+    struct ipc_msg m = { .fd = -1 };
+    error e = ipc_recv(ipc, deadline_in(HANDOVER_SECONDS), &m);
+    if (e || m.fd < 0) {
+        log_warn("no descriptor came over the pass socket: %.*s", e ? (int)e->text.n : 0, e ? e->text.p : "");
+        return NULL;
+    }
+    ipc_close(r->ipc);
+    r->ipc = NULL;
+    r->peer = (struct endpoint){ .len = sizeof r->peer.u };
+    if (getpeername(m.fd, &r->peer.u.sa, &r->peer.len) < 0)
+        r->peer.len = 0;
+    r->local = (struct endpoint){ .len = sizeof r->local.u };
+    if (getsockname(m.fd, &r->local.u.sa, &r->local.len) < 0)
+        r->local.len = 0;
+    return io_new(m.fd);
+}
+
+static void read_trigger(struct io *io) {
+    struct str request;
+    if (!io_some(io, CONTROL_TRIGGER_MAX, deadline_in(TRIGGER_SECONDS), &request))
+        run.s->wakeup(&run.ctx, request);
+}
+
+static void session_main(void *arg) {
+    struct session_run *r = arg;
+    if (run.type == SERVICE_PASS) {
+        struct io *io = take_handover(r);
+        io_close(r->io);
+        r->io = io;
+    }
+    if (r->io) {
+        if (run.s->session)
+            run.s->session(&run.ctx, r->io, &r->peer, &r->local);
+        else
+            read_trigger(r->io);
+    }
+    ipc_close(r->ipc);
+    io_close(r->io);
+    *r->back = r->next;
+    if (r->next)
+        r->next->back = r->back;
+    free(r);
+    run.ctx.sessions--;
+    run.idle_since = sys->mono_us();
+    report_load();
+    cond_signal(&run.room);
+    group_leave(&run.running);
+}
+
+static bool session_start(struct io *io, const struct endpoint *peer, const struct endpoint *local) {
+    struct session_run *r = calloc(1, sizeof *r);
+    if (!r)
+        die_no_memory(sizeof *r);
+    r->io = io;
+    r->peer = *peer;
+    r->local = *local;
+    r->coro = coro_spawn(session_main, r, "session");
+    if (!r->coro) {
+        free(r);
+        return false;
+    }
+    r->next = run.sessions;
+    r->back = &run.sessions;
+    if (r->next)
+        r->next->back = &r->next;
+    run.sessions = r;
+    run.ctx.sessions++;
+    group_enter(&run.running);
+    report_load();
+    return true;
+}
+
+bool service_trigger_session(struct service_ctx *ctx, struct io *io) {
+    char first;
+    error e = wait_readable(io_fd(io), deadline_in(TRIGGER_SECONDS));
+    if (e)
+        return e == &err_timeout; /* nothing to say, or ended: no frames either */
+    if (recv(io_fd(io), &first, 1, MSG_PEEK | MSG_DONTWAIT) != 1)
+        return true;
+    if (first < 'A' || first > 'Z')
+        return false;
+    struct str request;
+    if (!io_some(io, CONTROL_TRIGGER_MAX, deadline_in(TRIGGER_SECONDS), &request))
+        run.s->wakeup(ctx, request);
+    return true;
+}
+
+/* --- taking connections --- */
+
+/* Out of descriptors or stacks: a session that ends gives some back. */
+static error no_resources(const char *what, int why) {
+    int64_t now = sys->mono_us();
+    if (!run.warned || now - run.warned >= NO_RESOURCES_WARN_SECONDS * US_PER_S) {
+        run.warned = now;
+        log_warn("%s: %s -- taking no connections until a session has ended", what, strerror(why));
+    }
+    error e = cond_wait(&run.room, deadline_in_us(NO_RESOURCES_WAIT_US));
+    return e == &err_timeout ? NULL : e;
+}
+
+static error wait_for_room(void) {
+    error e = NULL;
+    while (!e && run.ctx.session_limit && run.ctx.sessions >= run.ctx.session_limit)
+        e = cond_wait(&run.room, DEADLINE_NEVER);
+    return e;
+}
+
+/* One round: what is there now, as far as there is room for it. */
+static error accept_some(int listen_fd) {
+    for (int i = 0; i < ACCEPT_BATCH; i++) {
+        if (run.ctx.session_limit && run.ctx.sessions >= run.ctx.session_limit)
+            return NULL;
+        struct endpoint peer = { .len = sizeof peer.u }, local = { .len = sizeof local.u };
+        int fd = sys->accept4(listen_fd, &peer.u.sa, &peer.len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+                return no_resources("accept connection", errno);
+            if (errno == ECONNABORTED || errno == EINTR)
+                continue;
+            /* The others are a client's that gave up, or another worker was quicker. */
+            return NULL;
+        }
+        if (getsockname(fd, &local.u.sa, &local.len) < 0)
+            local.len = 0;
+        int on = 1; /* a reply is written whole: waiting for more of it gains nothing */
+        if (run.type == SERVICE_INET)
+            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        struct io *io = io_new(fd);
+        if (!session_start(io, &peer, &local)) {
+            io_close(io);
+            return no_resources("start session", ENOMEM);
+        }
+    }
+    return NULL;
+}
+
+static error read_datagrams(int fd) {
+    static char bytes[DATAGRAM_MAX];
+    for (int i = 0; i < DATAGRAM_BATCH; i++) {
+        ssize_t n = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
+        if (n < 0)
+            return NULL;
+        run.s->datagram(&run.ctx, str_n(bytes, (size_t)n));
+    }
+    return NULL;
+}
+
+static error read_fifo(int fd) {
+    char bytes[CONTROL_TRIGGER_MAX];
+    ssize_t n = sys->read(fd, bytes, sizeof bytes);
+    if (n > 0 && run.s->wakeup)
+        run.s->wakeup(&run.ctx, str_n(bytes, (size_t)n));
+    return NULL;
+}
+
+static void listen_main(void *arg) {
+    struct listener *l = arg;
+    error e = NULL;
+    while (!e && !run.ctx.draining) {
+        if ((e = wait_for_room()) || (e = wait_listener(l->fd, DEADLINE_NEVER)) || run.ctx.draining)
+            break;
+        if (run.type == SERVICE_UNIX_DGRAM)
+            e = read_datagrams(l->fd);
+        else if (run.type == SERVICE_FIFO)
+            e = read_fifo(l->fd);
+        else
+            e = accept_some(l->fd);
+        coro_yield();
+    }
+    if (e && e != &err_cancelled)
+        log_warn("listening socket: %.*s", STR_ARG(e->text));
+    close(l->fd);
+    l->fd = -1;
+    l->coro = NULL;
+}
+
+static void accept_main(void *arg) {
+    (void)arg;
+    for (uint32_t i = 0; i < run.args.sockets && !run.ctx.draining; i++)
+        accept_some(run.listeners[i].fd);
+    group_leave(&run.triggers);
+}
+static void accept_now(void *arg) {
+    (void)arg;
+    if (run.ctx.draining || run.type == SERVICE_UNIX_DGRAM || run.type == SERVICE_FIFO)
+        return;
+    if (coro_spawn(accept_main, NULL, "accept"))
+        group_enter(&run.triggers);
+}
+
+/* --- wakeups --- */
+struct wake {
+    size_t n;
+    char bytes[CONTROL_TRIGGER_MAX];
+};
+static void wake_main(void *arg) {
+    struct wake *w = arg;
+    run.s->wakeup(&run.ctx, str_n(w->bytes, w->n));
+    free(w);
+    run.idle_since = sys->mono_us();
+    group_leave(&run.triggers);
+}
+static void wakeup(void *arg, struct str request) {
+    (void)arg;
+    if (!run.s->wakeup || run.ctx.draining)
+        return;
+    struct wake *w = calloc(1, sizeof *w);
+    if (!w)
+        die_no_memory(sizeof *w);
+    w->n = request.n < sizeof w->bytes ? request.n : sizeof w->bytes;
+    memcpy(w->bytes, request.p, w->n);
+    if (coro_spawn(wake_main, w, "wakeup"))
+        group_enter(&run.triggers);
+    else
+        free(w); /* it will come again */
+}
+
+/* --- the end --- */
+static void end_main(void *arg) {
+    (void)arg;
+    group_wait(&run.running, DEADLINE_NEVER);
+    group_wait(&run.triggers, DEADLINE_NEVER);
+    group_wait(&run.ctx.work, DEADLINE_NEVER);
+    if (run.starter)
+        coro_cancel(run.starter);
+    link_stop();
+    loop_stop();
+}
+static void drain(void *arg) {
+    (void)arg;
+    if (run.ctx.draining)
+        return;
+    run.ctx.draining = true;
+    for (uint32_t i = 0; i < run.args.sockets; i++)
+        if (run.listeners[i].coro)
+            coro_cancel(run.listeners[i].coro);
+    if (run.s->drain)
+        run.s->drain(&run.ctx);
+    if (run.s->drain_cancels)
+        for (struct session_run *r = run.sessions; r; r = r->next)
+            coro_cancel(r->coro);
+    if (!coro_spawn(end_main, NULL, "end"))
+        loop_stop();
+}
+static void term_main(void *arg) {
+    (void)arg;
+    for (struct session_run *r = run.sessions; r; r = r->next)
+        coro_cancel(r->coro);
+    wait_until(deadline_in(TERM_SECONDS));
+    loop_stop();
+}
+static void on_term(int signo, void *arg) {
+    (void)signo;
+    (void)arg;
+    if (run.terminated) {
+        loop_stop();
+        return;
+    }
+    run.terminated = true;
+    drain(NULL);
+    if (!coro_spawn(term_main, NULL, "term"))
+        loop_stop();
+}
+
+/* max_idle: a worker with nothing to do gives its memory back; master starts another when a client comes. */
+static void idle_main(void *arg) {
+    (void)arg;
+    int64_t limit = conf_time(run.ctx.conf, PARAM_max_idle) * US_PER_S;
+    run.idle_since = sys->mono_us();
+    while (!run.ctx.draining) {
+        if (wait_until(run.idle_since + limit))
+            return;
+        if (run.ctx.sessions || run.triggers.running || run.ctx.work.running)
+            run.idle_since = sys->mono_us();
+        else if (sys->mono_us() - run.idle_since >= limit)
+            drain(NULL);
+    }
+}
+
+static void start_main(void *arg) {
+    (void)arg;
+    run.s->start(&run.ctx);
+    run.starter = NULL;
+}
+
+/* --- the beginning --- */
+static enum service_type type_of(struct str name) {
+    for (enum service_type t = SERVICE_INET; t <= SERVICE_PASS; t++)
+        if (str_eq(name, service_type_name(t)))
+            return t;
+    log_fatal("unsupported transport type: %.*s", STR_ARG(name));
+}
+
+/* Only one process at a time has the service's state: its predecessor may still be ending, also one whose master was
+ * killed. The lock is the process's and ends with it. */
+static void take_lock(void) {
+    struct buf path = { 0 };
+    buf_printf(&path, "%.*s/%.*s.%.*s", STR_ARG(conf_str(run.ctx.conf, PARAM_process_id_directory)),
+               STR_ARG(run.args.type), STR_ARG(run.args.name));
+    int fd = open(path.p, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        log_fatal("open lock file %s: %s", path.p, strerror(errno));
+    bool told = false;
+    while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            log_fatal("lock %s: %s", path.p, strerror(errno));
+        if (!told)
+            log_debug("waiting for the last process of this service to end");
+        told = true;
+        /* Master gone: so is the need for us. */
+        struct pollfd p = { .fd = WORKER_FD_CONTROL, .events = POLLRDHUP };
+        if (!run.args.stdio && poll(&p, 1, LOCK_RETRY_US / 1000) > 0 && (p.revents & (POLLHUP | POLLRDHUP | POLLERR)))
+            exit(0);
+        if (run.args.stdio)
+            usleep(LOCK_RETRY_US);
+    }
+    buf_free(&path); /* the descriptor stays open as long as the process */
+}
+
+static void confine_service(const struct owner *owner) {
+    const struct service *s = run.s;
+    struct confine c = { .flags = s->confine, .writable = s->writable };
+    struct buf empty = { 0 };
+    if (owner->root) {
+        if (s->empty_chroot) {
+            buf_printf(&empty, "%.*s/empty", STR_ARG(conf_str(run.ctx.conf, PARAM_process_id_directory)));
+            c.chroot_dir = empty.p;
+        } else if (run.args.chroot) {
+            c.chroot_dir = conf_str(run.ctx.conf, PARAM_queue_directory).p;
+        }
+    }
+    run.ctx.stay_root = owner->root && s->root && !run.args.unprivileged;
+    if (!run.ctx.stay_root) {
+        c.uid = owner->mail_uid;
+        c.gid = owner->mail_gid;
+    }
+    struct confined got;
+    error e = worker_confine(&c, &got);
+    if (e)
+        log_fatal("confinement: %.*s", STR_ARG(e->text));
+    log_debug("confined: chroot %d, user %d, no_new_privs %d, seccomp %d, landlock %d", got.chroot, got.uid,
+              got.no_new_privs, got.seccomp, got.landlock);
+    buf_free(&empty);
+}
+
+static void raise_descriptor_limit(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static void spawn_or_die(void (*fn)(void *arg), void *arg, const char *name, struct coro **ret) {
+    struct coro *c = coro_spawn(fn, arg, name);
+    if (!c)
+        log_fatal("start of %s: out of memory", name);
+    if (ret)
+        *ret = c;
+}
+
+/* By hand, or below `sendmail -bs`: one session with whoever is on standard input. */
+static void standalone_main(void *arg) {
+    (void)arg;
+    struct endpoint peer = { .len = sizeof peer.u }, local = { .len = sizeof local.u };
+    if (getpeername(STDIN_FILENO, &peer.u.sa, &peer.len) < 0 || getsockname(STDIN_FILENO, &local.u.sa, &local.len) < 0)
+        peer.len = local.len = 0;
+    struct io *io = io_stdio();
+    run.ctx.sessions = 1;
+    run.s->session(&run.ctx, io, &peer, &local);
+    io_flush(io, deadline_in(TERM_SECONDS));
+    io_close(io);
+    run.ctx.sessions = 0;
+    drain(NULL);
+}
+
+static void start_loop(void) {
+    error e = loop_init();
+    if (!e)
+        e = loop_on_signal(SIGTERM, on_term, NULL);
+    if (e)
+        log_fatal("event loop: %.*s", STR_ARG(e->text));
+    if (!run.ctx.standalone) {
+        link_start(&(struct link_events){ .drain = drain, .wakeup = wakeup, .accept = accept_now });
+        for (uint32_t i = 0; i < run.args.sockets; i++) {
+            run.listeners[i].fd = WORKER_FD_LISTEN + (int)i;
+            spawn_or_die(listen_main, &run.listeners[i], "listen", &run.listeners[i].coro);
+        }
+        /* what has work of its own stays */
+        if (!run.s->resident && !run.s->wakeup && !run.s->start)
+            spawn_or_die(idle_main, NULL, "idle", NULL);
+    }
+    if (run.s->start)
+        spawn_or_die(start_main, NULL, "start", &run.starter);
+    if (run.ctx.standalone)
+        spawn_or_die(standalone_main, NULL, "session", NULL);
+    link_ready();
+}
+
+/* Everything master's workers need of us is on descriptors it gave; a user at a terminal has none of them. */
+static bool started_by_master(void) {
+    struct stat st;
+    if (fstat(WORKER_FD_CONTROL, &st) < 0 || !S_ISSOCK(st.st_mode))
+        return false;
+    for (uint32_t i = 0; i < run.args.sockets; i++)
+        if (fcntl(WORKER_FD_LISTEN + (int)i, F_SETFD, FD_CLOEXEC) < 0)
+            return false;
+    return fcntl(WORKER_FD_CONTROL, F_SETFD, FD_CLOEXEC) == 0;
+}
+
+int service_main(int argc, char **argv, const struct service *s) {
+    run.s = s;
+    struct str program = str_c(s->program);
+    struct arena *a = arena_new();
+    struct owner owner;
+    umask(077);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    logging_start_early(program, LOGGING_DAEMON);
+    error e = service_args_parse(argc, argv, a, &run.args);
+    if (e)
+        log_fatal("%.*s", STR_ARG(e->text));
+    run.ctx.standalone = run.args.stdio;
+    if (!run.args.stdio && !started_by_master()) {
+        logging_start_early(program, LOGGING_COMMAND);
+        log_fatal("do not run this command by hand");
+    }
+    if (!run.args.stdio)
+        run.type = type_of(run.args.type);
+    if (run.args.stdio ? !s->session : run.type == SERVICE_UNIX_DGRAM ? !s->datagram : !s->session && !s->wakeup)
+        log_fatal("service type %.*s is not supported by this program", STR_ARG(run.args.type));
+    log_set_verbose(run.args.verbose);
+    raise_descriptor_limit();
+
+    struct conf_source source = { .overrides = run.args.overrides,
+                                  .override_count = run.args.override_count,
+                                  .process_name = program,
+                                  .service_name = run.args.name };
+    if ((e = conf_load(&source, a, &run.ctx.conf)) || (e = logging_start(run.ctx.conf, program, LOGGING_DAEMON, a)) ||
+        (e = owner_lookup(run.ctx.conf, a, &owner)))
+        log_fatal("%.*s", STR_ARG(e->text));
+    struct str queue = conf_str(run.ctx.conf, PARAM_queue_directory);
+    if (chdir(queue.p) < 0)
+        log_fatal("chdir %.*s: %s", STR_ARG(queue), strerror(errno));
+    run.ctx.name = run.args.name;
+    run.ctx.program = program;
+    run.ctx.args = run.args.args;
+    run.ctx.arg_count = run.args.arg_count;
+    run.ctx.session_limit = s->multi_client || s->wakeup ? 0 : run.args.sessions;
+    run.ctx.mail_uid = owner.mail_uid;
+    run.ctx.mail_gid = owner.mail_gid;
+    if (run.args.single)
+        take_lock();
+    if (s->init && (e = s->init(&run.ctx, a)))
+        log_fatal("%.*s", STR_ARG(e->text));
+    confine_service(&owner);
+    start_loop();
+    if ((e = loop_run()))
+        log_fatal("event loop: %.*s", STR_ARG(e->text));
+    conf_free(run.ctx.conf);
+    arena_free(a);
+    return 0;
+}

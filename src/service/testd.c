@@ -1,0 +1,130 @@
+/* testd - a daemon for the tests of master and of this skeleton: does what a line tells it to.
+ *
+ * One line, one answer. "pid", "uid", "name", "limit", "echo TEXT", "log TEXT", "open PATH", "hold" (until drained),
+ * "crash", "exit N", "connect ENDPOINT LINE" (passes the line on and the answer back), "trigger ENDPOINT BYTES".
+ * Wakeups and datagrams are logged. master.cf arguments: "fail" (init fails), "multi". */
+#include "base/log.h"
+#include "service/service.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static struct cond drained;
+
+static struct str word(struct str *line) {
+    struct str w;
+    return str_word(line, STR(" "), &w) ? w : STR("");
+}
+
+static void reply_open(struct io *io, struct str path) {
+    char name[256];
+    snprintf(name, sizeof name, "%.*s", STR_ARG(path));
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    io_printf(io, "%s\n", fd < 0 ? strerror(errno) : "opened");
+    if (fd >= 0)
+        close(fd);
+}
+
+static void reply_connect(struct service_ctx *ctx, struct io *io, struct str line) {
+    struct ipc *ipc;
+    struct str endpoint = word(&line), answer;
+    error e = service_connect(ctx, endpoint, deadline_in(30), &ipc);
+    if (e) {
+        io_printf(io, "%s: %.*s\n", e->kind == ERR_PERM ? "denied" : "failed", STR_ARG(e->text));
+        return;
+    }
+    struct io *other = ipc_into_io(ipc);
+    io_printf(other, "%.*s\n", STR_ARG(str_trim(line)));
+    e = io_line(other, 1000, deadline_in(30), &answer);
+    io_printf(io, "%.*s\n", STR_ARG(e ? e->text : str_trim(answer)));
+    io_close(other);
+}
+
+static bool act(struct service_ctx *ctx, struct io *io, struct str line) {
+    struct str verb = word(&line), rest = str_trim(line);
+    if (str_eq(verb, STR("pid")))
+        io_printf(io, "%d\n", (int)getpid());
+    else if (str_eq(verb, STR("uid")))
+        io_printf(io, "%u\n", (unsigned)geteuid());
+    else if (str_eq(verb, STR("name")))
+        io_printf(io, "%.*s\n", STR_ARG(ctx->name));
+    else if (str_eq(verb, STR("limit")))
+        io_printf(io, "%u\n", ctx->session_limit);
+    else if (str_eq(verb, STR("echo")))
+        io_printf(io, "%.*s\n", STR_ARG(rest));
+    else if (str_eq(verb, STR("log")))
+        log_info("%.*s", STR_ARG(rest));
+    else if (str_eq(verb, STR("open")))
+        reply_open(io, rest);
+    else if (str_eq(verb, STR("crash")))
+        abort();
+    else if (str_eq(verb, STR("exit")))
+        _exit(3);
+    else if (str_eq(verb, STR("connect")))
+        reply_connect(ctx, io, rest);
+    else if (str_eq(verb, STR("hold"))) {
+        io_printf(io, "holding\n");
+        io_flush(io, deadline_in(10));
+        while (!ctx->draining && !cond_wait(&drained, DEADLINE_NEVER))
+            ;
+        io_printf(io, "drained\n");
+    } else if (str_eq(verb, STR("trigger"))) {
+        struct str endpoint = word(&rest);
+        service_trigger(ctx, endpoint, rest);
+        io_printf(io, "sent\n");
+    } else
+        return false;
+    return true;
+}
+
+static void session(struct service_ctx *ctx, struct io *io, const struct endpoint *peer, const struct endpoint *local) {
+    struct str line;
+    (void)peer;
+    (void)local;
+    if (ctx->arg_count && str_eq(ctx->args[0], STR("wake")) && service_trigger_session(ctx, io))
+        return;
+    while (!io_line(io, 1000, DEADLINE_NEVER, &line) && act(ctx, io, str_trim(line)))
+        ;
+    io_flush(io, deadline_in(10));
+}
+static void datagram(struct service_ctx *ctx, struct str data) {
+    (void)ctx;
+    log_info("datagram %.*s", STR_ARG(data));
+}
+static void wakeup(struct service_ctx *ctx, struct str request) {
+    (void)ctx;
+    log_info("wakeup %.*s", STR_ARG(request));
+}
+static void drain(struct service_ctx *ctx) {
+    (void)ctx;
+    cond_broadcast(&drained);
+}
+static error init(struct service_ctx *ctx, struct arena *err_arena) {
+    if (ctx->arg_count && str_eq(ctx->args[0], STR("fail")))
+        return err_make(err_arena, ERR_CONFIG, "told to fail");
+    return NULL;
+}
+
+int main(int argc, char **argv) {
+    const char *last = argc > 1 ? argv[argc - 1] : "";
+    struct service s = {
+        .program = "testd",
+        .confine = CONFINE_READ_FILES,
+        .init = init,
+        .session = session,
+        .datagram = datagram,
+        .drain = drain,
+    };
+    if (strcmp(last, "wake") == 0 || strcmp(last, "trigger") == 0)
+        s.wakeup = wakeup;
+    if (strcmp(last, "trigger") == 0)
+        s.session = NULL;
+    if (strcmp(last, "empty") == 0) {
+        s.empty_chroot = true;
+        s.confine = CONFINE_NO_FILES;
+    }
+    s.multi_client = strcmp(last, "multi") == 0;
+    return service_main(argc, argv, &s);
+}
