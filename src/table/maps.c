@@ -148,7 +148,7 @@ enum table_result addr_find(struct maps *m, struct str address, bool local_domai
     }
     if (r == TABLE_NOT_FOUND && (flags & ADDR_FIND_AT_DOMAIN) && p.has_domain) {
         r = search(m, at_domain, true, a, ret_value, NULL);
-        unmatched = delimited;
+        unmatched = STR(""); /* "@domain" is for every user there, extension and all: nothing to propagate */
     }
     if (r == TABLE_NOT_FOUND && (flags & ADDR_FIND_DOMAIN) && p.has_domain) {
         r = find_domain(&s, p.domain, flags);

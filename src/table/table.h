@@ -66,5 +66,6 @@ enum addr_find_flags {
 };
 enum table_result addr_find(struct maps *m, struct str address, bool local_domain, unsigned flags,
                             struct str recipient_delimiter, struct arena *a, struct str *ret_value,
-                            struct str *ret_extension /* the +ext that was not matched, with its delimiter */);
+                            struct str *ret_extension /* the +ext that was not matched, with its delimiter;
+                                                         none when @domain was */);
 #endif
