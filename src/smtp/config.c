@@ -1,5 +1,6 @@
 #include "smtp/config.h"
 
+#include "base/log.h"
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <netdb.h>
