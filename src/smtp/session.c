@@ -17,12 +17,12 @@ void session_send(struct session *s, const char *format, ...) {
 
 void session_io_problem(struct session *s, error e, struct problem *ret) {
     s->broken = true;
-    const char *format =
-        e == &err_timeout ? "conversation with %.*s timed out while %.*s" : "lost connection with %.*s while %.*s";
     *ret = (struct problem){ .dsn = STR("4.4.2"), .diagnostic = STR(""), .session_dead = true };
-    ret->text = e == &err_timeout || e->kind == ERR_EOF || e->kind == ERR_SYS
-                    ? arena_printf(s->arena, format, STR_ARG(s->host), STR_ARG(s->doing))
-                    : arena_printf(s->arena, "delivery to %.*s given up: %.*s", STR_ARG(s->host), STR_ARG(e->text));
+    if (e == &err_timeout)
+        ret->text =
+            arena_printf(s->arena, "conversation with %.*s timed out while %.*s", STR_ARG(s->host), STR_ARG(s->doing));
+    else
+        ret->text = arena_printf(s->arena, "lost connection with %.*s while %.*s", STR_ARG(s->host), STR_ARG(s->doing));
 }
 
 /* Several lines become one: log lines and reports have one. */
