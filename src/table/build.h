@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "table/text.h"
 #include <sys/types.h>
+#include <time.h>
 
 enum { INDEX_KEY_MAX = 510 /* bytes; LMDB's limit without the NUL */ };
 
@@ -23,9 +24,10 @@ struct index_entries {
 };
 
 struct index_options {
-    int64_t map_size; /* lmdb_map_size: doubled as often as the data needs */
-    bool no_nul;      /* postmap -n */
-    mode_t mode;      /* of the new file */
+    int64_t map_size;      /* lmdb_map_size: doubled as often as the data needs */
+    bool no_nul;           /* postmap -n */
+    mode_t mode;           /* of the new file */
+    struct timespec mtime; /* of the new file; zero: now */
     struct arena *arena;
 };
 
@@ -33,6 +35,8 @@ struct index_options {
 bool index_type_known(struct str type);
 /* "/etc/aliases" -> "/etc/aliases.lmdb" */
 struct str index_path(struct arena *a, struct str name);
+/* The index is there and not older than the text `source`: look-ups use it. */
+bool index_is_current(struct str index, struct str source);
 /* `entries` are sorted here; of equal keys the first is kept. A failure leaves the old index as it was. */
 error index_write(struct str path, struct index_entries entries, const struct index_options *o);
 /* All entries in key order. */

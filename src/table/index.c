@@ -23,6 +23,17 @@ struct str index_path(struct arena *a, struct str name) {
     return arena_cat(a, name, STR(".lmdb"));
 }
 
+bool index_is_current(struct str index, struct str source) {
+    struct arena *a = arena_new();
+    struct stat i, s;
+    bool have_index = stat(arena_cstr(a, index), &i) == 0, have_source = stat(arena_cstr(a, source), &s) == 0;
+    arena_free(a);
+    if (!have_index || !have_source)
+        return have_index;
+    return s.st_mtim.tv_sec < i.st_mtim.tv_sec ||
+           (s.st_mtim.tv_sec == i.st_mtim.tv_sec && s.st_mtim.tv_nsec <= i.st_mtim.tv_nsec);
+}
+
 static int compare_entries(const void *a, const void *b) {
     const struct index_entry *x = a, *y = b;
     int order = str_cmp(x->key, y->key);
@@ -81,11 +92,12 @@ static int make_temp(struct arena *a, struct str path, struct str *ret) {
     return EEXIST;
 }
 
-static int finish(const char *temp, const char *path, mode_t mode) {
+static int finish(const char *temp, const char *path, const struct index_options *o) {
     int fd = open(temp, O_RDWR | O_CLOEXEC);
     if (fd < 0)
         return errno;
-    int rc = fchmod(fd, mode) != 0 || fsync(fd) != 0 ? errno : 0;
+    const struct timespec times[2] = { o->mtime, o->mtime };
+    int rc = fchmod(fd, o->mode) != 0 || (o->mtime.tv_sec && futimens(fd, times) != 0) || fsync(fd) != 0 ? errno : 0;
     close(fd);
     return rc == 0 && rename(temp, path) != 0 ? errno : rc;
 }
@@ -118,7 +130,7 @@ error index_write(struct str path, struct index_entries e, const struct index_op
         rc = write_env(temp.p, e, o, map_size);
     }
     if (rc == 0)
-        rc = finish(temp.p, arena_cstr(o->arena, path), o->mode);
+        rc = finish(temp.p, arena_cstr(o->arena, path), o);
     if (rc) {
         unlink(temp.p);
         return err_make(o->arena, ERR_SYS, "error writing %.*s: %s", STR_ARG(path), mdb_strerror(rc));

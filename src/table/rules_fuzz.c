@@ -6,21 +6,25 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { FUZZ_MAX = 300 }; /* glibc's matcher takes exponential time for longer patterns; that is not what is sought */
+/* glibc's matcher takes exponential time for patterns like a+++++++, which the administrator writes, not a peer */
+enum { FUZZ_MAX = 300, REPEATS_MAX = 6 };
 
 static void no_log(void *ctx, enum log_level level, struct str tag, struct str text) {
     (void)ctx, (void)level, (void)tag, (void)text;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    if (size > FUZZ_MAX)
+    size_t repeats = 0;
+    for (size_t i = 0; i < size; i++)
+        repeats += data[i] == '*' || data[i] == '+' || data[i] == '?' || data[i] == '{';
+    if (size > FUZZ_MAX || (repeats > REPEATS_MAX && data[0] != 'p' && data[0] != 'c'))
         return 0;
     log_set_sink(no_log, NULL);
     struct str in = str_n((const char *)data, size), engine, key, rule, value;
     if (!str_next(&in, STR("\n"), &engine) || !str_next(&in, STR("\n"), &key))
         return 0;
     struct arena *a = arena_new();
-    const char *type = str_eq(engine, STR("pcre")) ? "pcre" : str_eq(engine, STR("cidr")) ? "cidr" : "regexp";
+    const char *type = str_starts(engine, STR("p")) ? "pcre" : str_starts(engine, STR("c")) ? "cidr" : "regexp";
     struct buf spec = { 0 };
     buf_printf(&spec, "%s:{ ", type);
     while (str_next(&in, STR("\n"), &rule)) {
