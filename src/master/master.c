@@ -227,6 +227,7 @@ static void stop(void) {
     int64_t end = deadline_in(STOP_ALL_SECONDS);
     drain_all(true);
     wait_workers(true, deadline_in(STOP_FRONT_SECONDS));
+    master.ending = true;
     drain_all(false);
     if (wait_workers(false, end)) {
         for (struct worker *w = master.workers; w; w = w->next) {

@@ -77,7 +77,8 @@ struct master {
     struct svc *services;
     struct worker *workers;
     unsigned generation;
-    bool stopping;
+    bool stopping; /* nothing new from outside; what running sessions need may still be started */
+    bool ending;   /* nothing new at all */
     int stop_signal;
     int verbose;
     bool debug;

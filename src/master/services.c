@@ -290,7 +290,7 @@ void service_wake(struct svc *svc, struct str request) {
     for (size_t i = 0; i < request.n && svc->pending_n < sizeof svc->pending; i++)
         if (str_index(str_n(svc->pending, svc->pending_n), request.p[i]) < 0)
             svc->pending[svc->pending_n++] = request.p[i];
-    if (!svc->starter && !master.stopping)
+    if (!svc->starter && !master.ending)
         svc->starter = coro_spawn(start_main, svc, "starter");
 }
 

@@ -16,7 +16,7 @@ static bool single(const struct svc *svc) {
 }
 
 bool may_start(const struct svc *svc) {
-    if (master.stopping || svc->gone || svc->workers)
+    if (master.ending || svc->gone || svc->workers || (master.stopping && service_is_front(svc)))
         return false;
     if (single(svc) && svc->old_workers)
         return false;

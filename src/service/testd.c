@@ -72,7 +72,7 @@ static bool act(struct service_ctx *ctx, struct io *io, struct str line) {
         io_printf(io, "drained\n");
     } else if (str_eq(verb, STR("trigger"))) {
         struct str endpoint = word(&rest);
-        service_trigger(ctx, endpoint, rest);
+        service_trigger(ctx, endpoint, str_trim(rest));
         io_printf(io, "sent\n");
     } else
         return false;

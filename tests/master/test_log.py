@@ -1,0 +1,136 @@
+"""Where log lines go: the file through postlogd, the file directly, standard error."""
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+
+import pytest
+from instance import wait_for
+
+SHAPE = re.compile(r"^[A-Z][a-z]{2} [ 1-3]\d \d\d:\d\d:\d\d mail [\w./-]+\[\d+\]: .+$")
+
+
+def test_lines(probe):
+    with probe.connect() as line:
+        line.say("log hello\tthere\x01")
+        probe.wait_log("hello?there?")
+    for text in probe.log().splitlines():
+        assert SHAPE.match(text), text
+    assert stat.S_IMODE(probe.log_file.stat().st_mode) == 0o600
+
+
+def test_permissions_parameter(make_probe):
+    p = make_probe(main_cf="maillog_file_permissions = 0644")
+    assert stat.S_IMODE(p.log_file.stat().st_mode) == 0o644
+
+
+def test_bad_settings(make_probe):
+    p = make_probe(start=False, main_cf="maillog_file_prefixes = /var")
+    assert p.postfix("start").returncode == 1
+    assert not p.log_file.exists()
+    q = make_probe(start=False, name="two", main_cf="syslog_facility = nosuch")
+    assert q.postfix("start").returncode == 1
+
+
+def test_postlogd_killed(probe):
+    """Lines sent while there is no log daemon wait in the socket, which is master's."""
+    with probe.connect() as line:
+        line.say("log one")
+        probe.wait_log("]: one")
+        for n in range(3):
+            pid = wait_for(lambda: probe.pids("postlogd"))[0]
+            os.kill(pid, signal.SIGKILL)
+            line.say(f"log after {n}")
+            probe.wait_log(f"]: after {n}")
+            probe.wait_log(f"pid {pid} killed by signal 9")
+
+
+def test_many_lines(probe):
+    """None is lost, and they stay in order."""
+    with probe.connect() as line:
+        for n in range(2000):
+            line.say(f"log number {n}")
+        assert line.ask("echo done") == "done"
+    probe.wait_log("number 1999")
+    assert re.findall(r"number (\d+)$", probe.log(), re.M) == [str(n) for n in range(2000)]
+
+
+def test_hostile_datagrams(probe):
+    """CM-01: a datagram is bytes; one makes one line at most."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.connect(str(probe.queue / "public/postlog"))
+        for data in (b"", b"\0", b"\n\n", b"x" * 60000, b"two\nlines\0", b"\xff" * 3000, b"mark"):
+            s.send(data)
+    probe.wait_log("mark")
+    log = probe.log()
+    assert "two?lines" in log
+    assert max(map(len, log.splitlines())) <= 4200
+    with probe.connect() as line:
+        line.say("log well")
+        probe.wait_log("]: well")
+
+
+def test_no_file_any_more(probe):
+    """CM-01: maillog_file is emptied; a program of before still writes to the log daemon."""
+    with probe.connect() as line:
+        line.say("log before")
+        probe.wait_log("]: before")
+        probe.edit_main("maillog_file =")
+        assert probe.reload().returncode == 0
+        line.say("log into the void")
+        pids = wait_for(lambda: probe.pids("postlogd"))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+            s.connect(str(probe.queue / "public/postlog"))
+            for data in (b"", b"x" * 60000, b"Nov  2 09:20:47 ", b"Nov  2 09:20:47 h", b"Nov  2 09:20:47 h t: x"):
+                s.send(data)
+        assert line.ask("echo alive") == "alive"
+        assert pids
+    assert probe.ask("echo alive") == "alive"
+    assert "void" not in probe.log()
+
+
+def test_logrotate(probe):
+    with probe.connect() as line:
+        line.say("log first")
+        probe.wait_log("]: first")
+        assert probe.postfix("logrotate").returncode == 0
+        rotated = [path for path in probe.directory.iterdir() if path.name.startswith("log.")]
+        assert len(rotated) == 1 and rotated[0].name.endswith(".gz")
+        line.say("log second")
+        probe.wait_log("]: second")
+        assert "]: first" not in probe.log()
+    text = subprocess.run(["gzip", "-dc", rotated[0]], capture_output=True, text=True, timeout=60).stdout
+    assert "]: first" in text
+
+
+def test_logrotate_refused(make_probe):
+    p = make_probe(start=False, main_cf="maillog_file =")
+    assert p.postfix("logrotate").returncode == 1
+
+
+def test_postlog_command(probe):
+    run = probe.command
+    assert run("postlog", "-p", "warn", "two", "words").returncode == 0
+    probe.wait_log("]: warning: two words")
+    assert run("postlog", "-t", "cron/job", "-i", input="one\nmore\n").returncode == 0
+    probe.wait_log("cron/job[")
+    probe.wait_log("]: more")
+    done = run("postlog", "-p", "loud", "x", capture_output=True)
+    assert done.returncode == 1
+    probe.wait_log('fatal: bad severity: "loud"') if "fatal" in probe.log() else None
+
+
+def test_postlog_without_a_mail_system(make_probe):
+    p = make_probe(start=False)
+    assert p.command("postlog", "hello").returncode == 0
+    p.wait_log("]: hello")
+
+
+@pytest.mark.parametrize("name,tag", [("x/$service_name", "x/127.0.0.1:"), ("other", "other/testd[")])
+def test_syslog_name(make_probe, name, tag):
+    p = make_probe(smtpd=f"10 smtpd -o syslog_name={name}")
+    with p.connect() as line:
+        line.say("log tagged")
+        assert tag in p.wait_log("]: tagged")
