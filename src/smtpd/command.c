@@ -1,0 +1,159 @@
+#include "smtpd/command.h"
+
+#include "smtpd/log.h"
+#include "smtpd/reply.h"
+#include "smtpd/restriction.h"
+
+enum { HELO_MAX = 512 /* bytes of a HELO argument that are kept; RFC 5321, 4.5.3.1.2 says 255 for a domain */ };
+
+/* --- HELO, EHLO (RFC 5321, 4.1.1.1) --- */
+
+/* The name goes into headers and logs: what could be mistaken for their syntax is masked. */
+static struct str clean_helo(struct session *s, struct str args) {
+    struct buf b = { 0 };
+    buf_printable(&b, args, HELO_MAX);
+    for (size_t i = 0; i < b.n; i++)
+        if (str_index(STR(" <>()\\\";@"), b.p[i]) >= 0)
+            b.p[i] = '?';
+    struct str helo = arena_str(session_scratch(s), buf_str(&b));
+    buf_free(&b);
+    return helo;
+}
+
+/* The greeting is checked under its new name; refused, it leaves no name behind (smtpd_helo_required means a good one).
+ */
+static bool greet(struct session *s, struct str args, bool esmtp) {
+    tx_end(s);
+    s->helo = clean_helo(s, args);
+    s->defer_helo = (struct deferral){ 0 };
+    error e = check_helo(s);
+    if (e) {
+        s->helo = STR("");
+        return reply_refusal(s, e);
+    }
+    s->helo = arena_str(s->arena, s->helo);
+    s->esmtp = esmtp;
+    return true;
+}
+
+enum { GREETINGS_BYTES_MAX = 16 * 1024 /* of names one session may leave behind in its arena */ };
+
+static bool may_greet(struct session *s) {
+    if (arena_used(s->arena) < GREETINGS_BYTES_MAX)
+        return true;
+    s->hang_up = true;
+    return reply_fail(s, "421 4.7.0 %.*s Error: too many errors", STR_ARG(s->set->myhostname));
+}
+
+static bool command_helo(struct session *s, struct str args) {
+    if (args.n == 0)
+        return reply_fail(s, "501 Syntax: HELO hostname");
+    if (!may_greet(s) || !greet(s, args, false))
+        return false;
+    return reply_ok(s, "250 %.*s", STR_ARG(s->set->myhostname));
+}
+
+static bool keyword_off(const struct session *s, struct str keyword) {
+    struct str list = s->set->ehlo_keywords_off, word;
+    while (str_word(&list, STR_COMMA_SPACE, &word))
+        if (str_eq_icase(word, keyword))
+            return true;
+    return false;
+}
+
+static bool command_ehlo(struct session *s, struct str args) {
+    if (args.n == 0)
+        return reply_fail(s, "501 Syntax: EHLO hostname");
+    if (!may_greet(s) || !greet(s, args, true))
+        return false;
+    struct {
+        struct str keyword, text;
+        bool on;
+    } lines[] = {
+        { STR("PIPELINING"), STR("PIPELINING"), true },
+        { STR("SIZE"), STR("SIZE"), true },
+        { STR("VRFY"), STR("VRFY"), !s->set->vrfy_off },
+        { STR("ENHANCEDSTATUSCODES"), STR("ENHANCEDSTATUSCODES"), true },
+        { STR("8BITMIME"), STR("8BITMIME"), true },
+    };
+    if (s->set->message_size)
+        lines[1].text = arena_printf(session_scratch(s), "SIZE %llu", (unsigned long long)s->set->message_size);
+    size_t last = 0, n = sizeof lines / sizeof *lines;
+    for (size_t i = 0; i < n; i++) {
+        lines[i].on = lines[i].on && !keyword_off(s, lines[i].keyword);
+        if (lines[i].on)
+            last = i + 1;
+    }
+    if (last == 0)
+        return reply_ok(s, "250 %.*s", STR_ARG(s->set->myhostname));
+    reply_part(s, "250-%.*s", STR_ARG(s->set->myhostname));
+    for (size_t i = 0; i + 1 < last; i++)
+        if (lines[i].on)
+            reply_part(s, "250-%.*s", STR_ARG(lines[i].text));
+    return reply_ok(s, "250 %.*s", STR_ARG(lines[last - 1].text));
+}
+
+/* --- the small ones --- */
+static bool command_rset(struct session *s, struct str args) {
+    if (args.n)
+        return reply_fail(s, "501 5.5.4 Syntax: RSET");
+    tx_end(s);
+    return reply_ok(s, "250 2.0.0 Ok");
+}
+
+static bool command_noop(struct session *s, struct str args) {
+    (void)args;
+    return reply_ok(s, "250 2.0.0 Ok");
+}
+
+static bool command_quit(struct session *s, struct str args) {
+    (void)args;
+    s->hang_up = true;
+    return reply_ok(s, "221 2.0.0 Bye");
+}
+
+/* What a server without TLS, without a login method, without trusted relays in front says. */
+static bool command_not_here(struct session *s, struct str args) {
+    (void)args;
+    return reply_fail(s, "502 5.5.1 Error: command not implemented");
+}
+
+static bool command_auth(struct session *s, struct str args) {
+    (void)args;
+    return reply_fail(s, "503 5.5.1 Error: authentication not enabled");
+}
+
+static bool command_xclient(struct session *s, struct str args) {
+    (void)args;
+    return reply_fail(s, "550 5.7.0 Error: insufficient authorization");
+}
+
+/* In the order of the disconnect line. */
+#define COMMAND(name, lower, flags, run)                                                                               \
+    { STR_INIT(name), name, lower, flags, run }
+const struct command commands[] = {
+    COMMAND("HELO", "helo", COMMAND_LAST | COMMAND_JUNK, command_helo),
+    COMMAND("EHLO", "ehlo", COMMAND_LAST | COMMAND_JUNK, command_ehlo),
+    COMMAND("XCLIENT", "xclient", COMMAND_LAST, command_xclient),
+    COMMAND("XFORWARD", "xforward", COMMAND_LAST, command_xclient),
+    COMMAND("STARTTLS", "starttls", COMMAND_LAST, command_not_here),
+    COMMAND("AUTH", "auth", COMMAND_LAST, command_auth),
+    COMMAND("MAIL", "mail", 0, command_mail),
+    COMMAND("RCPT", "rcpt", 0, command_rcpt),
+    COMMAND("DATA", "data", COMMAND_LAST, command_data),
+    COMMAND("BDAT", "bdat", 0, command_not_here),
+    COMMAND("RSET", "rset", COMMAND_JUNK, command_rset),
+    COMMAND("NOOP", "noop", COMMAND_LAST | COMMAND_JUNK, command_noop),
+    COMMAND("VRFY", "vrfy", COMMAND_LAST | COMMAND_JUNK, command_vrfy),
+    COMMAND("ETRN", "etrn", COMMAND_LAST | COMMAND_JUNK, command_not_here),
+    COMMAND("QUIT", "quit", 0, command_quit),
+};
+const size_t command_count = sizeof commands / sizeof *commands;
+_Static_assert(sizeof commands / sizeof *commands <= COMMAND_MAX, "a counter for each command");
+
+const struct command *command_find(struct str name) {
+    for (size_t i = 0; i < command_count; i++)
+        if (str_eq_icase(name, commands[i].name))
+            return &commands[i];
+    return NULL;
+}

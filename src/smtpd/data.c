@@ -1,0 +1,204 @@
+/* data.c - DATA: the content of a message (RFC 5321, 4.1.1.4, 4.5.2). */
+#include "smtpd/command.h"
+
+#include "base/log.h"
+#include "mail/address.h"
+#include "mail/date.h"
+#include "smtpd/content.h"
+#include "smtpd/log.h"
+#include "smtpd/reply.h"
+#include "smtpd/restriction.h"
+
+/* --- Received: (RFC 5321, 4.4) --- */
+static bool is_ipv6(struct str address) {
+    return str_index(address, ':') >= 0;
+}
+
+static struct str received_header(struct session *s) {
+    const struct settings *set = s->set;
+    const struct tx *tx = s->tx;
+    struct arena *a = session_scratch(s);
+    struct str id = session_queue_id(s), date = date_rfc5322(a, tx->arrival_us / US_PER_S);
+    struct buf b = { 0 };
+    if (s->trusted) {
+        buf_printf(&b, "Received: by %.*s (%.*s, from userid %u)\n\tid %.*s; ", STR_ARG(set->myhostname),
+                   STR_ARG(set->mail_name), s->uid, STR_ARG(id));
+    } else {
+        if (set->hide_client)
+            buf_printf(&b, "Received: by %.*s (%.*s) id %.*s", STR_ARG(set->myhostname), STR_ARG(set->mail_name),
+                       STR_ARG(id));
+        else
+            buf_printf(&b, "Received: from %.*s (%.*s [%s%.*s])\n\tby %.*s (%.*s) with %s id %.*s",
+                       STR_ARG(s->helo.n ? s->helo : s->name), STR_ARG(s->name), is_ipv6(s->address) ? "IPv6:" : "",
+                       STR_ARG(s->address), STR_ARG(set->myhostname), STR_ARG(set->mail_name),
+                       s->esmtp ? "ESMTP" : "SMTP", STR_ARG(id));
+        if (tx->rcpts == 1) {
+            struct str to = address_quote(a, tx->first_rcpt);
+            buf_printf(&b, "\n\tfor <%.*s>; ", STR_ARG(to));
+        } else {
+            buf_add(&b, STR(";\n\t"));
+        }
+    }
+    buf_add(&b, date);
+    buf_byte(&b, '\n');
+    struct str header = arena_str(a, buf_str(&b));
+    buf_free(&b);
+    return header;
+}
+
+/* --- the stream --- */
+
+/* What became of the content so far. After anything but FINE the rest is read and thrown away: the client hears of it
+ * at the end, where it listens. */
+enum fate { FINE, TOO_LARGE, BROKEN };
+
+struct stream {
+    struct session *s;
+    enum fate fate;
+    uint64_t line; /* bytes of the line under way */
+};
+
+static void give_up(struct stream *x, enum fate fate) {
+    struct tx *tx = x->s->tx;
+    x->fate = fate;
+    x->s->back->submit_abort(tx->message);
+    tx->message = NULL;
+}
+
+static void put(void *ctx, struct str bytes) {
+    struct stream *x = ctx;
+    struct session *s = x->s;
+    struct tx *tx = s->tx;
+    bool line_ends = bytes.n && bytes.p[bytes.n - 1] == '\n';
+    x->line += bytes.n - line_ends;
+    uint64_t limit = s->set->message_size;
+    if (x->fate == FINE && limit && tx->received + x->line + 2 > limit) {
+        log_size_exceeded(s);
+        give_up(x, TOO_LARGE);
+    }
+    if (line_ends) {
+        tx->received += x->line + 2;
+        x->line = 0;
+    }
+    if (x->fate != FINE)
+        return;
+    error e = s->back->submit_content(tx->message, bytes);
+    if (e) {
+        log_warn("%.*s: write to the cleanup service: %.*s", STR_ARG(session_queue_id(s)), STR_ARG(e->text));
+        give_up(x, BROKEN);
+    }
+}
+
+/* True when the end was seen; else the connection is broken. */
+static bool receive(struct stream *x, struct content *c) {
+    struct session *s = x->s;
+    while (!c->ended) {
+        struct str bytes = io_peek(s->io);
+        size_t used = 0;
+        error e = NULL;
+        if (bytes.n == 0) {
+            e = io_some(s->io, 1, session_deadline(s), &bytes);
+            if (!e)
+                content_feed(c, bytes);
+        } else {
+            used = content_feed(c, bytes);
+            e = io_some(s->io, used, session_deadline(s), &bytes);
+        }
+        if (e) {
+            session_broken(s, e);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* --- what the client hears at the end --- */
+static bool reply_result(struct session *s, const struct submit_result *r) {
+    switch (r->status) {
+    case SUBMIT_OK:
+        s->errors = s->junk = 0;
+        return reply_ok(s, "250 2.0.0 Ok: queued as %.*s", STR_ARG(queue_id_str(&r->id)));
+    case SUBMIT_NO_SPACE:
+        return reply_fail(s, "452 4.3.1 Insufficient system storage");
+    case SUBMIT_TOO_LARGE:
+        return reply_fail(s, "552 5.3.4 Error: message file too big");
+    case SUBMIT_HOPS:
+        return reply_fail(s, "554 5.4.0 Error: too many hops");
+    case SUBMIT_CONTENT: {
+        /* the status decides the class of the code: a check may ask for "4.7.1 later" */
+        bool soft = r->dsn.n && r->dsn.p[0] == '4';
+        int code = submit_status_code(r->status);
+        if (soft && code >= 500)
+            code -= 100;
+        return reply_fail(s, "%d %.*s %.*s", code, STR_ARG(r->dsn.n ? r->dsn : STR("5.7.1")),
+                          STR_ARG(r->text.n ? r->text : STR("message content rejected")));
+    }
+    case SUBMIT_NO_RCPT:
+    case SUBMIT_TEMP:
+    case SUBMIT_BAD:
+        break;
+    }
+    return reply_fail(s, "451 4.3.0 Error: queue file write error");
+}
+
+static bool finish(struct stream *x) {
+    struct session *s = x->s;
+    struct tx *tx = s->tx;
+    if (x->fate == TOO_LARGE)
+        return reply_fail(s, "552 5.3.4 Error: message file too big");
+    if (x->fate == BROKEN)
+        return reply_fail(s, "451 4.3.0 Error: queue file write error");
+    error e = check_end_of_data(s);
+    if (e)
+        return reply_refusal(s, e);
+    if (s->end != END_OPEN)
+        return false;
+    struct submit_result r = { .status = SUBMIT_TEMP };
+    struct submission *m = tx->message;
+    tx->message = NULL;
+    e = s->back->submit_end(m, session_scratch(s), &r);
+    if (e) {
+        log_warn("%.*s: answer of the cleanup service: %.*s", STR_ARG(session_queue_id(s)), STR_ARG(e->text));
+        return reply_fail(s, "451 4.3.0 Error: queue file write error");
+    }
+    return reply_result(s, &r);
+}
+
+bool command_data(struct session *s, struct str args) {
+    struct tx *tx = s->tx;
+    if (!tx || tx->rcpts == 0) {
+        if (tx)
+            return reply_fail(s, "554 5.5.1 Error: no valid recipients");
+        return reply_fail(s, "503 5.5.1 Error: need RCPT command");
+    }
+    if (args.n)
+        return reply_fail(s, "501 5.5.4 Syntax: DATA");
+    error e = check_data(s);
+    if (e)
+        return reply_refusal(s, e);
+    if (s->end != END_OPEN)
+        return false;
+
+    struct stream x = { .s = s };
+    put(&x, received_header(s));
+    tx->received = x.line = 0;
+    reply_ok(s, "354 End data with <CR><LF>.<CR><LF>");
+    struct content c = { .lenient = s->set->bare_newline == BARE_ALLOW || s->bare_newline_excluded,
+                         .put = put,
+                         .ctx = &x };
+    if (!receive(&x, &c))
+        return false;
+    s->stage = "END-OF-MESSAGE";
+    bool ok;
+    if (c.bare_newline)
+        s->bare_newline_seen = true;
+    if (c.bare_newline && s->set->bare_newline == BARE_REJECT) {
+        log_refusal(s, "reject", STR("bare <LF> received"));
+        ok = reply_fail(s, "%d 5.5.2 %.*s Error: bare <LF> received", s->set->bare_newline_code,
+                        STR_ARG(s->set->myhostname));
+    } else {
+        ok = finish(&x);
+    }
+    tx_end(s);
+    return ok;
+}

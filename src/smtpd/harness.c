@@ -1,0 +1,297 @@
+#include "smtpd/harness.h"
+
+#include "base/die.h"
+#include "base/log.h"
+#include "mail/address.h"
+#include "run/loop.h"
+#include "smtpd/clients.h"
+#include "test/fake_sys.h"
+#include "test/script_peer.h"
+#include <fnmatch.h>
+#include <stdlib.h>
+
+static const char world[] = "myhostname = mx.here.example\n"
+                            "mydomain = here.example\n"
+                            "mail_name = Angarium\n"
+                            "compatibility_level = 3.6\n"
+                            "mynetworks = 127.0.0.2/32\n"
+                            "inet_interfaces = 127.0.0.1\n"
+                            "smtpd_error_sleep_time = 0\n";
+
+/* --- back ends --- */
+static bool in_list(struct str s, struct str list) {
+    struct str word;
+    while (str_word(&list, STR(" "), &word))
+        if (str_eq_icase(s, word))
+            return true;
+    return false;
+}
+
+static void fake_client_name(void *ctx, struct arena *a, const struct endpoint *client, struct dns_client *ret) {
+    (void)ctx, (void)a;
+    char text[INET6_ADDRSTRLEN];
+    struct str address = endpoint_address(client, text);
+    *ret = (struct dns_client){ .name = STR("unknown"),
+                                .reverse_name = STR("unknown"),
+                                .name_status = DNS_NOT_FOUND,
+                                .reverse_status = DNS_NOT_FOUND };
+    if (str_starts(address, STR("127.0.0.")))
+        ret->name = STR("localhost");
+    else if (str_eq(address, STR("192.0.2.1")))
+        ret->name = STR("client.example");
+    if (!str_eq(ret->name, STR("unknown"))) {
+        ret->reverse_name = ret->name;
+        ret->name_status = ret->reverse_status = DNS_OK;
+    } else if (str_eq(address, STR("192.0.2.2"))) { /* a name that leads elsewhere */
+        ret->reverse_name = STR("liar.example");
+        ret->reverse_status = DNS_OK;
+        ret->mismatch = true;
+        ret->forward_status = DNS_NOT_FOUND;
+    } else if (str_eq(address, STR("192.0.2.3"))) {
+        ret->name_status = ret->reverse_status = DNS_RETRY;
+    }
+}
+
+static enum address_class class_of(struct str domain) {
+    static const struct {
+        struct str domain;
+        enum address_class class;
+    } classes[] = {
+        { STR_INIT("here.example"), CLASS_LOCAL },           { STR_INIT("localhost"), CLASS_LOCAL },
+        { STR_INIT("relay.example"), CLASS_RELAY },          { STR_INIT("vmbox.example"), CLASS_VIRTUAL_MAILBOX },
+        { STR_INIT("valias.example"), CLASS_VIRTUAL_ALIAS },
+    };
+    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
+        if (str_eq_icase(domain, classes[i].domain))
+            return classes[i].class;
+    return CLASS_DEFAULT;
+}
+
+static const struct err temporary = { .kind = ERR_TEMP,
+                                      .code = 451,
+                                      .dsn = STR_INIT("4.3.0"),
+                                      .text = STR_INIT("Temporary lookup failure"),
+                                      .detail = STR_INIT("") };
+static const struct err gone = {
+    .kind = ERR_EOF, .dsn = STR_INIT(""), .text = STR_INIT("connection closed"), .detail = STR_INIT("")
+};
+
+static struct str domain_of(struct str address) {
+    struct str domain = address_split(address).domain;
+    if (domain.n > 1 && domain.p[domain.n - 1] == '.')
+        domain.n--;
+    return domain;
+}
+
+static error fake_resolve(void *ctx, struct arena *a, struct str sender, struct str recipient, struct route *ret,
+                          error *ret_route_error) {
+    (void)ctx, (void)sender;
+    *ret_route_error = NULL;
+    struct str domain = domain_of(recipient);
+    if (str_eq(domain, STR("gone.example")))
+        return &gone;
+    if (str_eq(domain, STR("temp.example")))
+        *ret_route_error = &temporary;
+    *ret = (struct route){ .class = class_of(domain),
+                           .transport = STR("smtp"),
+                           .nexthop = domain,
+                           .recipient = arena_str(a, recipient),
+                           .routed = str_index_any(address_split(recipient).local, STR("%@!")) >= 0 };
+    return NULL;
+}
+
+static error fake_validate(void *ctx, struct arena *a, bool is_sender, struct str address, error *ret_refusal) {
+    (void)ctx;
+    static const char *const tables[] = { [CLASS_LOCAL] = "local recipient",
+                                          [CLASS_VIRTUAL_ALIAS] = "virtual alias",
+                                          [CLASS_VIRTUAL_MAILBOX] = "virtual mailbox",
+                                          [CLASS_RELAY] = "relay recipient" };
+    *ret_refusal = NULL;
+    struct str local = address_split(address).local, domain = domain_of(address);
+    enum address_class class = class_of(domain);
+    if (str_eq(domain, STR("temp.example")))
+        *ret_refusal = &temporary;
+    if (class == CLASS_DEFAULT || in_list(local, class == CLASS_LOCAL ? STR("user user2 postmaster") : STR("ok")))
+        return NULL;
+    *ret_refusal = err_smtp(a, 550, is_sender ? "5.1.0" : "5.1.1", "User unknown in %s table", tables[class]);
+    return NULL;
+}
+
+struct submission {
+    struct harness *h;
+    struct harness_message *message;
+};
+
+static error fake_open(void *ctx, struct arena *a, unsigned flags, struct submission **ret, struct queue_id *ret_id,
+                       struct submit_result *ret_refused) {
+    (void)a;
+    static struct harness_message overflow;
+    struct harness *h = ctx;
+    *ret = NULL;
+    if (h->open_fails)
+        return &gone;
+    *ret_refused = h->open_result;
+    if (h->open_result.status != SUBMIT_OK)
+        return NULL;
+    struct submission *m = calloc(1, sizeof *m);
+    if (!m)
+        die_no_memory(sizeof *m);
+    m->h = h;
+    m->message = h->message_count < HARNESS_MESSAGES_MAX ? &h->messages[h->message_count] : &overflow;
+    if (m->message == &overflow)
+        buf_clear(&overflow.content);
+    h->message_count++;
+    m->message->opened = true;
+    m->message->flags = flags;
+    queue_id_make(ret_id, sys->wall_us(), h->message_count, false);
+    *ret = m;
+    return NULL;
+}
+
+static void fake_envelope(struct submission *m, const struct envelope *e) {
+    m->message->sender = arena_str(m->h->arena, e->sender);
+    m->message->envelope_flags = e->flags;
+}
+
+static void fake_rcpt(struct submission *m, const struct rcpt *r) {
+    if (m->message->rcpt_count < HARNESS_RCPTS_MAX)
+        m->message->rcpts[m->message->rcpt_count] = arena_str(m->h->arena, r->address);
+    m->message->rcpt_count++;
+}
+
+static error fake_content(struct submission *m, struct str bytes) {
+    if (m->h->content_fails)
+        return &gone;
+    buf_add(&m->message->content, bytes);
+    return NULL;
+}
+
+static error fake_submit_end(struct submission *m, struct arena *a, struct submit_result *ret) {
+    (void)a;
+    struct harness *h = m->h;
+    bool fails = h->end_fails;
+    *ret = h->end_result;
+    m->message->ended = !fails && ret->status == SUBMIT_OK;
+    queue_id_make(&ret->id, sys->wall_us(), h->message_count, false);
+    free(m);
+    return fails ? &gone : NULL;
+}
+
+static void fake_abort(struct submission *m) {
+    m->message->aborted = true;
+    free(m);
+}
+
+/* --- the world --- */
+static void keep_record(void *ctx, enum log_level level, struct str tag, struct str text) {
+    (void)tag;
+    struct harness *h = ctx;
+    buf_add(&h->log, log_level_prefix(level));
+    buf_add(&h->log, text);
+    buf_byte(&h->log, '\n');
+}
+
+static size_t read_options(struct arena *a, const char *text, struct conf_override *at) {
+    struct str rest = str_c(text), line;
+    size_t n = 0;
+    while (rest.n && str_next(&rest, STR("\n"), &line)) {
+        ptrdiff_t eq = str_index(line, '=');
+        if (eq < 0)
+            continue;
+        if (at)
+            at[n] = (struct conf_override){ arena_str(a, str_trim(str_sub(line, 0, (size_t)eq))),
+                                            arena_str(a, str_trim(str_from(line, (size_t)eq + 1))) };
+        n++;
+    }
+    return n;
+}
+
+void harness_begin(struct harness *h, const char *options) {
+    *h = (struct harness){ .arena = arena_new() };
+    h->open_result = h->end_result = (struct submit_result){ .status = SUBMIT_OK, .dsn = STR(""), .text = STR("") };
+    size_t base = read_options(h->arena, world, NULL), more = read_options(h->arena, options, NULL);
+    struct conf_override *at = arena_array(h->arena, base + more, sizeof *at);
+    read_options(h->arena, world, at);
+    read_options(h->arena, options, at + base);
+    struct conf_source source = { .config_directory = STR("/nonexistent"),
+                                  .overrides = at,
+                                  .override_count = base + more,
+                                  .process_name = STR("smtpd"),
+                                  .service_name = STR("smtp"),
+                                  .missing_is_empty = true };
+    error e = conf_load(&source, h->arena, &h->conf);
+    if (!e)
+        e = settings_load(h->conf, STR("smtp"), h->arena, &h->settings);
+    if (e)
+        die("harness: %.*s", STR_ARG(e->text));
+    h->backend = (struct backend){ .ctx = h,
+                                   .client_name = fake_client_name,
+                                   .resolve = fake_resolve,
+                                   .validate = fake_validate,
+                                   .submit_open = fake_open,
+                                   .submit_envelope = fake_envelope,
+                                   .submit_rcpt = fake_rcpt,
+                                   .submit_content = fake_content,
+                                   .submit_end = fake_submit_end,
+                                   .submit_abort = fake_abort };
+    log_set_sink(keep_record, h);
+    if (loop_init())
+        die("harness: loop_init");
+}
+
+void harness_end(struct harness *h) {
+    loop_free();
+    log_set_sink(NULL, NULL);
+    for (size_t i = 0; i < HARNESS_MESSAGES_MAX; i++)
+        buf_free(&h->messages[i].content);
+    buf_free(&h->log);
+    settings_free(h->settings);
+    conf_free(h->conf);
+    arena_free(h->arena);
+}
+
+struct running {
+    struct harness *h;
+    struct io *io;
+    struct session_client client;
+};
+
+static void run_session(void *arg) {
+    struct running *r = arg;
+    struct clients clients = { 0 };
+    struct session s;
+    session_init(&s, r->h->settings, &r->h->backend, r->io, &r->h->draining);
+    s.clients = &clients;
+    session_run(&s, &r->client);
+    session_free(&s);
+    io_close(r->io);
+}
+
+void harness_session(struct harness *h, const char *address, int fd) {
+    struct running r = { .h = h, .io = io_new(fd) };
+    if (!h->standard_input && !endpoint_ip(str_c(address), 4711, &r.client.address))
+        die("harness: bad address %s", address);
+    coro_spawn(run_session, &r, "session");
+    error e = loop_run();
+    if (e)
+        die("harness: loop_run: %.*s", STR_ARG(e->text));
+}
+
+void harness_script(struct harness *h, const char *address, const char *script) {
+    harness_session(h, address, script_peer_start(script));
+    script_peer_check();
+}
+
+size_t harness_log_count(const struct harness *h, const char *pattern) {
+    struct str rest = buf_str(&h->log), line;
+    size_t n = 0;
+    struct arena *a = arena_new();
+    while (rest.n && str_next(&rest, STR("\n"), &line))
+        n += fnmatch(pattern, arena_cstr(a, line), 0) == 0;
+    arena_free(a);
+    return n;
+}
+
+bool harness_logged(const struct harness *h, const char *pattern) {
+    return harness_log_count(h, pattern) > 0;
+}

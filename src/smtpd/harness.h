@@ -1,0 +1,48 @@
+/* harness.h - for tests: whole sessions against a small world.
+ *
+ * The session runs over one end of a socket pair with back ends that answer from tables; a script (test/script_peer.h)
+ * or a fuzzer's bytes are at the other end. The clock is fake, so that nothing takes time.
+ *
+ * The world: we are mx.here.example. here.example is local with user, user2 and postmaster; relay.example,
+ * vmbox.example and valias.example have the recipient ok; temp.example cannot be asked about. 192.0.2.1 is
+ * client.example, 127.0.0.* is localhost, others have no name. mynetworks is 127.0.0.2. */
+#ifndef ANGARIUM_SMTPD_HARNESS_H
+#define ANGARIUM_SMTPD_HARNESS_H
+
+#include "smtpd/session.h"
+
+enum { HARNESS_MESSAGES_MAX = 32, HARNESS_RCPTS_MAX = 16 };
+
+struct harness_message {
+    bool opened, ended, aborted;
+    unsigned flags, envelope_flags;
+    struct str sender, rcpts[HARNESS_RCPTS_MAX];
+    size_t rcpt_count;
+    struct buf content;
+};
+
+struct harness {
+    struct arena *arena;
+    struct settings *settings;
+    struct conf *conf;
+    struct backend backend;
+    struct harness_message messages[HARNESS_MESSAGES_MAX];
+    size_t message_count; /* opened in all, also those over the limit above */
+    struct buf log;       /* one record a line */
+    bool draining, standard_input;
+    /* faults */
+    bool open_fails, content_fails, end_fails;
+    struct submit_result open_result, end_result; /* what cleanup says; status SUBMIT_OK: the usual */
+};
+
+/* `options`: "name = value" lines over the world's own. */
+void harness_begin(struct harness *h, const char *options);
+void harness_end(struct harness *h);
+/* One session with the client at `address`; returns when it has ended. Only inside a test with cmocka. */
+void harness_script(struct harness *h, const char *address, const char *script);
+/* The same over a descriptor, for a fuzzer: what happens at the other end is the caller's. */
+void harness_session(struct harness *h, const char *address, int fd);
+/* Is there a log record that matches the pattern (fnmatch)? */
+bool harness_logged(const struct harness *h, const char *pattern);
+size_t harness_log_count(const struct harness *h, const char *pattern);
+#endif

@@ -1,0 +1,135 @@
+#include "smtpd/log.h"
+
+#include "base/log.h"
+#include "mail/address.h"
+#include "smtpd/command.h"
+
+enum { LINE_HEAD = 30 /* bytes shown of a line that is too long */, PIPELINED_MAX = 100 };
+
+void log_connect(const struct session *s) {
+    log_info("connect from %.*s", STR_ARG(s->log_name));
+}
+
+static void add_count(struct buf *b, const char *name, struct command_count n) {
+    if (n.total == 0)
+        return;
+    buf_printf(b, " %s=%u", name, n.ok);
+    if (n.ok != n.total)
+        buf_printf(b, "/%u", n.total);
+}
+
+void log_disconnect(const struct session *s) {
+    struct buf b = { 0 };
+    struct command_count sum = s->unknown;
+    for (size_t i = 0; i < command_count; i++) {
+        add_count(&b, commands[i].lower, s->count[i]);
+        sum.ok += s->count[i].ok;
+        sum.total += s->count[i].total;
+    }
+    add_count(&b, "unknown", s->unknown);
+    if (sum.total)
+        add_count(&b, "commands", sum);
+    else
+        buf_add(&b, STR(" commands=0/0"));
+    if (s->bare_newline_seen && s->set->bare_newline == BARE_NOTE)
+        buf_add(&b, STR(" notes=bare_lf"));
+    log_info("disconnect from %.*s%.*s", STR_ARG(s->log_name), STR_ARG(buf_str(&b)));
+    buf_free(&b);
+}
+
+void log_client(const struct session *s) {
+    log_info("%.*s: client=%.*s", STR_ARG(session_queue_id(s)), STR_ARG(s->log_name));
+}
+
+/* from=<S> to=<R> proto=P helo=<H>: what is known. */
+static void add_context(struct buf *b, const struct session *s) {
+    struct arena *a = arena_new();
+    struct str rcpt = s->check_recipient;
+    if (s->tx) {
+        struct str sender = address_quote(a, s->tx->sender);
+        buf_printf(b, " from=<%.*s>", STR_ARG(sender));
+        if (rcpt.n == 0 && s->tx->rcpts == 1)
+            rcpt = s->tx->first_rcpt;
+    }
+    if (rcpt.n) {
+        struct str to = address_quote(a, rcpt);
+        buf_printf(b, " to=<%.*s>", STR_ARG(to));
+    }
+    buf_printf(b, " proto=%s", s->esmtp ? "ESMTP" : "SMTP");
+    if (s->helo.n)
+        buf_printf(b, " helo=<%.*s>", STR_ARG(s->helo));
+    arena_free(a);
+}
+
+void log_refusal(const struct session *s, const char *what, struct str text) {
+    struct buf b = { 0 };
+    buf_printf(&b, "%.*s: %s: %s from %.*s: %.*s;", STR_ARG(session_queue_id(s)), what, s->stage, STR_ARG(s->log_name),
+               STR_ARG(text));
+    add_context(&b, s);
+    log_info("%.*s", STR_ARG(buf_str(&b)));
+    buf_free(&b);
+}
+
+void log_session_end(const struct session *s) {
+    static const char *const reasons[] = {
+        [END_LOST] = "lost connection", [END_TIMEOUT] = "timeout", [END_ERRORS] = "too many errors"
+    };
+    if (s->end != END_LOST && s->end != END_TIMEOUT && s->end != END_ERRORS)
+        return;
+    struct str id = session_queue_id(s);
+    if (strcmp(s->stage, "DATA") == 0)
+        log_info("%.*s: %s after %s (%llu bytes) from %.*s", STR_ARG(id), reasons[s->end], s->stage,
+                 (unsigned long long)(s->tx ? s->tx->received : 0), STR_ARG(s->log_name));
+    else
+        log_info("%.*s: %s after %s from %.*s", STR_ARG(id), reasons[s->end], s->stage, STR_ARG(s->log_name));
+}
+
+void log_pipelining(const struct session *s, struct str input) {
+    struct buf b = { 0 };
+    struct str shown = str_sub(input, 0, PIPELINED_MAX);
+    for (size_t i = 0; i < shown.n; i++) {
+        char c = shown.p[i];
+        if (c == '\r')
+            buf_add(&b, STR("\\r"));
+        else if (c == '\n')
+            buf_add(&b, STR("\\n"));
+        else if (c == '\t')
+            buf_add(&b, STR("\\t"));
+        else if (c == '\\')
+            buf_add(&b, STR("\\\\"));
+        else if (byte_is_print(c))
+            buf_byte(&b, c);
+        else
+            buf_printf(&b, "\\%03o", (unsigned)(unsigned char)c);
+    }
+    log_info("improper command pipelining after %s from %.*s: %.*s", s->stage, STR_ARG(s->log_name),
+             STR_ARG(buf_str(&b)));
+    buf_free(&b);
+}
+
+void log_name_mismatch(const struct session *s, struct str name, const char *reason) {
+    log_warn("hostname %.*s does not resolve to address %.*s%s%s", STR_ARG(name), STR_ARG(s->address),
+             *reason ? ": " : "", reason);
+}
+
+void log_address_syntax(const struct session *s, struct str address) {
+    log_warn("Illegal address syntax from %.*s in %s command: %.*s", STR_ARG(s->log_name), s->stage, STR_ARG(address));
+}
+
+void log_line_too_long(const struct session *s, struct str line) {
+    log_warn("%.*s: request longer than %zu: %.*s...", STR_ARG(s->log_name), s->set->line_length,
+             STR_ARG(str_sub(line, 0, LINE_HEAD)));
+}
+
+void log_not_smtp(const struct session *s, struct str line) {
+    log_warn("non-SMTP command from %.*s: %.*s", STR_ARG(s->log_name), STR_ARG(str_sub(line, 0, PIPELINED_MAX)));
+}
+
+void log_concurrency(const struct session *s, uint32_t count) {
+    log_warn("Connection concurrency limit exceeded: %u from %.*s for service %.*s", count, STR_ARG(s->log_name),
+             STR_ARG(s->set->service));
+}
+
+void log_size_exceeded(const struct session *s) {
+    log_warn("%.*s: queue file size limit exceeded", STR_ARG(session_queue_id(s)));
+}

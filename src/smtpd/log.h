@@ -1,0 +1,19 @@
+/* log.h - one function an event: the lines that log readers know (smtpd(8), "connect from" and friends). */
+#ifndef ANGARIUM_SMTPD_LOG_H
+#define ANGARIUM_SMTPD_LOG_H
+
+#include "smtpd/session.h"
+
+void log_connect(const struct session *s);
+void log_disconnect(const struct session *s);
+void log_client(const struct session *s);                                     /* QID: client= */
+void log_refusal(const struct session *s, const char *what, struct str text); /* what: "reject", "reject_warning" */
+void log_session_end(const struct session *s); /* lost connection, timeout, too many errors */
+void log_pipelining(const struct session *s, struct str input);
+void log_name_mismatch(const struct session *s, struct str name, const char *reason);
+void log_address_syntax(const struct session *s, struct str address);
+void log_line_too_long(const struct session *s, struct str line);
+void log_not_smtp(const struct session *s, struct str line);
+void log_concurrency(const struct session *s, uint32_t count);
+void log_size_exceeded(const struct session *s);
+#endif

@@ -1,0 +1,63 @@
+/* restriction.h - access restriction lists (SMTPD_ACCESS_README) as a table of rows.
+ *
+ * restrictions_parse() turns a parameter's text into rows once; the check_...() functions run the lists that belong to
+ * a stage of the session. Each returns NULL, or a refusal that has been logged and wants to be told to the client. */
+#ifndef ANGARIUM_SMTPD_RESTRICTION_H
+#define ANGARIUM_SMTPD_RESTRICTION_H
+
+#include "smtpd/session.h"
+
+enum verdict { DUNNO, PERMIT, REFUSE };
+
+/* One run over the lists of one stage. */
+struct checks {
+    struct session *s;
+    struct arena *arena;
+    struct str subject; /* what <...> shows: NAME[ADDR], the HELO name, an address, "DATA" */
+    const char *class;  /* "Client host" */
+    bool have_sender;
+    struct str sender; /* internal form */
+    bool have_recipient;
+    struct str recipient;
+    bool warn;                            /* warn_if_reject stands before this restriction */
+    bool recipient_listed, sender_listed; /* looked up already */
+    bool resolved;
+    struct route route; /* of `recipient`, when `resolved` */
+    struct deferral defer_if_permit, defer_if_reject;
+    error refusal; /* after REFUSE */
+};
+
+enum restriction_argument { ARG_NONE, ARG_NUMBER };
+struct restriction_row {
+    struct str name;
+    enum restriction_argument argument;
+    enum verdict (*run)(struct checks *c, const struct restriction *r);
+};
+extern const struct restriction_row restriction_rows[];
+extern const size_t restriction_row_count;
+
+void restrictions_parse(struct arena *a, struct str text, struct restrictions *ret);
+/* True when the list can refuse relaying: reject_unauth_destination and its likes. */
+bool restrictions_guard_relay(const struct restrictions *list);
+
+error check_client(struct session *s);
+error check_helo(struct session *s);
+error check_sender(struct session *s);
+error check_recipient(struct session *s, struct str recipient);
+error check_data(struct session *s);
+error check_end_of_data(struct session *s);
+/* Is the client one for whom headers are rewritten as for local mail (local_header_rewrite_clients)? Never logs. */
+bool check_local_rewrite(struct session *s);
+
+/* For the rows: refuse, or warn, or defer, as the run's state says. `prefixed` puts `<subject>: CLASS rejected: `
+ * before the text. A failure of ours (`soft` false) is never turned into a warning. */
+enum verdict check_refuse(struct checks *c, int code, const char *dsn, bool prefixed, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+enum verdict check_fail(struct checks *c, int code, const char *dsn, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+/* relay.c */
+enum verdict
+check_auth_destination(struct checks *c); /* PERMIT: final or relay_domains; DUNNO: neither; REFUSE: no answer */
+enum verdict check_listed_recipient(struct checks *c);
+enum verdict check_listed_sender(struct checks *c);
+#endif

@@ -1,0 +1,326 @@
+#include "smtpd/session.h"
+
+#include "base/log.h"
+#include "base/utf8.h"
+#include "mail/header.h"
+#include "smtpd/clients.h"
+#include "smtpd/command.h"
+#include "smtpd/log.h"
+#include "smtpd/reply.h"
+#include "smtpd/restriction.h"
+
+enum {
+    LINE_SKIP_MAX = 64 * 1024, /* bytes of a too long command that are read before we hang up */
+};
+
+/* --- lifetimes --- */
+void session_init(struct session *s, const struct settings *set, const struct backend *back, struct io *io,
+                  const bool *draining) {
+    *s = (struct session){ .set = set,
+                           .back = back,
+                           .draining = draining,
+                           .io = io,
+                           .arena = arena_new(),
+                           .stage = "CONNECT",
+                           .helo = STR(""),
+                           .check_recipient = STR("") };
+}
+
+void session_free(struct session *s) {
+    tx_end(s);
+    arena_free(s->scratch);
+    arena_free(s->arena);
+    s->scratch = s->arena = NULL;
+}
+
+void tx_end(struct session *s) {
+    struct tx *tx = s->tx;
+    s->tx = NULL;
+    if (!tx)
+        return;
+    if (tx->message)
+        s->back->submit_abort(tx->message);
+    arena_free(tx->arena);
+}
+
+struct arena *session_scratch(struct session *s) {
+    if (!s->scratch)
+        s->scratch = arena_new();
+    return s->scratch;
+}
+
+static void scratch_end(struct session *s) {
+    arena_free(s->scratch);
+    s->scratch = NULL;
+}
+
+struct str session_queue_id(const struct session *s) {
+    return s->tx && s->tx->id.text[0] ? queue_id_str(&s->tx->id) : STR("NOQUEUE");
+}
+
+int64_t session_deadline(const struct session *s) {
+    return deadline_in(s->set->timeout);
+}
+
+void session_broken(struct session *s, error e) {
+    if (s->end == END_OPEN)
+        s->end = e->kind == ERR_TIMEOUT ? END_TIMEOUT : END_LOST;
+}
+
+/* --- the client --- */
+static void set_log_name(struct session *s) {
+    s->log_name = arena_printf(s->arena, "%.*s[%.*s]", STR_ARG(s->name), STR_ARG(s->address));
+    if (s->set->port_logging)
+        s->log_name =
+            arena_printf(s->arena, "%.*s:%.*s", STR_ARG(s->log_name), STR_ARG(s->port.n ? s->port : STR("unknown")));
+}
+
+static void local_client(struct session *s) {
+    s->trusted = true;
+    s->name = s->reverse_name = STR("localhost");
+    s->address = STR("127.0.0.1");
+    s->port = STR("");
+    set_log_name(s);
+}
+
+static void network_client(struct session *s, const struct endpoint *client) {
+    char text[INET6_ADDRSTRLEN];
+    s->address = arena_str(s->arena, endpoint_address(client, text));
+    s->port = arena_printf(s->arena, "%u", endpoint_port(client));
+    struct dns_client names = {
+        .name = STR("unknown"), .reverse_name = STR("unknown"), .name_status = DNS_RETRY, .reverse_status = DNS_RETRY
+    };
+    struct arena *a = session_scratch(s);
+    if (s->set->peername_lookup)
+        s->back->client_name(s->back->ctx, a, client, &names);
+    s->name = arena_str(s->arena, names.name);
+    s->reverse_name = arena_str(s->arena, names.reverse_name);
+    s->name_status = names.name_status;
+    s->reverse_status = names.reverse_status;
+    set_log_name(s);
+    if (names.mismatch)
+        log_name_mismatch(s, s->reverse_name,
+                          names.forward_status == DNS_OK ? "" : arena_cstr(a, dns_status_text(names.forward_status)));
+    scratch_end(s);
+    s->bare_newline_excluded = s->set->bare_newline != BARE_ALLOW &&
+                               match_find(s->set->bare_newline_exclusions, s->name, s->address) == MATCH_YES;
+}
+
+/* --- pipelining --- */
+
+/* Input that came before it was allowed (RFC 2920, 3.1): behind HELO, DATA and their like, before the greeting, or at
+ * all when the client never asked for PIPELINING. True: that was forbidden, and the client has been told. */
+static bool spoke_too_soon(struct session *s) {
+    if (!s->pipelined && io_pending(s->io, true) > 0) {
+        s->pipelined = true;
+        log_pipelining(s, io_peek(s->io));
+    }
+    if (!s->pipelined || !s->set->unauth_pipelining_off)
+        return false;
+    reply_fail(s, "554 5.5.0 Error: SMTP protocol synchronization");
+    s->hang_up = true;
+    return true;
+}
+
+/* --- reading commands --- */
+
+/* The rest of a line that was too long. False: too long for that too, or gone. */
+static bool skip_line(struct session *s, int64_t deadline, struct str *ret_last) {
+    size_t skipped = 0;
+    for (;;) {
+        error e = io_line(s->io, IO_READ_SIZE, deadline, ret_last);
+        if (!e)
+            return true;
+        if (e->kind != ERR_LIMIT) {
+            session_broken(s, e);
+            return false;
+        }
+        skipped += ret_last->n;
+        if (skipped > LINE_SKIP_MAX) {
+            s->hang_up = true;
+            return reply_fail(s, "500 5.5.2 %.*s Error: command too long", STR_ARG(s->set->myhostname));
+        }
+    }
+}
+
+/* One command line without its end, in the scratch arena. */
+static bool read_command(struct session *s, struct str *ret) {
+    int64_t deadline = session_deadline(s);
+    struct str line, end;
+    error e = io_line(s->io, s->set->line_length, deadline, &line);
+    if (e && e->kind != ERR_LIMIT) {
+        session_broken(s, e);
+        return false;
+    }
+    *ret = arena_str(session_scratch(s), line);
+    end = line;
+    if (e) {
+        log_line_too_long(s, *ret);
+        if (!skip_line(s, deadline, &end))
+            return false;
+    }
+    s->command_bare_newline = !str_ends(end, STR("\r\n"));
+    *ret = str_trim(*ret);
+    return true;
+}
+
+/* A command that ended in a bare LF, where that is not wanted. True: it was refused. */
+static bool refuse_bare_newline(struct session *s) {
+    if (!s->command_bare_newline || s->bare_newline_excluded || s->set->bare_newline == BARE_ALLOW)
+        return false;
+    s->bare_newline_seen = true;
+    if (s->set->bare_newline != BARE_REJECT)
+        return false;
+    log_refusal(s, "reject", STR("bare <LF> received"));
+    reply_fail(s, "%d 5.5.2 %.*s Error: bare <LF> received", s->set->bare_newline_code, STR_ARG(s->set->myhostname));
+    return true;
+}
+
+static bool in_list(struct match *list, struct str verb) {
+    return match_find(list, verb, STR("")) == MATCH_YES;
+}
+
+static void count_junk(struct session *s) {
+    if (s->junk++ > s->set->junk_commands)
+        s->errors++;
+}
+
+/* Not a command of ours: a header, or an HTTP request, is somebody else's protocol. */
+static void unknown_command(struct session *s, struct str line, struct str verb) {
+    struct str name, value;
+    s->stage = "UNKNOWN";
+    if (!s->esmtp && spoke_too_soon(s))
+        return;
+    if (header_split(line, &name, &value) || in_list(s->set->forbidden_commands, verb)) {
+        log_not_smtp(s, line);
+        reply_fail(s, "221 2.7.0 Error: I can break rules, too. Goodbye.");
+        s->hang_up = true;
+        return;
+    }
+    reply_fail(s, "500 5.5.2 Error: command not recognized");
+}
+
+static bool malformed(struct session *s, const char *reply) {
+    s->unknown.total++;
+    reply_fail(s, "%s", reply);
+    return false;
+}
+
+static bool well_formed(struct session *s, struct str line) {
+    if (line.n == 0 || memchr(line.p, 0, line.n))
+        return malformed(s, "500 5.5.2 Error: bad syntax");
+    if (s->set->smtputf8 && !utf8_valid(line))
+        return malformed(s, "500 5.5.2 Error: bad UTF-8 syntax");
+    return true;
+}
+
+static void run_command(struct session *s, const struct command *c, struct str args) {
+    struct command_count *count = &s->count[c - commands];
+    s->stage = c->stage;
+    count->total++;
+    if ((!s->esmtp || (c->flags & COMMAND_LAST)) && spoke_too_soon(s))
+        return;
+    if (s->denied && !str_eq(c->name, STR("QUIT"))) {
+        reply_fail(s, "503 5.7.0 Error: access denied for %.*s", STR_ARG(s->log_name));
+        return;
+    }
+    if (c->flags & COMMAND_JUNK)
+        count_junk(s);
+    count->ok += c->run(s, args);
+}
+
+static void handle_line(struct session *s, struct str line) {
+    if (refuse_bare_newline(s) || !well_formed(s, line))
+        return;
+    struct str rest = line, verb = STR("");
+    (void)str_word(&rest, STR_SPACE, &verb);
+    rest = str_trim(rest);
+    if (in_list(s->set->noop_commands, verb)) {
+        count_junk(s);
+        reply_ok(s, "250 2.0.0 Ok");
+        return;
+    }
+    const struct command *c = command_find(verb);
+    if (c) {
+        run_command(s, c, rest);
+        return;
+    }
+    s->unknown.total++;
+    unknown_command(s, line, verb);
+}
+
+/* --- the session --- */
+
+/* Does the client have too many sessions already? */
+static bool too_many_sessions(struct session *s, uint32_t sessions) {
+    if (s->set->client_connections == 0 || sessions <= s->set->client_connections ||
+        match_find(s->set->limit_exceptions, s->name, s->address) == MATCH_YES)
+        return false;
+    log_concurrency(s, sessions);
+    reply_fail(s, "421 4.7.0 %.*s Error: too many connections from %.*s", STR_ARG(s->set->myhostname),
+               STR_ARG(s->log_name));
+    return true;
+}
+
+static void greeting(struct session *s) {
+    if (!s->trusted && spoke_too_soon(s))
+        return;
+    error e = check_client(s);
+    if (e) {
+        s->denied = true;
+        reply_refusal(s, e);
+        return;
+    }
+    reply_ok(s, "220 %.*s", STR_ARG(s->set->banner));
+}
+
+/* The process wants to end: nothing new is begun. True: the client has been told. */
+static bool closing_down(struct session *s, struct str line) {
+    if (!s->draining || !*s->draining || s->tx || str_starts_icase(line, STR("QUIT")))
+        return false;
+    reply_fail(s, "421 4.3.2 %.*s Service shutting down, closing transmission channel", STR_ARG(s->set->myhostname));
+    return true;
+}
+
+static void command_loop(struct session *s) {
+    while (!s->hang_up && s->end == END_OPEN) {
+        if (s->errors >= s->set->hard_errors) {
+            reply_ok(s, "421 4.7.0 %.*s Error: too many errors", STR_ARG(s->set->myhostname));
+            s->end = END_ERRORS;
+            break;
+        }
+        struct str line;
+        if (read_command(s, &line) && !closing_down(s, line))
+            handle_line(s, line);
+        scratch_end(s);
+    }
+    if (s->end == END_TIMEOUT) {
+        /* where the time ran out may be in the middle of content: END_TIMEOUT is logged with that stage */
+        reply_part(s, "421 4.4.2 %.*s Error: timeout exceeded", STR_ARG(s->set->myhostname));
+    }
+    if (s->end != END_LOST && io_flush(s->io, session_deadline(s)) && s->end == END_OPEN && !s->hang_up)
+        s->end = END_LOST;
+}
+
+void session_run(struct session *s, const struct session_client *client) {
+    uint32_t sessions = 0;
+    struct client_count *counted = NULL;
+    s->uid = client->uid;
+    if (client->address.len == 0 ||
+        (client->address.u.sa.sa_family != AF_INET && client->address.u.sa.sa_family != AF_INET6)) {
+        local_client(s);
+    } else {
+        if (s->clients)
+            counted = client_enter(s->clients, &client->address, s->set->ipv4_block, s->set->ipv6_block, &sessions);
+        network_client(s, &client->address);
+    }
+    log_connect(s);
+    if (!too_many_sessions(s, sessions))
+        greeting(s);
+    scratch_end(s);
+    command_loop(s);
+    log_session_end(s);
+    log_disconnect(s);
+    if (counted)
+        client_leave(s->clients, counted);
+}

@@ -1,0 +1,129 @@
+/* session.h - one SMTP client from connect to disconnect (RFC 5321).
+ *
+ * A session runs in a coroutine of its own over a struct io. Whatever it needs from other processes goes through
+ * struct backend, so that tests run whole sessions against scripted peers. Lifetimes: `struct session` lasts for the
+ * connection, `struct tx` from MAIL to the end of DATA (tx_end() is the one place where it ends), the scratch arena for
+ * one command. */
+#ifndef ANGARIUM_SMTPD_SESSION_H
+#define ANGARIUM_SMTPD_SESSION_H
+
+#include "dns/dns.h"
+#include "mail/envelope.h"
+#include "proto/submit.h"
+#include "route/route.h"
+#include "smtpd/settings.h"
+
+struct clients;    /* clients.h */
+struct submission; /* one message on its way to cleanup; the backend's own */
+
+struct backend {
+    void *ctx;
+    /* The names of a client. Never fails otherwise than by what `ret` says. */
+    void (*client_name)(void *ctx, struct arena *a, const struct endpoint *client, struct dns_client *ret);
+    /* As in proto/rewrite.h; the outer error is the connection's. */
+    error (*resolve)(void *ctx, struct arena *a, struct str sender, struct str recipient, struct route *ret,
+                     error *ret_route_error);
+    error (*validate)(void *ctx, struct arena *a, bool is_sender, struct str address, error *ret_refusal);
+    /* Begin a message. NULL error with ret->status not SUBMIT_OK: refused, and there is no submission. */
+    error (*submit_open)(void *ctx, struct arena *a, unsigned flags, struct submission **ret, struct queue_id *ret_id,
+                         struct submit_result *ret_refused);
+    void (*submit_envelope)(struct submission *m, const struct envelope *e);
+    void (*submit_rcpt)(struct submission *m, const struct rcpt *r);
+    error (*submit_content)(struct submission *m, struct str bytes);
+    /* The submission is gone after either of these; texts of `ret` are in `a`. */
+    error (*submit_end)(struct submission *m, struct arena *a, struct submit_result *ret);
+    void (*submit_abort)(struct submission *m); /* cleanup keeps nothing */
+};
+
+/* What a check wants to happen later: smtpd(8) defer_if_permit, defer_if_reject. */
+struct deferral {
+    bool active;
+    struct str dsn, text;
+};
+
+/* MAIL .. end of DATA */
+struct tx {
+    struct arena *arena;
+    struct str sender;       /* internal form; empty: <> */
+    uint64_t declared_size;  /* SIZE=; 0: not given */
+    unsigned envelope_flags; /* ENVELOPE_8BIT */
+    uint32_t rcpts, overshoot;
+    struct str first_rcpt; /* internal form */
+    struct queue_id id;    /* while `message` is there */
+    struct submission *message;
+    uint64_t received; /* content bytes, lines counted with CRLF */
+    int64_t arrival_us;
+    struct deferral defer_if_permit; /* from MAIL's restrictions, when they ran at MAIL */
+};
+
+enum { COMMAND_MAX = 20 /* rows of the command table, at most */ };
+struct command_count {
+    uint32_t ok, total;
+};
+
+enum session_end {           /* why the loop ended; decides the closing log line */
+                   END_OPEN, /* it has not */
+                   END_QUIT, /* also every ending that was logged by itself */
+                   END_LOST,
+                   END_TIMEOUT,
+                   END_ERRORS,
+};
+
+struct session {
+    const struct settings *set;
+    const struct backend *back;
+    const bool *draining;
+    struct clients *clients; /* who else is connected; NULL: nobody counts */
+    struct io *io;
+
+    /* the client */
+    struct arena *arena; /* names, HELO */
+    struct str name, reverse_name, address, port;
+    struct str log_name; /* NAME[ADDR], or NAME[ADDR]:PORT */
+    enum dns_status name_status, reverse_status;
+    bool trusted; /* standard input: sendmail -bs; no access checks */
+    bool bare_newline_excluded;
+    uint32_t uid; /* trusted: who */
+
+    struct str helo; /* empty: none yet */
+    bool esmtp;
+    struct deferral defer_client, defer_helo; /* when their restrictions ran before RCPT */
+    bool denied;                              /* refused at connect: only QUIT is of use */
+
+    struct tx *tx;
+    struct arena *scratch; /* this command's */
+
+    const char *stage;          /* "CONNECT", "MAIL", ...: the last command, for logs */
+    struct str check_recipient; /* while a recipient is looked at */
+
+    uint32_t errors, junk;
+    struct command_count count[COMMAND_MAX];
+    struct command_count unknown;
+    bool pipelined; /* improper pipelining was seen */
+    bool hang_up;   /* the last reply ends the session */
+    bool bare_newline_seen;
+    bool command_bare_newline; /* the line just read ended in a bare LF */
+    enum session_end end;
+};
+
+struct session_client {      /* who is connected, as the service found out */
+    struct endpoint address; /* len 0: standard input */
+    uint32_t uid;
+};
+
+/* The whole session; returns when the connection may be closed. */
+void session_run(struct session *s, const struct session_client *client);
+/* A session ready to run; fields not named are zero. session_free() also ends what is still open. */
+void session_init(struct session *s, const struct settings *set, const struct backend *back, struct io *io,
+                  const bool *draining);
+void session_free(struct session *s);
+
+/* End the transaction, good or bad; without one it does nothing. */
+void tx_end(struct session *s);
+/* Memory that lives until the command is done. */
+struct arena *session_scratch(struct session *s);
+struct str session_queue_id(const struct session *s); /* or "NOQUEUE" */
+int64_t session_deadline(const struct session *s);    /* smtpd_timeout from now */
+/* The read or write failed: sets how the session ends. */
+void session_broken(struct session *s, error e);
+#endif

@@ -1,0 +1,221 @@
+#include "smtpd/settings.h"
+
+#include "proto/submit.h"
+#include "smtpd/restriction.h"
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <stdlib.h>
+
+static bool bare_newline_mode(struct str s, enum bare_newline *ret) {
+    static const struct {
+        struct str word;
+        enum bare_newline mode;
+    } words[] = {
+        { STR_INIT("no"), BARE_ALLOW },
+        { STR_INIT("yes"), BARE_NORMALIZE },
+        { STR_INIT("normalize"), BARE_NORMALIZE },
+        { STR_INIT("reject"), BARE_REJECT },
+        { STR_INIT("note"), BARE_NOTE },
+    };
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (str_eq_icase(s, words[i].word)) {
+            *ret = words[i].mode;
+            return true;
+        }
+    return false;
+}
+
+/* receive_override_options takes away what cleanup would do by itself. */
+static error submit_flags(const struct conf *c, struct arena *err_arena, bool *ret_no_unknown_checks, unsigned *ret) {
+    static const struct {
+        struct str word;
+        unsigned off;
+    } words[] = {
+        { STR_INIT("no_header_body_checks"), SUBMIT_FILTER },
+        { STR_INIT("no_address_mappings"), SUBMIT_MAP },
+        { STR_INIT("no_unknown_recipient_checks"), 0 },
+        { STR_INIT("no_milters"), 0 },
+    };
+    struct str list = conf_str(c, PARAM_receive_override_options), word;
+    *ret = SUBMIT_FILTER | SUBMIT_MAP;
+    while (str_word(&list, STR_COMMA_SPACE, &word)) {
+        size_t i = 0, n = sizeof words / sizeof *words;
+        while (i < n && !str_eq_icase(word, words[i].word))
+            i++;
+        if (i == n)
+            return err_make(err_arena, ERR_CONFIG, "unknown receive_override_options value \"%.*s\" in \"%.*s\"",
+                            STR_ARG(word), STR_ARG(conf_str(c, PARAM_receive_override_options)));
+        *ret &= ~words[i].off;
+        if (str_eq_icase(word, STR("no_unknown_recipient_checks")))
+            *ret_no_unknown_checks = true;
+    }
+    return NULL;
+}
+
+/* --- our own addresses, for permit_inet_interfaces --- */
+typedef VEC(struct str) strings;
+
+static void add_address(struct settings *s, strings *v, const struct sockaddr *sa) {
+    struct endpoint e = { .len = sa->sa_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6) };
+    memcpy(&e.u, sa, e.len);
+    char text[INET6_ADDRSTRLEN];
+    *vec_add(s->arena, v) = arena_str(s->arena, endpoint_address(&e, text));
+}
+
+static void own_addresses(struct settings *s, const struct conf *c) {
+    strings v = { 0 };
+    struct str lists[] = { conf_str(c, PARAM_inet_interfaces), conf_str(c, PARAM_proxy_interfaces) }, word;
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        while (str_word(&lists[i], STR_COMMA_SPACE, &word)) {
+            bool all = str_eq_icase(word, STR("all")), loopback = str_eq_icase(word, STR("loopback-only"));
+            struct ifaddrs *list;
+            struct endpoint e;
+            if ((all || loopback) && getifaddrs(&list) == 0) {
+                for (const struct ifaddrs *a = list; a; a = a->ifa_next)
+                    if (a->ifa_addr && (a->ifa_addr->sa_family == AF_INET || a->ifa_addr->sa_family == AF_INET6) &&
+                        (all || (a->ifa_flags & IFF_LOOPBACK)))
+                        add_address(s, &v, a->ifa_addr);
+                freeifaddrs(list);
+            } else if (word.n > 2 && word.p[0] == '[' && word.p[word.n - 1] == ']') {
+                if (endpoint_ip(str_sub(word, 1, word.n - 2), 0, &e))
+                    add_address(s, &v, &e.u.sa);
+            } else if (endpoint_ip(word, 0, &e)) {
+                add_address(s, &v, &e.u.sa);
+            }
+        }
+    s->own_addresses = v.at;
+    s->own_address_count = v.n;
+}
+
+static size_t size_param(const struct conf *c, enum param p) {
+    int64_t v = conf_int(c, p);
+    return v > 0 ? (size_t)v : 0;
+}
+
+static uint32_t u32_param(const struct conf *c, enum param p) {
+    int64_t v = conf_int(c, p);
+    return v < 0 ? 0 : v > UINT32_MAX ? UINT32_MAX : (uint32_t)v;
+}
+
+static int code_param(const struct conf *c, enum param p) {
+    int64_t v = conf_int(c, p);
+    return v >= 200 && v <= 599 ? (int)v : 554;
+}
+
+static void read_numbers(struct settings *s, const struct conf *c) {
+    s->line_length = size_param(c, PARAM_line_length_limit);
+    s->message_size = size_param(c, PARAM_message_size_limit);
+    s->recipients = u32_param(c, PARAM_smtpd_recipient_limit);
+    s->recipients_overshoot = u32_param(c, PARAM_smtpd_recipient_overshoot_limit);
+    s->soft_errors = u32_param(c, PARAM_smtpd_soft_error_limit);
+    s->hard_errors = u32_param(c, PARAM_smtpd_hard_error_limit);
+    s->junk_commands = u32_param(c, PARAM_smtpd_junk_command_limit);
+    s->timeout = conf_time(c, PARAM_smtpd_timeout);
+    s->error_sleep = conf_time(c, PARAM_smtpd_error_sleep_time);
+    s->client_connections = u32_param(c, PARAM_smtpd_client_connection_count_limit);
+    s->ipv4_block = u32_param(c, PARAM_smtpd_client_ipv4_prefix_length);
+    s->ipv6_block = u32_param(c, PARAM_smtpd_client_ipv6_prefix_length);
+
+    s->bare_newline_code = code_param(c, PARAM_smtpd_forbid_bare_newline_reject_code);
+    s->reject_code = code_param(c, PARAM_reject_code);
+    s->defer_code = code_param(c, PARAM_defer_code);
+    s->relay_code = code_param(c, PARAM_relay_domains_reject_code);
+    s->plaintext_code = code_param(c, PARAM_plaintext_reject_code);
+    s->invalid_hostname_code = code_param(c, PARAM_invalid_hostname_reject_code);
+    s->non_fqdn_code = code_param(c, PARAM_non_fqdn_reject_code);
+    s->unknown_client_code = code_param(c, PARAM_unknown_client_reject_code);
+    s->multi_bounce_code = code_param(c, PARAM_multi_recipient_bounce_reject_code);
+}
+
+static void read_choices(struct settings *s, const struct conf *c) {
+    s->helo_required = conf_bool(c, PARAM_smtpd_helo_required);
+    s->vrfy_off = conf_bool(c, PARAM_disable_vrfy_command);
+    s->delay_reject = conf_bool(c, PARAM_smtpd_delay_reject);
+    s->strict_envelopes = conf_bool(c, PARAM_strict_rfc821_envelopes);
+    s->unauth_pipelining_off = conf_bool(c, PARAM_smtpd_forbid_unauth_pipelining);
+    s->reject_unlisted_recipient = conf_bool(c, PARAM_smtpd_reject_unlisted_recipient);
+    s->reject_unlisted_sender = conf_bool(c, PARAM_smtpd_reject_unlisted_sender);
+    s->relay_before_recipient = conf_bool(c, PARAM_smtpd_relay_before_recipient_restrictions);
+    s->soft_bounce = conf_bool(c, PARAM_soft_bounce);
+    s->smtputf8 = conf_bool(c, PARAM_smtputf8_enable);
+    s->strict_smtputf8 = conf_bool(c, PARAM_strict_smtputf8);
+    s->peername_lookup = conf_bool(c, PARAM_smtpd_peername_lookup);
+    s->delay_open = conf_bool(c, PARAM_smtpd_delay_open_until_valid_rcpt);
+    s->port_logging = conf_bool(c, PARAM_smtpd_client_port_logging);
+    s->hide_client = conf_bool(c, PARAM_smtpd_hide_client_session);
+    s->untrusted_routing = conf_bool(c, PARAM_allow_untrusted_routing);
+    s->swap_bangpath = conf_bool(c, PARAM_swap_bangpath);
+    s->percent_hack = conf_bool(c, PARAM_allow_percent_hack);
+    s->numeric_domains = conf_bool(c, PARAM_resolve_numeric_domain);
+}
+
+static void read_lists(struct settings *s, const struct conf *c) {
+    struct arena *a = s->arena;
+    s->mynetworks = match_open(c, STR("mynetworks"), conf_str(c, PARAM_mynetworks), MATCH_ADDRESS, 0);
+    s->bare_newline_exclusions = match_open(c, STR("smtpd_forbid_bare_newline_exclusions"),
+                                            conf_str(c, PARAM_smtpd_forbid_bare_newline_exclusions), MATCH_ADDRESS, 0);
+    s->limit_exceptions = match_open(c, STR("smtpd_client_event_limit_exceptions"),
+                                     conf_str(c, PARAM_smtpd_client_event_limit_exceptions), MATCH_ADDRESS, 0);
+    s->forbidden_commands =
+        match_open(c, STR("smtpd_forbidden_commands"), conf_str(c, PARAM_smtpd_forbidden_commands), MATCH_STRING, 0);
+    s->noop_commands =
+        match_open(c, STR("smtpd_noop_commands"), conf_str(c, PARAM_smtpd_noop_commands), MATCH_STRING, 0);
+    restrictions_parse(a, conf_str(c, PARAM_smtpd_client_restrictions), &s->client);
+    restrictions_parse(a, conf_str(c, PARAM_smtpd_helo_restrictions), &s->helo);
+    restrictions_parse(a, conf_str(c, PARAM_smtpd_sender_restrictions), &s->sender);
+    restrictions_parse(a, conf_str(c, PARAM_smtpd_relay_restrictions), &s->relay);
+    restrictions_parse(a, conf_str(c, PARAM_smtpd_recipient_restrictions), &s->recipient);
+    restrictions_parse(a, conf_str(c, PARAM_smtpd_data_restrictions), &s->data);
+    restrictions_parse(a, conf_str(c, PARAM_smtpd_end_of_data_restrictions), &s->end_of_data);
+    restrictions_parse(a, conf_str(c, PARAM_local_header_rewrite_clients), &s->local_rewrite_clients);
+}
+
+error settings_load(const struct conf *c, struct str service, struct arena *err_arena, struct settings **ret) {
+    struct settings *s = calloc(1, sizeof *s);
+    if (!s)
+        return err_errno(12);
+    s->conf = c;
+    s->arena = arena_new();
+    s->service = arena_str(s->arena, service);
+    s->myhostname = conf_str(c, PARAM_myhostname);
+    s->mail_name = conf_str(c, PARAM_mail_name);
+    s->banner = conf_str(c, PARAM_smtpd_banner);
+    s->ehlo_keywords_off = conf_str(c, PARAM_smtpd_discard_ehlo_keywords);
+    read_numbers(s, c);
+    read_choices(s, c);
+
+    bool no_unknown_checks = false;
+    error e = submit_flags(c, err_arena, &no_unknown_checks, &s->submit_flags);
+    if (no_unknown_checks)
+        s->reject_unlisted_recipient = s->reject_unlisted_sender = false;
+    struct str mode = conf_str(c, PARAM_smtpd_forbid_bare_newline);
+    if (!e && !bare_newline_mode(mode, &s->bare_newline))
+        e = err_make(err_arena, ERR_CONFIG, "invalid smtpd_forbid_bare_newline value: \"%.*s\"", STR_ARG(mode));
+    if (!e) {
+        read_lists(s, c);
+        own_addresses(s, c);
+        if (!restrictions_guard_relay(&s->relay) && !restrictions_guard_relay(&s->recipient))
+            e = err_make(err_arena, ERR_CONFIG,
+                         "in parameter smtpd_relay_restrictions or smtpd_recipient_restrictions, specify at least one "
+                         "working instance of: reject_unauth_destination, defer_unauth_destination, reject, defer, "
+                         "defer_if_permit or check_relay_domains");
+    }
+    if (e) {
+        settings_free(s);
+        return e;
+    }
+    *ret = s;
+    return NULL;
+}
+
+void settings_free(struct settings *s) {
+    if (!s)
+        return;
+    match_close(s->mynetworks);
+    match_close(s->bare_newline_exclusions);
+    match_close(s->limit_exceptions);
+    match_close(s->forbidden_commands);
+    match_close(s->noop_commands);
+    arena_free(s->arena);
+    free(s);
+}

@@ -1,0 +1,67 @@
+/* settings.h - what smtpd reads from main.cf, converted once before the process is confined.
+ *
+ * Everything here is constant after settings_load() and shared by all sessions of the process. */
+#ifndef ANGARIUM_SMTPD_SETTINGS_H
+#define ANGARIUM_SMTPD_SETTINGS_H
+
+#include "conf/conf.h"
+#include "table/match.h"
+
+struct restriction_row; /* restriction.h */
+
+/* One entry of a restriction list. `row` is NULL for a name we do not know: evaluating it is a server configuration
+ * error. */
+struct restriction {
+    const struct restriction_row *row;
+    struct str name, argument;
+};
+struct restrictions {
+    struct restriction *at;
+    size_t n;
+};
+
+enum bare_newline { BARE_ALLOW, BARE_NORMALIZE, BARE_REJECT, BARE_NOTE };
+
+struct settings {
+    const struct conf *conf;
+    struct arena *arena; /* owns the lists */
+    struct str service;  /* $service_name */
+
+    struct str myhostname, mail_name, banner;
+    struct str ehlo_keywords_off; /* smtpd_discard_ehlo_keywords */
+
+    /* limits */
+    size_t line_length;    /* bytes of a command that are looked at */
+    uint64_t message_size; /* bytes; 0: none */
+    uint32_t recipients, recipients_overshoot;
+    uint32_t soft_errors, hard_errors, junk_commands;
+    int64_t timeout, error_sleep; /* seconds */
+    uint32_t client_connections;  /* at a time from one client block; 0: no limit */
+    unsigned ipv4_block, ipv6_block;
+
+    /* reply codes */
+    int bare_newline_code, reject_code, defer_code, relay_code, plaintext_code;
+    int invalid_hostname_code, non_fqdn_code, unknown_client_code, multi_bounce_code;
+
+    /* choices */
+    enum bare_newline bare_newline;
+    bool helo_required, vrfy_off, delay_reject, strict_envelopes, unauth_pipelining_off;
+    bool reject_unlisted_recipient, reject_unlisted_sender, relay_before_recipient;
+    bool soft_bounce, smtputf8, strict_smtputf8, peername_lookup, delay_open, port_logging, hide_client;
+    bool untrusted_routing, swap_bangpath, percent_hack, numeric_domains;
+    unsigned submit_flags; /* receive_override_options: enum submit_flags */
+
+    struct match *mynetworks, *bare_newline_exclusions, *limit_exceptions;
+    struct match *forbidden_commands, *noop_commands;
+
+    struct restrictions client, helo, sender, relay, recipient, data, end_of_data;
+    struct restrictions local_rewrite_clients; /* permit: headers are rewritten as for local mail */
+
+    struct str *own_addresses; /* inet_interfaces and proxy_interfaces, in presentation form */
+    size_t own_address_count;
+};
+
+/* ERR_CONFIG: the text of the fatal line. What `ret` holds lives until settings_free(). */
+error settings_load(const struct conf *c, struct str service, struct arena *err_arena, struct settings **ret);
+void settings_free(struct settings *s);
+#endif

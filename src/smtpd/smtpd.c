@@ -1,0 +1,47 @@
+/* smtpd.c - smtpd(8): mail comes in by SMTP. Confined: no files, and of the network only what the name service needs.
+ */
+#include "base/log.h"
+#include "mail/date.h"
+#include "service/service.h"
+#include "smtpd/backend.h"
+#include "smtpd/clients.h"
+#include "smtpd/session.h"
+#include <unistd.h>
+
+static struct {
+    struct settings *settings;
+    struct backend backend;
+    struct clients clients;
+} smtpd;
+
+static error smtpd_init(struct service_ctx *ctx, struct arena *err_arena) {
+    error e = settings_load(ctx->conf, ctx->name, err_arena, &smtpd.settings);
+    if (e)
+        return e;
+    (void)date_rfc5322(err_arena, 0); /* reads the time zone while there are files */
+    return backend_open(ctx, err_arena, &smtpd.backend);
+}
+
+static void smtpd_session(struct service_ctx *ctx, struct io *io, const struct endpoint *peer,
+                          const struct endpoint *local) {
+    (void)local;
+    struct session s;
+    session_init(&s, smtpd.settings, &smtpd.backend, io, &ctx->draining);
+    s.clients = &smtpd.clients;
+    struct session_client client = { .uid = (uint32_t)getuid() };
+    if (peer && !ctx->standalone)
+        client.address = *peer;
+    session_run(&s, &client);
+    session_free(&s);
+}
+
+int main(int argc, char **argv) {
+    static const struct service service = {
+        .program = "smtpd",
+        .confine = CONFINE_NO_FILES,
+        .empty_chroot = true,
+        .init = smtpd_init,
+        .session = smtpd_session,
+    };
+    return service_main(argc, argv, &service);
+}
