@@ -325,7 +325,7 @@ error conf_load(const struct conf_source *source, struct arena *err_arena, struc
     const struct finding *found;
     size_t n = conf_review(c, NULL, c->arena, &found);
     for (size_t i = 0; i < n; i++)
-        if (found[i].kind != FINDING_INERT && found[i].kind != FINDING_PENDING)
+        if (found[i].kind == FINDING_COMMENT || found[i].kind == FINDING_DEPRECATED || found[i].kind == FINDING_UNUSED)
             *vec_add(c->arena, &c->warnings) = found[i].text;
     *ret = c;
     return NULL;

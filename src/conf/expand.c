@@ -204,7 +204,7 @@ static error start_comparison(struct machine *m, struct str body, struct str s, 
     return push_text(m, left, &m->frames[m->depth - 1].side[0], body);
 }
 
-static bool is_function(struct str name) {
+bool is_expand_function(struct str name) {
     return str_eq(name, STR("domain_to_ascii")) || str_eq(name, STR("domain_to_utf8"));
 }
 
@@ -212,7 +212,7 @@ static bool is_function(struct str name) {
 static error start_name(struct machine *m, struct str body, struct str s, struct buf *out) {
     size_t n = name_length(s);
     struct str name = str_sub(s, 0, n), after = str_trim_left(str_from(s, n));
-    if (n && after.n && after.p[0] == '{' && is_function(name)) {
+    if (n && after.n && after.p[0] == '{' && is_expand_function(name)) {
         struct str arg;
         if (!take_group(&after, '{', '}', &arg))
             return bad(m, "truncated macro reference", body);

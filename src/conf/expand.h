@@ -38,6 +38,9 @@ typedef bool expand_lookup(void *ctx, struct str name, struct expand_value *ret)
  * "unreasonable macro call nesting: NAME" (NAME refers to itself) and so on. */
 error expand(struct str text, expand_lookup *lookup, void *ctx, struct arena *a, struct str *ret);
 
+/* domain_to_ascii and its like, which stand where a name could. */
+bool is_expand_function(struct str name);
+
 /* -1, 0, 1 in `*ret` for a < b, a == b, a > b. False: one of them is malformed, `*ret_bad` says which. */
 bool level_compare(struct str a, struct str b, int *ret, struct str *ret_bad);
 #endif

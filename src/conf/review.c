@@ -5,6 +5,37 @@
 
 #include <stdlib.h>
 
+#define SQL_SETTINGS                                                                                                   \
+    "hosts user password dbname query result_format domain expansion_limit retry_interval idle_interval table "        \
+    "select_field where_field additional_conditions "
+
+/* Table types whose old form `type:name` takes its settings from main.cf as <name>_<setting>. */
+static const struct database_type {
+    struct str prefix, settings;
+} database_types[] = {
+    { STR_INIT("ldap:"),
+      STR_INIT("server_host server_port version scope search_base timeout query_filter result_format result_filter "
+               "result_attribute terminal_result_attribute leaf_result_attribute special_result_attribute bind bind_dn "
+               "bind_pw recursion_limit expansion_limit size_limit dereference chase_referrals domain sasl_mechs "
+               "sasl_realm sasl_authz_id sasl_minssf start_tls tls_require_cert tls_ca_cert_file tls_ca_cert_dir "
+               "tls_cert tls_key tls_random_file tls_cipher_suite debuglevel cache cache_expiry cache_size") },
+    { STR_INIT("mysql:"), STR_INIT(SQL_SETTINGS "charset option_file option_group tls_key_file tls_cert_file "
+                                                "tls_CAfile tls_CApath tls_ciphers tls_verify_cert "
+                                                "require_result_set") },
+    { STR_INIT("pgsql:"), STR_INIT(SQL_SETTINGS "encoding select_function") },
+    { STR_INIT("sqlite:"), STR_INIT(SQL_SETTINGS "dbpath") },
+    { STR_INIT("memcache:"), STR_INIT("memcache backup key_format key_digest ttl flags timeout max_try retry_pause "
+                                      "line_size_limit data_size_limit domain") },
+    { STR_INIT("mongodb:"), STR_INIT("uri dbname collection query_filter projection result_attribute result_format "
+                                     "expansion_limit domain") },
+};
+
+/* A `type:name` that some value mentions. */
+struct database {
+    struct str name;
+    const struct database_type *type;
+};
+
 /* One setting with the file it is in. */
 struct subject {
     const struct setting *setting;
@@ -16,7 +47,10 @@ struct review {
     const struct master_cf *services;
     struct arena *arena;
     VEC(struct subject) subjects;
+    VEC(struct database) databases;
+    struct map defined;  /* names that main.cf or a -o of master.cf sets */
     struct map referred; /* names that some value refers to, or that are restriction classes */
+    struct map reported; /* undefined names, with the file: once is enough */
     VEC(struct finding) found;
 };
 
@@ -24,138 +58,52 @@ static void add_finding(struct review *r, enum finding_kind kind, struct str nam
     *vec_add(r->arena, &r->found) = (struct finding){ kind, name, text };
 }
 
-/* Every $name, ${name and $(name in `text`, also within conditionals. */
-static void collect_references(struct review *r, struct str text) {
-    for (size_t i = 0; i + 1 < text.n; i++) {
-        if (text.p[i] != '$')
+/* --- what there is --- */
+
+/* The next $name, ${name or $(name in `*text`, also within conditionals. */
+static bool next_reference(struct str *text, struct str *ret) {
+    for (size_t i = 0; i + 1 < text->n; i++) {
+        if (text->p[i] != '$')
             continue;
-        if (text.p[i + 1] == '$') {
+        if (text->p[i + 1] == '$') {
             i++;
             continue;
         }
         size_t from = i + 1;
-        if (text.p[from] == '{' || text.p[from] == '(')
+        if (text->p[from] == '{' || text->p[from] == '(')
             from++;
-        while (from < text.n && byte_is_space(text.p[from]))
+        while (from < text->n && byte_is_space(text->p[from]))
             from++;
         size_t end = from;
-        while (end < text.n && (byte_is_alnum(text.p[end]) || text.p[end] == '_'))
+        while (end < text->n && (byte_is_alnum(text->p[end]) || text->p[end] == '_'))
             end++;
-        if (end > from)
-            map_put(&r->referred, arena_str(r->arena, str_sub(text, from, end - from)), r);
+        if (end == from)
+            continue;
+        *ret = str_sub(*text, from, end - from);
+        *text = str_from(*text, end);
+        return true;
     }
+    return false;
 }
 
-/* Table types whose old form `type:name` takes its settings from main.cf as <name>_<setting>. */
-static const struct str database_types[] = { STR_INIT("ldap:"),   STR_INIT("mysql:"),    STR_INIT("pgsql:"),
-                                             STR_INIT("sqlite:"), STR_INIT("memcache:"), STR_INIT("mongodb:") };
+static void collect_references(struct review *r, struct str text) {
+    struct str name;
+    while (next_reference(&text, &name))
+        map_put(&r->referred, name, r);
+}
 
 /* "ldap:accounts" in a value makes accounts_server_host and its like belong to somebody. */
-static void collect_databases(struct review *r, struct str text, struct map *databases) {
+static void collect_databases(struct review *r, struct str text) {
     struct str word;
     while (str_word(&text, STR(", \t\r\n{}"), &word)) {
         if (str_starts(word, STR("proxy:")))
             word = str_from(word, 6);
         for (size_t i = 0; i < sizeof database_types / sizeof database_types[0]; i++) {
-            if (!str_starts(word, database_types[i]))
-                continue;
-            struct str name = str_from(word, database_types[i].n);
-            if (name.n && str_index(name, '/') < 0)
-                map_put(databases, arena_str(r->arena, name), r);
+            struct str name = str_from(word, database_types[i].prefix.n);
+            if (str_starts(word, database_types[i].prefix) && name.n && str_index(name, '/') < 0)
+                *vec_add(r->arena, &r->databases) = (struct database){ name, &database_types[i] };
         }
     }
-}
-
-static bool belongs_to_database(const struct map *databases, struct str name) {
-    for (size_t i = 1; i + 1 < name.n; i++)
-        if (name.p[i] == '_' && map_get(databases, str_sub(name, 0, i)))
-            return true;
-    return false;
-}
-
-static bool belongs_to_service(const struct review *r, struct str name) {
-    struct str service;
-    const struct service_row *row = service_name_find(name, &service);
-    if (!row)
-        return false;
-    for (size_t i = 0; r->services && i < r->services->count; i++) {
-        const struct master_entry *entry = &r->services->entries[i];
-        if (str_eq(entry->name, service) && service_uses(entry->command, row->users))
-            return true;
-    }
-    return r->services == NULL;
-}
-
-static void review_comment(struct review *r, const struct subject *s) {
-    struct str rest = s->setting->value, word;
-    bool first = true;
-    while (str_word(&rest, STR_SPACE, &word)) {
-        if (word.p[0] == '#' && !first) {
-            enum { SHOWN = 20 };
-            struct str after = str_trim_left(rest);
-            add_finding(r, FINDING_COMMENT, s->setting->name,
-                        arena_printf(r->arena, "%.*s: #comment after other text is not allowed: %.*s %.*s...",
-                                     STR_ARG(s->path), STR_ARG(word), STR_ARG(str_sub(after, 0, SHOWN))));
-            return;
-        }
-        first = false;
-    }
-}
-
-static void review_legacy(struct review *r, const struct subject *s) {
-    const struct legacy_row *row = legacy_find(s->setting->name);
-    if (!row)
-        return;
-    struct str instead =
-        row->instead.n ? arena_printf(r->arena, "specify \"%.*s\"", STR_ARG(row->instead)) : STR("do not specify");
-    if (row->kind == LEGACY_ABSENT)
-        add_finding(r, FINDING_DEPRECATED, row->name,
-                    arena_printf(r->arena, "%.*s: parameter \"%.*s\" has no effect; instead, %.*s", STR_ARG(s->path),
-                                 STR_ARG(row->name), STR_ARG(instead)));
-    else
-        add_finding(r, FINDING_DEPRECATED, row->name,
-                    arena_printf(r->arena, "%.*s: support for parameter \"%.*s\" will be removed; instead, %.*s",
-                                 STR_ARG(s->path), STR_ARG(row->name), STR_ARG(instead)));
-}
-
-static void review_status(struct review *r, const struct subject *s) {
-    enum param p;
-    struct str service, name = s->setting->name;
-    const struct param_row *row = NULL;
-    const struct service_row *of_service;
-    if (param_find(name, &p))
-        row = param_row(p);
-    else if ((of_service = service_name_find(name, &service)))
-        row = &of_service->row;
-    if (row && row->status == STATUS_INERT)
-        add_finding(r, FINDING_INERT, name,
-                    arena_printf(r->arena, "%.*s: parameter %.*s has no effect: %.*s", STR_ARG(s->path), STR_ARG(name),
-                                 STR_ARG(row->note)));
-    if (row && row->status == STATUS_PENDING)
-        add_finding(
-            r, FINDING_PENDING, name,
-            arena_printf(r->arena, "%.*s: parameter %.*s is not supported yet", STR_ARG(s->path), STR_ARG(name)));
-}
-
-static void review_unused(struct review *r, const struct subject *s, const struct map *databases) {
-    enum param p;
-    struct str name = s->setting->name;
-    if (param_find(name, &p) || legacy_find(name) || map_get(&r->referred, name) || belongs_to_service(r, name) ||
-        belongs_to_database(databases, name))
-        return;
-    struct str meant = suggest_param(name, r->arena);
-    add_finding(r, FINDING_UNUSED, name,
-                arena_printf(r->arena, "%.*s: unused parameter: %.*s=%.*s%s%.*s%s", STR_ARG(s->path), STR_ARG(name),
-                             STR_ARG(s->setting->value), meant.n ? " (did you mean " : "", STR_ARG(meant),
-                             meant.n ? "?)" : ""));
-}
-
-static int finding_order(const void *a, const void *b) {
-    const struct finding *x = a, *y = b;
-    if (x->kind != y->kind)
-        return x->kind < y->kind ? -1 : 1;
-    int c = str_cmp(x->name, y->name);
-    return c ? c : str_cmp(x->text, y->text);
 }
 
 static void collect_subjects(struct review *r) {
@@ -174,16 +122,141 @@ static void collect_subjects(struct review *r) {
     }
 }
 
+/* --- whose a name is --- */
+
+static bool belongs_to_database(const struct review *r, struct str name) {
+    for (size_t i = 0; i < r->databases.n; i++) {
+        const struct database *d = &r->databases.at[i];
+        if (!str_starts(name, d->name) || name.n < d->name.n + 2 || name.p[d->name.n] != '_')
+            continue;
+        struct str rest = d->type->settings, word;
+        while (str_word(&rest, STR(" "), &word))
+            if (str_eq(word, str_from(name, d->name.n + 1)))
+                return true;
+    }
+    return false;
+}
+
+static bool belongs_to_service(const struct review *r, struct str name) {
+    struct str service;
+    const struct service_row *row = service_name_find(name, &service);
+    if (!row)
+        return false;
+    for (size_t i = 0; r->services && i < r->services->count; i++) {
+        const struct master_entry *entry = &r->services->entries[i];
+        if (str_eq(entry->name, service) && service_uses(entry->command, row->users))
+            return true;
+    }
+    return r->services == NULL;
+}
+
+/* A parameter, under its name of today or an older one. */
+static bool is_known(struct str name) {
+    enum param p;
+    const struct legacy_row *row = legacy_find(name);
+    return param_find(name, &p) || (row && row->kind != LEGACY_ABSENT);
+}
+
+static bool is_raw(struct str name) {
+    enum param p;
+    return param_find(name, &p) && param_row(p)->type == TYPE_RAW;
+}
+
+/* --- what there is to say --- */
+
+static void review_comment(struct review *r, const struct subject *s) {
+    struct str rest = s->setting->value, word;
+    bool first = true;
+    while (str_word(&rest, STR_SPACE, &word)) {
+        if (word.p[0] == '#' && !first) {
+            enum { SHOWN = 20 };
+            struct str after = str_trim_left(rest);
+            add_finding(r, FINDING_COMMENT, s->setting->name,
+                        arena_printf(r->arena, "%.*s: #comment after other text is not allowed: %.*s %.*s...",
+                                     STR_ARG(s->path), STR_ARG(word), STR_ARG(str_sub(after, 0, SHOWN))));
+            return;
+        }
+        first = false;
+    }
+}
+
+/* One finding per name and file. What a RAW value refers to is defined elsewhere. */
+static void review_undefined(struct review *r, const struct subject *s) {
+    struct str text = s->setting->value, name;
+    if (is_raw(s->setting->name))
+        return;
+    while (next_reference(&text, &name)) {
+        struct str key = arena_printf(r->arena, "%.*s %.*s", STR_ARG(s->path), STR_ARG(name));
+        if (is_known(name) || map_get(&r->defined, name) || belongs_to_service(r, name) || is_expand_function(name) ||
+            map_put(&r->reported, key, r))
+            continue;
+        add_finding(r, FINDING_UNDEFINED, name,
+                    arena_printf(r->arena, "%.*s: undefined parameter: %.*s", STR_ARG(s->path), STR_ARG(name)));
+    }
+}
+
+static void review_legacy(struct review *r, const struct subject *s) {
+    const struct legacy_row *row = legacy_find(s->setting->name);
+    if (!row || row->kind == LEGACY_ABSENT) /* nobody knows an absent one any more: it is unused */
+        return;
+    struct str instead = row->instead.n ? row->instead : STR("do not specify");
+    if (!str_starts(instead, STR("do not")))
+        instead = arena_printf(r->arena, "specify \"%.*s\"", STR_ARG(instead));
+    add_finding(r, FINDING_DEPRECATED, row->name,
+                arena_printf(r->arena, "%.*s: support for parameter \"%.*s\" will be removed; instead, %.*s",
+                             STR_ARG(s->path), STR_ARG(row->name), STR_ARG(instead)));
+}
+
+static void review_unused(struct review *r, const struct subject *s) {
+    struct str name = s->setting->name;
+    if (is_known(name) || map_get(&r->referred, name) || belongs_to_service(r, name) || belongs_to_database(r, name))
+        return;
+    struct str meant = legacy_find(name) ? STR("") : suggest_param(name, r->arena);
+    add_finding(r, FINDING_UNUSED, name,
+                arena_printf(r->arena, "%.*s: unused parameter: %.*s=%.*s%s%.*s%s", STR_ARG(s->path), STR_ARG(name),
+                             STR_ARG(s->setting->value), meant.n ? " (did you mean " : "", STR_ARG(meant),
+                             meant.n ? "?)" : ""));
+}
+
+static void review_status(struct review *r, const struct subject *s) {
+    enum param p;
+    struct str service, name = s->setting->name;
+    const struct param_row *row = NULL;
+    const struct service_row *of_service;
+    if (param_find(name, &p))
+        row = param_row(p);
+    else if ((of_service = service_name_find(name, &service)))
+        row = &of_service->row;
+    if (!row)
+        return;
+    if (row->status == STATUS_INERT)
+        add_finding(r, FINDING_INERT, name,
+                    arena_printf(r->arena, "%.*s: parameter %.*s has no effect: %.*s", STR_ARG(s->path), STR_ARG(name),
+                                 STR_ARG(row->note)));
+    if (row->status == STATUS_PENDING)
+        add_finding(
+            r, FINDING_PENDING, name,
+            arena_printf(r->arena, "%.*s: parameter %.*s is not supported yet", STR_ARG(s->path), STR_ARG(name)));
+}
+
+static int finding_order(const void *a, const void *b) {
+    const struct finding *x = a, *y = b;
+    if (x->kind != y->kind)
+        return x->kind < y->kind ? -1 : 1;
+    int c = str_cmp(x->name, y->name);
+    return c ? c : str_cmp(x->text, y->text);
+}
+
 size_t conf_review(const struct conf *c, const struct master_cf *services, struct arena *a,
                    const struct finding **ret) {
     struct review r = { .conf = c, .services = services, .arena = a };
-    struct map databases = { 0 };
     collect_subjects(&r);
     for (int p = 0; p < PARAM_COUNT; p++) /* parameters that exist only as somebody's default, such as virtual_maps */
         collect_references(&r, param_row((enum param)p)->fallback);
     for (size_t i = 0; i < r.subjects.n; i++) {
+        map_put(&r.defined, r.subjects.at[i].setting->name, &r);
         collect_references(&r, r.subjects.at[i].setting->value);
-        collect_databases(&r, r.subjects.at[i].setting->value, &databases);
+        collect_databases(&r, r.subjects.at[i].setting->value);
     }
     struct str classes = STR(""), word;
     if (conf_lookup(c, STR("smtpd_restriction_classes"), a, &classes))
@@ -191,12 +264,14 @@ size_t conf_review(const struct conf *c, const struct master_cf *services, struc
             map_put(&r.referred, word, &r);
     for (size_t i = 0; i < r.subjects.n; i++) {
         review_comment(&r, &r.subjects.at[i]);
+        review_undefined(&r, &r.subjects.at[i]);
         review_legacy(&r, &r.subjects.at[i]);
+        review_unused(&r, &r.subjects.at[i]);
         review_status(&r, &r.subjects.at[i]);
-        review_unused(&r, &r.subjects.at[i], &databases);
     }
+    map_free(&r.defined);
     map_free(&r.referred);
-    map_free(&databases);
+    map_free(&r.reported);
     if (r.found.n)
         qsort(r.found.at, r.found.n, sizeof r.found.at[0], finding_order);
     *ret = r.found.at;

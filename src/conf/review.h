@@ -7,7 +7,8 @@
 
 enum finding_kind {
     FINDING_COMMENT = 1, /* "#text" behind a value: it is part of the value */
-    FINDING_DEPRECATED,  /* an old name, or one that nothing reads any more */
+    FINDING_UNDEFINED,   /* a value refers to a name that nothing defines */
+    FINDING_DEPRECATED,  /* works, but should be written otherwise */
     FINDING_UNUSED,      /* no such parameter, and nobody refers to it */
     FINDING_INERT,       /* accepted, but this architecture has no use for it; the text says why */
     FINDING_PENDING,     /* a known parameter that is not supported yet */
