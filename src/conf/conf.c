@@ -134,20 +134,30 @@ static error read_file(struct conf *c, bool missing_is_empty) {
     return NULL;
 }
 
-static error open_into(struct conf *c, const struct conf_source *source) {
-    struct arena *a = c->arena;
+struct str conf_source_directory(const struct conf_source *source) {
     const char *from_environment = getenv("MAIL_CONFIG");
-    struct str directory = source->config_directory;
-    if (!directory.n)
-        directory = from_environment && *from_environment ? str_c(from_environment) : STR(BUILD_CONFIG_DIRECTORY);
-    c->directory = arena_str(a, directory);
-    c->path = arena_printf(a, "%.*s/main.cf", STR_ARG(directory));
+    if (source->config_directory.n)
+        return source->config_directory;
+    return from_environment && *from_environment ? str_c(from_environment) : STR(BUILD_CONFIG_DIRECTORY);
+}
+
+static struct conf *new_conf(const struct conf_source *source) {
+    struct arena *a = arena_new();
+    struct conf *c = ARENA_NEW(a, struct conf);
+    c->arena = a;
+    c->directory = arena_str(a, conf_source_directory(source));
+    c->path = arena_printf(a, "%.*s/main.cf", STR_ARG(c->directory));
     c->process_name = arena_str(a, source->process_name);
     c->service_name = arena_str(a, source->service_name);
     c->process_id = arena_printf(a, "%ld", (long)getpid());
     c->computed = ARENA_NEW(a, struct computed);
+    return c;
+}
+
+static error read_settings(struct conf *c, const struct conf_source *source) {
+    struct arena *a = c->arena;
     /* another directory than the built-in one counts as if main.cf had set it */
-    if (!str_eq(directory, STR(BUILD_CONFIG_DIRECTORY))) {
+    if (!str_eq(c->directory, STR(BUILD_CONFIG_DIRECTORY))) {
         struct setting *s = ARENA_NEW(a, struct setting);
         *s = (struct setting){ param_row(PARAM_config_directory)->name, c->directory, 0 };
         add_setting(c, s);
@@ -161,8 +171,6 @@ static error open_into(struct conf *c, const struct conf_source *source) {
             (struct setting){ arena_str(a, source->overrides[i].name), arena_str(a, source->overrides[i].value), 0 };
         add_setting(c, &overrides[i]);
     }
-    c->overrides = overrides;
-    c->override_count = source->override_count;
     return NULL;
 }
 
@@ -176,10 +184,8 @@ static error keep_error(error e, struct arena *a) {
 }
 
 error conf_open(const struct conf_source *source, struct arena *err_arena, struct conf **ret) {
-    struct arena *a = arena_new();
-    struct conf *c = ARENA_NEW(a, struct conf);
-    c->arena = a;
-    error e = open_into(c, source);
+    struct conf *c = new_conf(source);
+    error e = read_settings(c, source);
     if (e) {
         e = keep_error(e, err_arena);
         conf_free(c);
@@ -187,6 +193,10 @@ error conf_open(const struct conf_source *source, struct arena *err_arena, struc
     }
     *ret = c;
     return NULL;
+}
+
+struct conf *conf_open_defaults(const struct conf_source *source) {
+    return new_conf(source);
 }
 
 void conf_free(struct conf *c) {

@@ -28,8 +28,6 @@ struct conf {
     struct str directory, path, process_name, service_name, process_id;
     struct main_cf file;
     struct map settings; /* name -> struct setting *: the one that counts; overrides included */
-    const struct setting *overrides;
-    size_t override_count;
     struct computed *computed;
     struct value *values;                 /* PARAM_COUNT of them once converted; NULL before */
     struct map service_values;            /* <service><suffix> set in main.cf -> struct value * */

@@ -9,6 +9,12 @@
  * conf_lookup(), conf_expand(), conf_directory() and conf_warnings() may. */
 error conf_open(const struct conf_source *source, struct arena *err_arena, struct conf **ret);
 
+/* The same without any main.cf: the defaults of this machine. */
+struct conf *conf_open_defaults(const struct conf_source *source);
+
+/* Where main.cf and master.cf are looked for. */
+struct str conf_source_directory(const struct conf_source *source);
+
 /* The value as main.cf or an override has it; NULL: not set there. A read-only name is never set. */
 const struct setting *conf_setting(const struct conf *c, struct str name);
 /* All settings that count, sorted by name; read-only names are not among them. Lives as long as `a`. */
