@@ -89,6 +89,13 @@ void submit_envelope(struct ipc *ipc, const struct envelope *env) {
     buf_free(&b);
 }
 
+void submit_full_name(struct ipc *ipc, struct str name) {
+    struct buf b = { 0 };
+    pack_str(&b, name);
+    ipc_send(ipc, SUBMIT_MSG_FULL_NAME, buf_str(&b), -1);
+    buf_free(&b);
+}
+
 void submit_rcpt(struct ipc *ipc, const struct rcpt *r) {
     struct buf b = { 0 };
     rcpt_pack(&b, r);

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "conf/conf.h"
+#include "table/table.h"
 
 struct router;
 /* Tables that cannot be opened do not fail here: their look-ups fail temporarily, and are logged. */
@@ -46,6 +47,11 @@ error route_validate_sender(struct router *r, struct arena *a, struct str sender
  * virtual_alias_recursion_limit, virtual_alias_expansion_limit end it with ERR_TEMP; `detail` says which and for whom.
  */
 error route_expand_virtual(struct router *r, struct arena *a, struct str address, struct str **ret, size_t *ret_count);
+/* Any other table asked with a mail address (bcc maps): user+ext@domain, user@domain, for our domains user+ext and
+ * user, then
+ * @domain. */
+enum table_result route_find(struct router *r, struct maps *maps, struct arena *a, struct str address,
+                             struct str *ret_value);
 /* canonical_maps for one class of address ("envelope_sender", "header_recipient", ...): the new address, or the old. A
  * loop gives the old one and a warning in the log. */
 error route_canonical(struct router *r, struct arena *a, struct str address, struct str class_name, struct str *ret);

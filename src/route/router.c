@@ -187,3 +187,9 @@ enum table_result router_find(struct router *r, struct maps *m, struct str addre
     }
     return addr_find(m, address, ours, flags, r->delimiter, a, ret_value, ret_extension);
 }
+
+enum table_result route_find(struct router *r, struct maps *maps, struct arena *a, struct str address,
+                             struct str *ret_value) {
+    struct str extension;
+    return router_find(r, maps, address, FIND_MAILBOX, a, ret_value, &extension);
+}

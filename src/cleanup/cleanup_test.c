@@ -1,0 +1,494 @@
+#include "test/test.h"
+
+#include "cleanup/cleanup.h"
+#include "mail/dsn.h"
+#include "proto/submit.h"
+#include "test/fake_sys.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <ftw.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* A made-up client, and cleanup over a real spool in a directory of its own. */
+
+static const struct conf_override base[] = {
+    { STR_INIT("compatibility_level"), STR_INIT("3.6") },
+    { STR_INIT("myhostname"), STR_INIT("mx.example.com") },
+    { STR_INIT("mydomain"), STR_INIT("example.com") },
+    { STR_INIT("myorigin"), STR_INIT("example.com") },
+    { STR_INIT("mydestination"), STR_INIT("example.com") },
+    { STR_INIT("inet_interfaces"), STR_INIT("127.0.0.1") },
+    { STR_INIT("append_dot_mydomain"), STR_INIT("no") },
+    { STR_INIT("hopcount_limit"), STR_INIT("5") },
+    { STR_INIT("message_size_limit"), STR_INIT("20000") },
+    { STR_INIT("message_reject_characters"), STR_INIT("\\0") },
+    { STR_INIT("canonical_maps"), STR_INIT("inline:{ {c1=c2@x.test} }") },
+    { STR_INIT("virtual_alias_maps"), STR_INIT("inline:{ {team=a@t.test, b@t.test}, {loop=loop2}, {loop2=loop} }") },
+    { STR_INIT("sender_bcc_maps"), STR_INIT("inline:{ {watched@example.com=copy@b.test} }") },
+    { STR_INIT("recipient_bcc_maps"), STR_INIT("inline:{ {@archive.test=keep@b.test} }") },
+};
+enum { BASE = sizeof base / sizeof base[0], EXTRA_MAX = 4, DEADLINE_S = 30 };
+#define DEADLINE deadline_in(DEADLINE_S)
+
+static struct {
+    char dir[64];
+    struct arena *a;
+    struct conf *c;
+    struct cleanup cleanup;
+    struct ipc *client, *server;
+    int failed, queued;
+} t;
+
+#define CHECK(condition)                                                                                               \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            print_error("%s:%d: %s\n", __FILE__, __LINE__, #condition);                                                \
+            t.failed++;                                                                                                \
+        }                                                                                                              \
+    } while (0)
+
+static void queued(void *ctx, const struct queue_id *id) {
+    (void)ctx;
+    CHECK(queue_id_valid(queue_id_str(id)));
+    t.queued++;
+}
+
+static void serve(void *arg) {
+    (void)arg;
+    cleanup_serve(&t.cleanup, t.server);
+    ipc_close(t.server);
+    t.server = NULL;
+}
+
+static void run_as_set_up(void (*client)(void *), void *arg, const char *const *extra) {
+    struct conf_override all[BASE + EXTRA_MAX + 1];
+    size_t n = 0;
+    for (; n < BASE; n++)
+        all[n] = base[n];
+    for (; extra && extra[0]; extra += 2)
+        all[n++] = (struct conf_override){ str_c(extra[0]), str_c(extra[1]) };
+    all[n++] = (struct conf_override){ STR("queue_directory"), str_c(t.dir) };
+    struct conf_source source = { .config_directory = STR("/nonexistent"),
+                                  .overrides = all,
+                                  .override_count = n,
+                                  .process_name = STR("cleanup"),
+                                  .service_name = STR("cleanup"),
+                                  .missing_is_empty = true };
+    t.a = arena_new();
+    t.failed = t.queued = 0;
+    error e = conf_load(&source, t.a, &t.c);
+    if (e)
+        fail_msg("%.*s", STR_ARG(e->text));
+    assert_null(cleanup_open(&t.cleanup, t.c, t.a));
+    t.cleanup.queued = queued;
+    assert_null(loop_init());
+    int fds[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    t.client = ipc_new(fds[0]);
+    t.server = ipc_new(fds[1]);
+    assert_non_null(coro_spawn(client, arg, "client"));
+    assert_non_null(coro_spawn(serve, NULL, "cleanup"));
+    assert_null(loop_run());
+    ipc_close(t.client);
+    ipc_close(t.server);
+    loop_free();
+    cleanup_close(&t.cleanup);
+    conf_free(t.c);
+    arena_free(t.a);
+    assert_int_equal(t.failed, 0);
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw) {
+    (void)st;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
+static int set_up(void **state) {
+    (void)state;
+    strcpy(t.dir, "/tmp/angarium-cleanup-XXXXXX");
+    return mkdtemp(t.dir) ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    return nftw(t.dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static size_t files_below(const char *name) {
+    char path[128];
+    snprintf(path, sizeof path, "%s/%s", t.dir, name);
+    DIR *d = opendir(path);
+    size_t n = 0;
+    for (struct dirent *e; d && (e = readdir(d));)
+        n += e->d_name[0] != '.';
+    if (d)
+        closedir(d);
+    return n;
+}
+
+/* --- what a client says --- */
+
+struct mail {
+    unsigned flags, env_flags;
+    const char *sender, *full_name;
+    const char *rcpts; /* separated by blanks */
+    struct str content;
+};
+
+static error say(const struct mail *m, struct submit_result *ret) {
+    struct queue_id id;
+    error e = submit_open(t.client, m->flags, DEADLINE, &id, ret);
+    if (e || ret->status != SUBMIT_OK)
+        return e;
+    submit_envelope(t.client, &(struct envelope){ .sender = str_c(m->sender), .flags = m->env_flags });
+    if (m->full_name)
+        submit_full_name(t.client, str_c(m->full_name));
+    struct str rest = str_c(m->rcpts), one;
+    while (str_word(&rest, STR(" "), &one))
+        submit_rcpt(t.client, &(struct rcpt){ .address = one, .orig = one });
+    if ((e = submit_content(t.client, m->content, DEADLINE)))
+        return e;
+    return submit_end(t.client, DEADLINE, ret);
+}
+
+/* What is in the queue under this name: "sender>rcpt(orig) rcpt(orig)|content_filter|content". */
+static struct str stored(const struct queue_id *id, enum spool_state state) {
+    struct spool_options o = spool_options_from(t.c, SPOOL_LISTER);
+    struct spool *s;
+    struct envelope e;
+    struct spool_content content;
+    if (spool_open(&o, t.a, &s))
+        return STR("no spool");
+    error bad = spool_load(s, id, state, t.a, &e, &content);
+    struct buf b = { 0 };
+    if (!bad) {
+        buf_printf(&b, "%.*s>", STR_ARG(e.sender));
+        for (size_t i = 0; i < e.rcpt_count; i++)
+            buf_printf(&b, "%s%.*s(%.*s)", i ? " " : "", STR_ARG(e.rcpts[i].address), STR_ARG(e.rcpts[i].orig));
+        buf_printf(&b, "|%.*s|", STR_ARG(e.content_filter));
+        char *p = arena_alloc(t.a, content.size + 1);
+        CHECK(pread(content.fd, p, content.size, (off_t)content.offset) == (ssize_t)content.size);
+        CHECK(e.size == content.size);
+        buf_add(&b, (struct str){ p, content.size });
+        close(content.fd);
+    }
+    struct str out = arena_str(t.a, bad ? bad->text : buf_str(&b));
+    buf_free(&b);
+    spool_close(s);
+    return out;
+}
+
+static void expect_stored(int line, const struct queue_id *id, enum spool_state state, const char *want) {
+    struct str got = stored(id, state);
+    if (str_eq(got, str_c(want)))
+        return;
+    print_error("%d: got \"%.*s\", want \"%s\"\n", line, STR_ARG(got), want);
+    t.failed++;
+}
+
+#define COMPLETE "Message-Id: <m>\nDate: d\nFrom: f@x\n"
+
+static void good_messages(void *arg) {
+    (void)arg;
+    struct submit_result r;
+    const unsigned all = SUBMIT_MAP | SUBMIT_FILTER | SUBMIT_LOCAL_HEADERS;
+    struct mail m = { .flags = all,
+                      .sender = "me",
+                      .rcpts = "You a@x.test you a@x.test",
+                      .content = STR("To: you, c1\n" COMPLETE "Bcc: x\n\nbody\n") };
+    CHECK(!say(&m, &r) && r.status == SUBMIT_OK && str_eq(r.dsn, STR("2.0.0")));
+    CHECK(str_starts(r.text, STR("Ok: queued as ")) && str_ends(r.text, queue_id_str(&r.id)));
+    expect_stored(__LINE__, &r.id, SPOOL_INCOMING,
+                  "me@example.com>You@example.com(You) a@x.test(a@x.test)||To: you@example.com, c2@x.test\n" COMPLETE
+                  "\nbody\n");
+    /* from elsewhere: nothing is added or changed; held */
+    m = (struct mail){ .flags = SUBMIT_MAP,
+                       .env_flags = ENVELOPE_HOLD,
+                       .sender = "",
+                       .rcpts = "team c1@example.com",
+                       .content = STR("To: you\n\n") };
+    CHECK(!say(&m, &r) && r.status == SUBMIT_OK);
+    expect_stored(__LINE__, &r.id, SPOOL_HOLD, ">a@t.test(team) b@t.test(team) c2@x.test(c1@example.com)||To: you\n\n");
+    /* our own notices: no maps */
+    m = (struct mail){ .rcpts = "team", .sender = "watched@example.com", .content = STR("A: b\n\n") };
+    CHECK(!say(&m, &r) && r.status == SUBMIT_OK);
+    expect_stored(__LINE__, &r.id, SPOOL_INCOMING, "watched@example.com>team@example.com(team)||A: b\n\n");
+    m.flags = SUBMIT_MAP;
+    m.rcpts = "x@archive.test";
+    CHECK(!say(&m, &r) && r.status == SUBMIT_OK);
+    expect_stored(__LINE__, &r.id, SPOOL_INCOMING,
+                  "watched@example.com>x@archive.test(x@archive.test) copy@b.test() keep@b.test()||A: b\n\n");
+    CHECK(t.queued == 3); /* not the one on hold */
+    /* a full name, of which control bytes are no part */
+    m = (struct mail){ .flags = all, .sender = "me", .full_name = "A\nB", .rcpts = "x@y", .content = STR("\nz") };
+    CHECK(!say(&m, &r) && r.status == SUBMIT_OK);
+    CHECK(str_contains(stored(&r.id, SPOOL_INCOMING), STR("\nFrom: A B <me@example.com>\n\nz\n")));
+    ipc_close(t.client);
+    t.client = NULL;
+}
+
+static void test_good(void **state) {
+    (void)state;
+    run_as_set_up(good_messages, NULL, NULL);
+}
+
+#define HOP "Received: from a by b; d\n"
+
+static void refused_messages(void *arg) {
+    (void)arg;
+    struct submit_result r;
+    struct arena *a = arena_new();
+    char *big = arena_alloc(a, 30000);
+    memset(big, 'x', 30000);
+    const struct {
+        const char *rcpts;
+        struct str content;
+        enum submit_status status;
+        const char *dsn, *text, *filter;
+    } rows[] = {
+        { "x@y", STR_INIT(HOP HOP HOP HOP HOP "\n"), SUBMIT_OK, "2.0.0", NULL, "" },
+        { "x@y", STR_INIT(HOP HOP HOP HOP HOP HOP "\n"), SUBMIT_HOPS, "5.4.0", "Error: too many hops",
+          "error:5.4.0 too many hops" },
+        { "x@y",
+          { big, 30000 },
+          SUBMIT_TOO_LARGE,
+          "5.3.4",
+          "Error: message file too big",
+          "error:5.3.4 message file too big" },
+        { "x@y", STR_INIT("A: b\n\nc\0d\n"), SUBMIT_CONTENT, "5.7.1", "disallowed character",
+          "error:5.7.1 disallowed character" },
+        { "", STR_INIT("A: b\n\n"), SUBMIT_NO_RCPT, "5.1.0", "Error: no recipients specified", NULL },
+        { "loop", STR_INIT("A: b\n\n"), SUBMIT_TEMP, "4.3.0", "Error: queue file write error", NULL },
+    };
+    size_t kept = 0;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct mail m = { .flags = SUBMIT_MAP, .sender = "s@t", .rcpts = rows[i].rcpts, .content = rows[i].content };
+        if (say(&m, &r) || r.status != rows[i].status || !str_eq(r.dsn, str_c(rows[i].dsn)) ||
+            (rows[i].text && !str_eq(r.text, str_c(rows[i].text)))) {
+            print_error("row %zu: %d %.*s %.*s\n", i, r.status, STR_ARG(r.dsn), STR_ARG(r.text));
+            t.failed++;
+        }
+        kept += r.status == SUBMIT_OK;
+        CHECK(files_below("incoming") == kept);
+        /* nobody waits for the reply: it goes back to the sender */
+        m.flags |= SUBMIT_BOUNCE;
+        CHECK(!say(&m, &r) && r.status == (rows[i].filter ? SUBMIT_OK : rows[i].status));
+        kept += r.status == SUBMIT_OK;
+        CHECK(files_below("incoming") == kept);
+        if (rows[i].filter && rows[i].filter[0])
+            CHECK(str_contains(stored(&r.id, SPOOL_INCOMING), arena_printf(a, "|%s|", rows[i].filter)));
+    }
+    arena_free(a);
+    ipc_close(t.client);
+    t.client = NULL;
+}
+
+static void test_refused(void **state) {
+    (void)state;
+    run_as_set_up(refused_messages, NULL, NULL);
+}
+
+/* --- clients that break the protocol: an answer or none, the connection closed, nothing left --- */
+
+struct step {
+    uint8_t type;
+    struct str payload; /* p NULL: a good envelope */
+};
+#define STEPS_MAX 6
+#define RCPT(address) STR_INIT(address "\0\0\0\0\0\0\0\0\0\0\0\0\0")
+static const struct step hostile[][STEPS_MAX] = {
+    { { SUBMIT_MSG_OPEN, STR_INIT("") } },
+    { { SUBMIT_MSG_OPEN, STR_INIT("\1\0\0\0x") } },
+    { { SUBMIT_MSG_ENVELOPE, STR_INIT("") } },
+    { { SUBMIT_MSG_END, STR_INIT("") } },
+    { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") }, { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") } },
+    { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") }, { SUBMIT_MSG_END, STR_INIT("") } },
+    { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") }, { SUBMIT_MSG_CONTENT, STR_INIT("x") } },
+    { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") }, { SUBMIT_MSG_RCPT, RCPT("\3\0\0\0a@b") } },
+    { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") }, { SUBMIT_MSG_FULL_NAME, STR_INIT("\1\0\0\0a") } },
+    { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") }, { SUBMIT_MSG_ENVELOPE, STR_INIT("\377\377\377\377") } },
+    { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") },
+      { SUBMIT_MSG_ENVELOPE, { NULL, 0 } },
+      { SUBMIT_MSG_ENVELOPE, { NULL, 0 } } },
+    { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") },
+      { SUBMIT_MSG_ENVELOPE, { NULL, 0 } },
+      { SUBMIT_MSG_RCPT, STR_INIT("\3\0\0\0a@b") } },
+    { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") },
+      { SUBMIT_MSG_ENVELOPE, { NULL, 0 } },
+      { SUBMIT_MSG_RCPT, RCPT("\3\0\0\0a\nb") } },
+    { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") },
+      { SUBMIT_MSG_ENVELOPE, { NULL, 0 } },
+      { SUBMIT_MSG_RCPT, RCPT("\3\0\0\0a\0b") } },
+    { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") },
+      { SUBMIT_MSG_ENVELOPE, { NULL, 0 } },
+      { SUBMIT_MSG_RCPT, RCPT("\3\0\0\0a\rb") } },
+    { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") },
+      { SUBMIT_MSG_ENVELOPE, { NULL, 0 } },
+      { SUBMIT_MSG_END, STR_INIT("x") } },
+    { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") },
+      { SUBMIT_MSG_ENVELOPE, { NULL, 0 } },
+      { SUBMIT_MSG_CONTENT, STR_INIT("x\n") },
+      { SUBMIT_MSG_FULL_NAME, STR_INIT("\1\0\0\0a") } },
+    { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") },
+      { SUBMIT_MSG_ENVELOPE, { NULL, 0 } },
+      { SUBMIT_MSG_RESULT, STR_INIT("") } },
+    { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") }, { SUBMIT_MSG_ENVELOPE, { NULL, 0 } }, { 99, STR_INIT("") } },
+};
+
+static void say_hostile(void *arg) {
+    const struct step *steps = arg;
+    for (size_t i = 0; i < STEPS_MAX && steps[i].type; i++) {
+        if (steps[i].payload.p)
+            ipc_send(t.client, steps[i].type, steps[i].payload, -1);
+        else
+            submit_envelope(t.client, &(struct envelope){ .sender = STR("a@b") });
+    }
+    struct ipc_msg m;
+    error e;
+    while (!(e = ipc_recv(t.client, DEADLINE, &m))) {
+        CHECK(m.type == SUBMIT_MSG_OPENED || m.type == SUBMIT_MSG_RESULT);
+        if (m.type == SUBMIT_MSG_RESULT)
+            CHECK(m.payload.n > 0 && m.payload.p[0] == SUBMIT_BAD);
+    }
+    CHECK(e == &err_eof);
+}
+
+static void test_hostile(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof hostile / sizeof hostile[0]; i++) {
+        struct step steps[STEPS_MAX];
+        memcpy(steps, hostile[i], sizeof steps);
+        run_as_set_up(say_hostile, steps, NULL);
+        assert_int_equal(files_below("incoming"), 0);
+        assert_int_equal(t.queued, 0);
+    }
+    /* envelope values with line ends */
+    struct step injected[STEPS_MAX] = { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") },
+                                        { SUBMIT_MSG_ENVELOPE, STR_INIT("") } };
+    const struct envelope bad[] = {
+        { .sender = STR("a\nb@c") },
+        { .sender = STR("a@b"), .dsn_envid = STR("x\ny") },
+        { .sender = STR("a@b"), .client = { .helo = STR("x\0y") } },
+        { .sender = STR("a@b"), .content_filter = STR("smtp:x\r") },
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct buf b = { 0 };
+        envelope_pack(&b, &bad[i]);
+        injected[1].payload = buf_str(&b);
+        run_as_set_up(say_hostile, injected, NULL);
+        assert_int_equal(files_below("incoming"), 0);
+        buf_free(&b);
+    }
+}
+
+/* --- ends in the middle --- */
+
+static void hang_up(void *arg) {
+    const int *stage = arg;
+    struct queue_id id;
+    struct submit_result r;
+    CHECK(!submit_open(t.client, SUBMIT_MAP, DEADLINE, &id, &r));
+    if (*stage > 0)
+        submit_envelope(t.client, &(struct envelope){ .sender = STR("a@b") });
+    if (*stage > 1)
+        submit_rcpt(t.client, &(struct rcpt){ .address = STR("a@b") });
+    if (*stage > 2)
+        CHECK(!submit_content(t.client, STR("A: b\n\nc\n"), DEADLINE));
+    ipc_flush(t.client, DEADLINE);
+    ipc_close(t.client);
+    t.client = NULL;
+}
+
+static void drain_later(void *arg) {
+    struct submit_result r;
+    struct mail m = { .sender = "a@b", .rcpts = "c@d", .content = STR("A: b\n\n") };
+    (void)arg;
+    struct queue_id id;
+    CHECK(!submit_open(t.client, 0, DEADLINE, &id, &r));
+    cleanup_drain(&t.cleanup); /* one is under way: it is finished */
+    submit_envelope(t.client, &(struct envelope){ .sender = str_c(m.sender) });
+    submit_rcpt(t.client, &(struct rcpt){ .address = str_c(m.rcpts) });
+    CHECK(!submit_content(t.client, m.content, DEADLINE));
+    CHECK(!submit_end(t.client, DEADLINE, &r) && r.status == SUBMIT_OK);
+    CHECK(say(&m, &r) != NULL); /* and no other begun */
+}
+
+static void drain_idle(void *arg) {
+    (void)arg;
+    coro_yield(); /* let it wait */
+    struct ipc_msg m;
+    cleanup_drain(&t.cleanup);
+    CHECK(ipc_recv(t.client, DEADLINE, &m) == &err_eof);
+}
+
+static void test_ends(void **state) {
+    (void)state;
+    for (int stage = 0; stage < 4; stage++) {
+        run_as_set_up(hang_up, &stage, NULL);
+        assert_int_equal(files_below("incoming"), 0);
+    }
+    run_as_set_up(drain_idle, NULL, NULL);
+    assert_int_equal(files_below("incoming"), 0);
+    run_as_set_up(drain_later, NULL, NULL);
+    assert_int_equal(files_below("incoming"), 1);
+}
+
+/* --- disks that fail --- */
+
+struct fault {
+    const char *call;
+    unsigned n;
+    int errnum;
+    enum submit_status want;
+};
+
+static void into_a_fault(void *arg) {
+    const struct fault *f = arg;
+    struct submit_result r;
+    struct mail m = { .sender = "a@b", .rcpts = "c@d", .content = STR("A: b\n\nbody\n") };
+    fake_sys_fail(f->call, f->n, f->errnum);
+    error e = say(&m, &r);
+    if (e || r.status != f->want) {
+        print_error("%s: %d\n", f->call, e ? -1 : (int)r.status);
+        t.failed++;
+    }
+    fake_sys_clear_faults();
+    CHECK(files_below("incoming") == 0 && t.queued == 0);
+    CHECK(!say(&m, &r) && r.status == SUBMIT_OK); /* the connection is as good as before */
+    ipc_close(t.client);
+    t.client = NULL;
+}
+
+static void test_faults(void **state) {
+    (void)state;
+    static const struct fault faults[] = {
+        { "openat", 1, ENOSPC, SUBMIT_NO_SPACE },
+        { "openat", 1, EACCES, SUBMIT_TEMP },
+        { "pwrite", 1, ENOSPC, SUBMIT_NO_SPACE },
+        { "pwrite", 1, EIO, SUBMIT_TEMP },
+    };
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+        struct fault f = faults[i];
+        fake_sys_install();
+        run_as_set_up(into_a_fault, &f, NULL);
+        fake_sys_remove();
+        assert_int_equal(files_below("incoming"), 1);
+        assert_int_equal(tear_down(NULL) | set_up(NULL), 0);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_good, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_hostile, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_ends, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_faults, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,58 @@
+#include "cleanup/header_rewrite.h"
+
+#include "mail/address.h"
+#include "mail/header.h"
+#include "mail/rfc822.h"
+
+/* Where in `source` (one mailbox, with its display name and comments) the address itself stands: between the angle
+ * brackets, or from the first token to the last. */
+static struct str address_in(struct str source) {
+    struct rfc822_cursor c = { .in = source };
+    size_t from = 0, to = 0;
+    bool angle = false, closed = false, any = false;
+    for (struct rfc822_token t; !closed && (t = rfc822_next(&c)).type != RFC822_END;) {
+        size_t start = c.at - t.raw.n;
+        if (t.type == RFC822_SPECIAL && t.special == '<') {
+            from = to = c.at;
+            angle = true;
+        } else if (t.type == RFC822_SPECIAL && t.special == '>') {
+            closed = angle;
+        } else {
+            if (!any && !angle)
+                from = start;
+            to = c.at;
+        }
+        any = true;
+    }
+    return str_sub(source, from, to - from);
+}
+
+struct str header_rewrite(struct arena *a, struct str field, unsigned header_flags,
+                          struct str (*address)(void *ctx, struct arena *a, struct str address, unsigned header_flags),
+                          void *ctx) {
+    struct str name, value;
+    if (!header_split(field, &name, &value))
+        return field;
+    struct header_addresses list = header_addresses_parse(a, value);
+    struct buf b = { 0 };
+    size_t done = 0; /* bytes of `field` that are in `b` */
+    for (size_t i = 0; i < list.n; i++) {
+        struct str old = list.at[i].address;
+        struct str new = address(ctx, a, old, header_flags);
+        if (str_eq(old, new))
+            continue;
+        struct str where = address_in(list.at[i].source);
+        size_t at = (size_t)(where.p - field.p);
+        if (where.n == 0 || at < done || at > field.n)
+            continue; /* nothing to put it in place of */
+        buf_add(&b, str_sub(field, done, at - done));
+        buf_add(&b, address_quote(a, new));
+        done = at + where.n;
+    }
+    if (done == 0)
+        return field;
+    buf_add(&b, str_from(field, done));
+    struct str out = arena_str(a, buf_str(&b));
+    buf_free(&b);
+    return out;
+}

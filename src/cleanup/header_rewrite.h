@@ -1,0 +1,13 @@
+/* header_rewrite.h - complete the addresses inside one header field and leave every other byte alone: display names,
+ * comments, folding. */
+#ifndef ANGARIUM_CLEANUP_HEADER_REWRITE_H
+#define ANGARIUM_CLEANUP_HEADER_REWRITE_H
+
+#include "base/arena.h"
+
+/* `field`: "Name: value" with its LFs. `address` gives the new form of one address, or the old one; both in internal
+ * form. Returns `field` itself when nothing changed, else a copy in `a`. */
+struct str header_rewrite(struct arena *a, struct str field, unsigned header_flags,
+                          struct str (*address)(void *ctx, struct arena *a, struct str address, unsigned header_flags),
+                          void *ctx);
+#endif

@@ -1,0 +1,236 @@
+#include "cleanup/message.h"
+
+#include "base/log.h"
+#include "mail/address.h"
+#include "run/sys.h"
+
+#include <errno.h>
+
+void message_fail(struct message *m, enum submit_status status, struct str dsn, struct str text) {
+    if (m->status != SUBMIT_OK)
+        return;
+    m->status = status;
+    m->dsn = dsn;
+    m->text = text;
+}
+
+/* Values that end up in queue files, headers and on delivery commands: one line each, whatever the client was. */
+static bool value_valid(struct str s) {
+    return str_index_any(s, STR("\0\r\n")) < 0;
+}
+
+static bool address_valid(struct str s) {
+    return s.n <= ADDRESS_MAX && value_valid(s);
+}
+
+/* The payload is gone with the next frame. */
+static struct unpack keep(struct message *m, struct str payload) {
+    m->bytes += payload.n;
+    return unpack_from(arena_str(m->arena, payload));
+}
+
+static struct str header_address(void *ctx, struct arena *a, struct str address, unsigned header_flags) {
+    struct message *m = ctx;
+    const struct conf *c = m->s->c;
+    bool local = m->flags & SUBMIT_LOCAL_HEADERS;
+    struct str origin = conf_str(c, local ? PARAM_myorigin : PARAM_remote_header_rewrite_domain), mapped;
+    address = route_rewrite(m->s->router, a, address, origin);
+    if (!(m->flags & SUBMIT_MAP))
+        return address;
+    struct str class = header_flags & HEADER_SENDER_ADDRESS ? STR("header_sender") : STR("header_recipient");
+    error e = route_canonical(m->s->router, a, address, class, &mapped);
+    if (!e)
+        return mapped;
+    log_warn("%s: %.*s -- message not accepted, try again later", m->id.text, STR_ARG(e->detail));
+    message_fail(m, SUBMIT_TEMP, STR("4.3.0"), STR("Error: queue file write error"));
+    return address;
+}
+
+static void write_content(void *ctx, struct str bytes) {
+    struct message *m = ctx;
+    spool_write(m->file, bytes);
+}
+
+static void log_message_id(void *ctx, bool resent, struct str value) {
+    struct message *m = ctx;
+    log_info("%s: %smessage-id=%.*s", m->id.text, resent ? "resent-" : "", STR_ARG(value.n > 0 ? value : STR("<>")));
+}
+
+static bool sender_complete(struct message *m) {
+    if (m->env.sender.n == 0)
+        return true;
+    const struct conf *c = m->s->c;
+    m->env.sender = route_rewrite(m->s->router, m->arena, m->env.sender, conf_str(c, PARAM_myorigin));
+    if (!(m->flags & SUBMIT_MAP))
+        return true;
+    error e = route_canonical(m->s->router, m->arena, m->env.sender, STR("envelope_sender"), &m->env.sender);
+    if (e) {
+        log_warn("%s: %.*s -- message not accepted, try again later", m->id.text, STR_ARG(e->detail));
+        message_fail(m, SUBMIT_TEMP, STR("4.3.0"), STR("Error: queue file write error"));
+    }
+    return true;
+}
+
+bool message_envelope(struct message *m, struct str payload) {
+    if (m->has_envelope || m->content_begun)
+        return false;
+    struct unpack u = keep(m, payload);
+    envelope_unpack(&u, &m->env);
+    const struct client_info *client = &m->env.client;
+    const struct str values[] = { m->env.dsn_envid, m->env.content_filter, client->name,          client->reverse_name,
+                                  client->address,  client->port,          client->helo,          client->protocol,
+                                  client->ident,    client->sasl_method,   client->sasl_username, client->sasl_sender };
+    if (!unpack_done(&u) || !address_valid(m->env.sender))
+        return false;
+    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
+        if (!value_valid(values[i]))
+            return false;
+    if (m->env.arrival_us <= 0)
+        m->env.arrival_us = sys->wall_us();
+    m->has_envelope = true;
+    return sender_complete(m);
+}
+
+bool message_full_name(struct message *m, struct str payload) {
+    struct unpack u = keep(m, payload);
+    m->full_name = unpack_str(&u);
+    return unpack_done(&u) && m->has_envelope && !m->content_begun;
+}
+
+bool message_rcpt(struct message *m, struct str payload) {
+    struct unpack u = keep(m, payload);
+    struct rcpt r;
+    rcpt_unpack(&u, &r);
+    if (!unpack_done(&u) || !m->has_envelope || m->bytes > MESSAGE_ENVELOPE_MAX)
+        return false;
+    if (!address_valid(r.address) || !address_valid(r.orig) || !value_valid(r.dsn_orcpt))
+        return false;
+    *vec_add(m->arena, &m->given) = r;
+    return true;
+}
+
+static void content_start(struct message *m) {
+    const struct conf *c = m->s->c;
+    bool local = m->flags & SUBMIT_LOCAL_HEADERS;
+    bool internal = m->env.flags & ENVELOPE_INTERNAL;
+    m->about = (struct content_message){
+        .add_missing = local || (conf_bool(c, PARAM_always_add_missing_headers) && !internal),
+        .rewrite = local || (conf_str(c, PARAM_remote_header_rewrite_domain).n > 0 && !internal),
+        .queue_id = queue_id_str(&m->id),
+        .sender = m->env.sender,
+        .full_name = m->full_name,
+        .now = m->env.arrival_us / US_PER_S,
+        .ctx = m,
+        .write = write_content,
+        .address = header_address,
+        .message_id = log_message_id,
+    };
+    content_begin(&m->content, &m->s->rules, &m->about);
+    m->content_begun = true;
+}
+
+static void log_rejected_content(struct message *m) {
+    const struct client_info *client = &m->env.client;
+    struct buf b = { 0 };
+    buf_printf(&b, "%s: reject: content %.*s from ", m->id.text, STR_ARG(buf_str(&m->content.rejected_line)));
+    if (client->address.n > 0)
+        buf_printf(&b, "%.*s[%.*s]", STR_ARG(client->name.n > 0 ? client->name : STR("unknown")),
+                   STR_ARG(client->address));
+    else
+        buf_printf(&b, "local");
+    buf_printf(&b, "; from=<%.*s>", STR_ARG(m->env.sender));
+    if (m->given.n > 0)
+        buf_printf(&b, " to=<%.*s>", STR_ARG(m->given.at[m->given.n - 1].address));
+    if (client->protocol.n > 0)
+        buf_printf(&b, " proto=%.*s", STR_ARG(client->protocol));
+    if (client->helo.n > 0)
+        buf_printf(&b, " helo=<%.*s>", STR_ARG(client->helo));
+    log_info("%.*s: disallowed character", STR_ARG(buf_str(&b)));
+    buf_free(&b);
+}
+
+/* Has the content gone over a limit by now? */
+static void content_check(struct message *m) {
+    if (m->status != SUBMIT_OK)
+        return;
+    const struct conf *c = m->s->c;
+    int64_t size_limit = conf_int(c, PARAM_message_size_limit);
+    if (size_limit > 0 && spool_new_size(m->file) > (uint64_t)size_limit) {
+        log_warn("%s: queue file size limit exceeded", m->id.text);
+        message_fail(m, SUBMIT_TOO_LARGE, STR("5.3.4"), STR("Error: message file too big"));
+    } else if (m->content.hops > (uint64_t)conf_int(c, PARAM_hopcount_limit)) {
+        log_warn("%s: message rejected: hopcount exceeded", m->id.text);
+        message_fail(m, SUBMIT_HOPS, STR("5.4.0"), STR("Error: too many hops"));
+    } else if (m->content.rejected) {
+        log_rejected_content(m);
+        message_fail(m, SUBMIT_CONTENT, STR("5.7.1"), STR("disallowed character"));
+    }
+}
+
+bool message_content(struct message *m, struct str bytes) {
+    if (!m->has_envelope)
+        return false;
+    if (!m->content_begun)
+        content_start(m);
+    if (m->status == SUBMIT_OK)
+        content_feed(&m->content, bytes);
+    content_check(m);
+    return true;
+}
+
+static void result(struct message *m, struct submit_result *ret) {
+    *ret = (struct submit_result){ .status = m->status, .id = m->id, .dsn = m->dsn, .text = m->text };
+}
+
+static void write_failed(struct message *m, error e) {
+    log_warn("%s: write queue file: %.*s", m->id.text, STR_ARG(e->text));
+    bool full = e->kind == ERR_SYS && (e->sys == ENOSPC || e->sys == EDQUOT || e->sys == EFBIG);
+    if (full)
+        message_fail(m, SUBMIT_NO_SPACE, STR("4.3.1"), STR("Insufficient system storage"));
+    else
+        message_fail(m, SUBMIT_TEMP, STR("4.3.0"), STR("Error: queue file write error"));
+}
+
+/* Nobody waits for the reply: what is wrong goes back to the sender the way undeliverable mail does. */
+static void make_bounce(struct message *m) {
+    struct str text = m->text;
+    if (str_starts(text, STR("Error: ")))
+        text = str_from(text, sizeof "Error: " - 1);
+    m->env.content_filter = arena_printf(m->arena, "error:%.*s %.*s", STR_ARG(m->dsn), STR_ARG(text));
+    m->status = SUBMIT_OK;
+}
+
+void message_end(struct message *m, struct submit_result *ret) {
+    if (!m->content_begun)
+        content_start(m);
+    if (m->status == SUBMIT_OK) {
+        content_end(&m->content);
+        content_check(m);
+    }
+    bool refused = m->status == SUBMIT_HOPS || m->status == SUBMIT_TOO_LARGE || m->status == SUBMIT_CONTENT;
+    if (refused && (m->flags & SUBMIT_BOUNCE))
+        make_bounce(m);
+    if (m->status == SUBMIT_OK)
+        message_recipients(m);
+    if (m->status == SUBMIT_OK && m->env.rcpt_count == 0)
+        message_fail(m, SUBMIT_NO_RCPT, STR("5.1.0"), STR("Error: no recipients specified"));
+    if (m->status == SUBMIT_OK) {
+        enum spool_state state = m->env.flags & ENVELOPE_HOLD ? SPOOL_HOLD : SPOOL_INCOMING;
+        uint64_t size = spool_new_size(m->file);
+        m->env.size = size;
+        error e = spool_commit(m->file, &m->env, state);
+        m->file = NULL;
+        if (!e) {
+            m->dsn = STR("2.0.0");
+            m->text = arena_printf(m->arena, "Ok: queued as %s", m->id.text);
+            result(m, ret);
+            ret->size = size;
+            return;
+        }
+        write_failed(m, e);
+    }
+    if (m->file)
+        spool_abort(m->file);
+    m->file = NULL;
+    result(m, ret);
+}

@@ -1,0 +1,39 @@
+/* message.h - one message between OPEN and RESULT; for the files of this room only. */
+#ifndef ANGARIUM_CLEANUP_MESSAGE_H
+#define ANGARIUM_CLEANUP_MESSAGE_H
+
+#include "cleanup/cleanup.h"
+#include "proto/submit.h"
+
+struct message {
+    struct cleanup *s;
+    struct arena *arena;
+    unsigned flags; /* enum submit_flags */
+    struct spool_new *file;
+    struct queue_id id;
+    struct envelope env; /* the sender as it will be queued; without recipients until the end */
+    bool has_envelope;
+    struct str full_name;
+    size_t bytes; /* envelope and recipients, as received */
+    VEC(struct rcpt) given;
+    struct content_message about;
+    struct content content;
+    bool content_begun;
+    /* what is wrong with it so far; SUBMIT_OK: nothing. The rest of the content is not kept then. */
+    enum submit_status status;
+    struct str dsn, text;
+};
+
+/* The message fails; the first reason counts. `text` is a literal or lives in the arena. */
+void message_fail(struct message *m, enum submit_status status, struct str dsn, struct str text);
+/* A frame of the client. False: it breaks the protocol. */
+bool message_envelope(struct message *m, struct str payload);
+bool message_full_name(struct message *m, struct str payload);
+bool message_rcpt(struct message *m, struct str payload);
+bool message_content(struct message *m, struct str bytes);
+/* All has been said: make it durable. `*ret` lives as long as the arena. */
+void message_end(struct message *m, struct submit_result *ret);
+
+/* recipients.c: the recipients as they will be queued, from `given`: complete, mapped, expanded, each once. */
+void message_recipients(struct message *m);
+#endif
