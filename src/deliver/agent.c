@@ -45,8 +45,36 @@ struct outcome {
     char dsn_class;
 };
 
-static void log_outcome(struct agent_request *r, const struct rcpt *rcpt, const struct agent_status *s, struct str dsn,
-                        const char *word) {
+/* What a status means in this request: probes have words of their own, and soft_bounce turns failures into delays. */
+static struct outcome outcome_of(const struct agent_request *r, enum delivery_status status) {
+    bool probe = r->req.flags & DELIVERY_VERIFY;
+    switch (status) {
+    case DELIVERY_SENT:
+        return (struct outcome){ DELIVERY_SENT, probe ? "deliverable" : "sent", '2' };
+    case DELIVERY_BOUNCED:
+        if (probe)
+            return (struct outcome){ DELIVERY_BOUNCED, "undeliverable", '5' };
+        if (conf_bool(r->ctx->conf, PARAM_soft_bounce))
+            return (struct outcome){ DELIVERY_DEFERRED, "SOFTBOUNCE", '4' };
+        return (struct outcome){ DELIVERY_BOUNCED, "bounced", '5' };
+    case DELIVERY_DEFERRED:
+        break;
+    }
+    return (struct outcome){ DELIVERY_DEFERRED, probe ? "undeliverable" : "deferred", '4' };
+}
+
+static struct outcome outcome_by_dsn(const struct agent_request *r, struct str dsn) {
+    char class = dsn.n ? dsn.p[0] : '4';
+    return outcome_of(r, class == '2' ? DELIVERY_SENT : class == '5' ? DELIVERY_BOUNCED : DELIVERY_DEFERRED);
+}
+
+static struct str dsn_for(const struct agent_request *r, const struct agent_status *s, struct outcome o) {
+    struct str dsn = s->dsn.n && dsn_status_length(s->dsn) == s->dsn.n ? s->dsn : STR("2.0.0");
+    return dsn_with_class(r->arena, dsn, o.dsn_class);
+}
+
+static void log_outcome(struct agent_request *r, struct str address, struct str orig_to, const struct agent_status *s,
+                        struct outcome o) {
     struct arena *a = r->arena;
     int limit = (int)conf_int(r->ctx->conf, PARAM_delay_logging_resolution_limit);
     int64_t now = sys->mono_us();
@@ -56,10 +84,10 @@ static void log_outcome(struct agent_request *r, const struct rcpt *rcpt, const 
     int64_t connect = r->connected_us ? r->connected_us - r->start_us : 0;
     int64_t deliver = now - (r->connected_us ? r->connected_us : r->start_us);
     struct buf line = { 0 };
-    struct str to = address_quote(a, rcpt->address);
+    struct str to = address_quote(a, address), dsn = dsn_for(r, s, o);
     buf_printf(&line, "%s: to=<%.*s>", r->req.id.text, STR_ARG(to));
-    if (rcpt->orig.n && !str_eq_icase(rcpt->orig, rcpt->address)) {
-        struct str orig = address_quote(a, rcpt->orig);
+    if (orig_to.n && !str_eq_icase(orig_to, address)) {
+        struct str orig = address_quote(a, orig_to);
         buf_printf(&line, ", orig_to=<%.*s>", STR_ARG(orig));
     }
     struct str parts[] = {
@@ -71,24 +99,17 @@ static void log_outcome(struct agent_request *r, const struct rcpt *rcpt, const 
     };
     buf_printf(&line, ", relay=%.*s, delay=%.*s, delays=%.*s/%.*s/%.*s/%.*s, dsn=%.*s, status=%s (%.*s)",
                STR_ARG(s->relay), STR_ARG(parts[0]), STR_ARG(parts[1]), STR_ARG(parts[2]), STR_ARG(parts[3]),
-               STR_ARG(parts[4]), STR_ARG(dsn), word, STR_ARG(s->reason));
+               STR_ARG(parts[4]), STR_ARG(dsn), o.word, STR_ARG(s->reason));
     log_record(LOG_LEVEL_INFO, buf_str(&line));
     buf_free(&line);
 }
 
-static void report(struct agent_request *r, size_t index, const struct agent_status *s, struct outcome o) {
-    if (index >= r->req.env.rcpt_count || r->answered[index])
-        return;
+static void answer(struct agent_request *r, size_t index, const struct agent_status *s, struct outcome o) {
     r->answered[index] = true;
-    struct str dsn = s->dsn;
-    if (dsn.n == 0 || dsn_status_length(dsn) != dsn.n)
-        dsn = STR("2.0.0"); /* the class is put right below */
-    dsn = dsn_with_class(r->arena, dsn, o.dsn_class);
-    log_outcome(r, &r->req.env.rcpts[index], s, dsn, o.word);
     struct delivery_result result = {
         .rcpt_index = r->req.rcpt_index[index],
         .status = o.status,
-        .dsn = dsn,
+        .dsn = dsn_for(r, s, o),
         .reason = s->reason,
         .diagnostic_type = s->diagnostic_type,
         .diagnostic = s->diagnostic,
@@ -102,33 +123,43 @@ static void report(struct agent_request *r, size_t index, const struct agent_sta
     coro_shield(old);
 }
 
+static bool open_question(const struct agent_request *r, size_t index) {
+    return index < r->req.env.rcpt_count && !r->answered[index];
+}
+
+static void report(struct agent_request *r, size_t index, const struct agent_status *s, struct outcome o) {
+    if (!open_question(r, index))
+        return;
+    const struct rcpt *rcpt = &r->req.env.rcpts[index];
+    log_outcome(r, rcpt->address, rcpt->orig, s, o);
+    answer(r, index, s, o);
+}
+
 void agent_sent(struct agent_request *r, size_t rcpt, const struct agent_status *s) {
-    bool probe = r->req.flags & DELIVERY_VERIFY;
-    report(r, rcpt, s, (struct outcome){ DELIVERY_SENT, probe ? "deliverable" : "sent", '2' });
+    report(r, rcpt, s, outcome_of(r, DELIVERY_SENT));
 }
 
 void agent_deferred(struct agent_request *r, size_t rcpt, const struct agent_status *s) {
-    bool probe = r->req.flags & DELIVERY_VERIFY;
-    report(r, rcpt, s, (struct outcome){ DELIVERY_DEFERRED, probe ? "undeliverable" : "deferred", '4' });
+    report(r, rcpt, s, outcome_of(r, DELIVERY_DEFERRED));
 }
 
 void agent_bounced(struct agent_request *r, size_t rcpt, const struct agent_status *s) {
-    if (r->req.flags & DELIVERY_VERIFY)
-        report(r, rcpt, s, (struct outcome){ DELIVERY_BOUNCED, "undeliverable", '5' });
-    else if (conf_bool(r->ctx->conf, PARAM_soft_bounce))
-        report(r, rcpt, s, (struct outcome){ DELIVERY_DEFERRED, "SOFTBOUNCE", '4' });
-    else
-        report(r, rcpt, s, (struct outcome){ DELIVERY_BOUNCED, "bounced", '5' });
+    report(r, rcpt, s, outcome_of(r, DELIVERY_BOUNCED));
 }
 
 void agent_finish(struct agent_request *r, size_t rcpt, const struct agent_status *s) {
-    char class = s->dsn.n ? s->dsn.p[0] : '4';
-    if (class == '2')
-        agent_sent(r, rcpt, s);
-    else if (class == '5')
-        agent_bounced(r, rcpt, s);
-    else
-        agent_deferred(r, rcpt, s);
+    report(r, rcpt, s, outcome_by_dsn(r, s->dsn));
+}
+
+void agent_log(struct agent_request *r, size_t rcpt, struct str address, const struct agent_status *s) {
+    const struct rcpt *of = &r->req.env.rcpts[rcpt];
+    struct str orig = of->orig.n ? of->orig : of->address;
+    log_outcome(r, address, orig, s, outcome_by_dsn(r, s->dsn));
+}
+
+void agent_answer(struct agent_request *r, size_t rcpt, const struct agent_status *s) {
+    if (open_question(r, rcpt))
+        answer(r, rcpt, s, outcome_by_dsn(r, s->dsn));
 }
 
 ssize_t agent_content_read(const struct agent_request *r, uint64_t at, void *p, size_t n) {

@@ -40,6 +40,12 @@ void agent_bounced(struct agent_request *r, size_t rcpt, const struct agent_stat
 /* The same by class of `dsn`: 2 sent, 4 deferred, 5 bounced. */
 void agent_finish(struct agent_request *r, size_t rcpt, const struct agent_status *s);
 
+/* For an agent that turns one recipient into several: agent_log() writes the line for what `address` stands for, as
+ * agent_finish() would, and tells qmgr nothing; agent_answer() tells qmgr the outcome of the recipient without a line.
+ */
+void agent_log(struct agent_request *r, size_t rcpt, struct str address, const struct agent_status *s);
+void agent_answer(struct agent_request *r, size_t rcpt, const struct agent_status *s);
+
 /* Read the content: bytes at `at` of the message (not of the file), up to `n`; 0 at its end; -1 with errno. */
 ssize_t agent_content_read(const struct agent_request *r, uint64_t at, void *p, size_t n);
 /* "0.12", "3.4", "45": 2 significant digits, delay_logging_resolution_limit digits after the point. */

@@ -1,0 +1,557 @@
+#include "deliver/mailbox.h"
+
+#include "base/log.h"
+#include "deliver/child.h"
+#include "mail/address.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    MAILBOX_TIME = 1000, /* seconds for one delivery, besides waiting for locks */
+    CHUNK = 32 * 1024,
+    PATH_ROOM = 4096,
+};
+
+bool mailbox_locks_parse(struct str list, unsigned *ret) {
+    static const struct {
+        struct str name;
+        unsigned lock;
+    } rows[] = {
+        { STR_INIT("fcntl"), MAILBOX_FCNTL },
+        { STR_INIT("flock"), MAILBOX_FLOCK },
+        { STR_INIT("dotlock"), MAILBOX_DOTLOCK },
+    };
+    struct str word;
+    *ret = 0;
+    while (str_word(&list, STR_COMMA_SPACE, &word)) {
+        unsigned lock = 0;
+        for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
+            if (str_eq(word, rows[i].name))
+                lock = rows[i].lock;
+        if (!lock)
+            return false;
+        *ret |= lock;
+    }
+    return true;
+}
+
+struct str mailbox_head(struct agent_request *r, struct arena *a, struct str orig, struct str delivered_to) {
+    struct buf b = { 0 };
+    buf_printf(&b, "Return-Path: <%.*s>\n", STR_ARG(address_quote(a, r->req.env.sender)));
+    if (orig.n && conf_bool(r->ctx->conf, PARAM_enable_original_recipient))
+        buf_printf(&b, "X-Original-To: %.*s\n", STR_ARG(address_quote(a, orig)));
+    if (delivered_to.n)
+        buf_printf(&b, "Delivered-To: %.*s\n", STR_ARG(address_quote(a, delivered_to)));
+    struct str head = arena_str(a, buf_str(&b));
+    buf_free(&b);
+    return head;
+}
+
+struct str mailbox_from_line(struct arena *a, struct str sender, int64_t when) {
+    time_t t = (time_t)when;
+    struct tm tm;
+    char date[64];
+    if (!localtime_r(&t, &tm) || strftime(date, sizeof(date), "%a %b %e %H:%M:%S %Y", &tm) == 0)
+        memcpy(date, "Thu Jan  1 00:00:00 1970", 25);
+    struct str from = sender.n ? address_quote(a, sender) : STR("MAILER-DAEMON");
+    return arena_printf(a, "From %.*s  %s\n", STR_ARG(from), date);
+}
+
+/* --- in the child --- */
+struct job {
+    const struct mailbox *m;
+    const char *path; /* m->path */
+    const char *host; /* for Maildir names */
+    struct str from_line;
+    int64_t now_us;
+    int content_fd;
+    uint64_t content_offset, content_size;
+    struct arena *arena;
+};
+struct failure {
+    int code;        /* errno, or 0 when `dsn` says all */
+    const char *dsn; /* NULL: from code */
+    struct str why;  /* empty: success */
+};
+
+static const char *dsn_of(int code, const char *otherwise) {
+    switch (code) {
+    case EAGAIN:
+    case ESTALE:
+        return "4.2.0";
+    case EDQUOT:
+    case EFBIG:
+        return "5.2.2";
+    case ENOSPC:
+    case EIO:
+    case ENOMEM:
+    case EMFILE:
+    case ENFILE:
+    case EROFS:
+        return "4.3.0";
+    default:
+        return otherwise;
+    }
+}
+
+static struct failure fail(struct arena *a, const char *what, int code) {
+    return (struct failure){ code, NULL, arena_printf(a, "%s: %s", what, strerror(code)) };
+}
+
+static const struct failure success = { 0, NULL, STR_INIT("") };
+
+/* One message to `fd` from offset `at` (-1: where the descriptor stands). */
+struct writer {
+    int fd;
+    int64_t at;
+    uint64_t size, limit; /* of the file, so far and at most */
+    int code;
+};
+
+static void put(struct writer *w, struct str s) {
+    if (w->code)
+        return;
+    if (w->limit && w->size + s.n > w->limit) {
+        w->code = EFBIG;
+        return;
+    }
+    while (s.n) {
+        ssize_t n;
+        if (w->at >= 0) {
+            n = sys->pwrite(w->fd, s.p, s.n, (off_t)w->at);
+        } else {
+            struct iovec v = { (void *)(uintptr_t)s.p, s.n };
+            n = sys->writev(w->fd, &v, 1);
+        }
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            w->code = n < 0 ? errno : EIO;
+            return;
+        }
+        if (w->at >= 0)
+            w->at += n;
+        w->size += (uint64_t)n;
+        s = str_from(s, (size_t)n);
+    }
+}
+
+static struct failure copy_message(const struct job *j, struct writer *w, bool mbox) {
+    char *in = arena_alloc(j->arena, CHUNK);
+    struct buf out = { 0 };
+    struct mbox_quote quote = { 0 };
+    bool lf = true;
+    put(w, mbox ? j->from_line : STR(""));
+    put(w, j->m->head);
+    for (uint64_t done = 0; done < j->content_size && !w->code;) {
+        uint64_t left = j->content_size - done;
+        ssize_t n =
+            sys->pread(j->content_fd, in, left < CHUNK ? (size_t)left : CHUNK, (off_t)(j->content_offset + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            buf_free(&out);
+            return (struct failure){ 0, "4.3.0", STR("error reading message") };
+        }
+        done += (uint64_t)n;
+        struct str piece = str_n(in, (size_t)n);
+        if (mbox) {
+            buf_clear(&out);
+            mbox_quote_add(&quote, &out, piece);
+            piece = buf_str(&out);
+        }
+        put(w, piece);
+        lf = in[n - 1] == '\n';
+    }
+    if (mbox) {
+        buf_clear(&out);
+        mbox_quote_end(&quote, &out);
+        buf_byte(&out, '\n');
+        put(w, buf_str(&out));
+    } else if (!lf) {
+        put(w, STR("\n"));
+    }
+    buf_free(&out);
+    return w->code ? fail(j->arena, "error writing message", w->code) : success;
+}
+
+static int sync_directory_of(const char *path) {
+    char dir[PATH_ROOM];
+    const char *slash = strrchr(path, '/');
+    size_t n = slash ? (size_t)(slash - path) + 1 : 0;
+    if (n == 0 || n >= sizeof(dir))
+        return 0;
+    memcpy(dir, path, n);
+    dir[n] = 0;
+    int fd = sys->openat(AT_FDCWD, dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return errno == EACCES ? 0 : -1; /* a spool that can be written but not listed */
+    int result = sys->fsync(fd);
+    sys->close(fd);
+    return result;
+}
+
+/* --- locks --- */
+static void pause_lock(const struct mailbox *m) {
+    struct timespec t = { .tv_sec = (time_t)m->lock_delay };
+    nanosleep(&t, NULL);
+}
+
+static struct failure dotlock_take(const struct job *j, const char *lock) {
+    const struct mailbox *m = j->m;
+    int code = EAGAIN;
+    for (int i = 0; i < m->lock_attempts; i++) {
+        if (i)
+            pause_lock(m);
+        /* created whole or not at all, so nobody else can hold a lock of the same name */
+        int fd = sys->openat(AT_FDCWD, lock, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+        if (fd >= 0) {
+            sys->close(fd);
+            return success;
+        }
+        code = errno;
+        if (code != EEXIST)
+            break;
+        struct stat st;
+        if (sys->fstatat(AT_FDCWD, lock, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+            st.st_mtime + m->stale_lock < sys->wall_us() / US_PER_S)
+            sys->unlinkat(AT_FDCWD, lock, 0);
+    }
+    struct failure f = fail(j->arena, arena_printf(j->arena, "unable to create lock file %s", lock).p, code);
+    if (code == EEXIST)
+        f.dsn = "4.2.0";
+    return f;
+}
+
+static int lock_once(int fd, unsigned kind) {
+    if (kind == MAILBOX_FLOCK)
+        return sys->flock(fd, LOCK_EX | LOCK_NB);
+    struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    return fcntl(fd, F_SETLK, &l);
+}
+
+static struct failure lock_take(const struct job *j, int fd, unsigned kind) {
+    int code = EAGAIN;
+    for (int i = 0; i < j->m->lock_attempts; i++) {
+        if (i)
+            pause_lock(j->m);
+        if (lock_once(fd, kind) == 0)
+            return success;
+        code = errno;
+        if (code != EAGAIN && code != EACCES && code != EWOULDBLOCK)
+            break;
+    }
+    if (code == EACCES) /* POSIX allows it for a lock that is held */
+        code = EAGAIN;
+    return fail(j->arena, "unable to lock for exclusive access", code);
+}
+
+/* --- mbox --- */
+
+/* A symbolic link is followed only where nobody but root can have made it. */
+static bool link_is_roots(const char *path) {
+    struct stat st;
+    if (sys->fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISLNK(st.st_mode) || st.st_uid != 0)
+        return false;
+    char dir[PATH_ROOM];
+    const char *slash = strrchr(path, '/');
+    size_t n = slash ? (size_t)(slash - path) + 1 : 0;
+    if (n == 0 || n >= sizeof(dir))
+        return false;
+    memcpy(dir, path, n);
+    dir[n] = 0;
+    return sys->fstatat(AT_FDCWD, dir, &st, 0) == 0 && st.st_uid == 0 && !(st.st_mode & (S_IWGRP | S_IWOTH));
+}
+
+static int open_mbox(const char *path, bool *ret_new) {
+    /* readable too, to look at the end; a mailbox that may only be written to will do */
+    static const int modes[] = { O_RDWR, O_WRONLY };
+    *ret_new = false;
+    int fd = -1;
+    for (size_t i = 0; i < 2 && fd < 0; i++) {
+        int flags = modes[i] | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+        fd = sys->openat(AT_FDCWD, path, flags, 0);
+        if (fd < 0 && errno == ELOOP && link_is_roots(path))
+            fd = sys->openat(AT_FDCWD, path, flags & ~O_NOFOLLOW, 0);
+        if (fd < 0 && errno != EACCES)
+            break;
+    }
+    if (fd >= 0 || errno != ENOENT)
+        return fd;
+    fd = sys->openat(AT_FDCWD, path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    *ret_new = fd >= 0;
+    return fd;
+}
+
+static struct failure check_mbox(const struct job *j, const struct stat *st) {
+    const struct mailbox *m = j->m;
+    if (S_ISDIR(st->st_mode))
+        return fail(j->arena, "cannot open file", EISDIR);
+    if (!S_ISREG(st->st_mode)) {
+        if (m->file && S_ISCHR(st->st_mode))
+            return success;
+        return (struct failure){ 0, m->dsn, STR("not a regular file") };
+    }
+    if (st->st_nlink > 1)
+        return (struct failure){ 0, m->dsn,
+                                 arena_printf(j->arena, "file has %ju hard links", (uintmax_t)st->st_nlink) };
+    if (m->strict_owner && st->st_uid != m->uid)
+        return (struct failure){ 0, "4.2.0",
+                                 arena_printf(j->arena, "destination %s is not owned by recipient", j->path) };
+    return success;
+}
+
+/* A delivery that a crash cut off must not swallow the first line of the next one. */
+static void mend_end(struct writer *w) {
+    char last;
+    if (w->at > 0 && sys->pread(w->fd, &last, 1, (off_t)(w->at - 1)) == 1 && last != '\n')
+        put(w, STR("\n\n"));
+}
+
+static struct failure append_mbox(const struct job *j, int fd, const struct stat *st) {
+    bool regular = S_ISREG(st->st_mode);
+    struct writer w = { .fd = fd, .at = -1, .limit = j->m->limit };
+    if (regular) {
+        struct stat now; /* it may have grown before we had the lock */
+        if (fstat(fd, &now) != 0)
+            return fail(j->arena, "cannot open file", errno);
+        w.at = now.st_size;
+        w.size = (uint64_t)now.st_size;
+        mend_end(&w);
+        struct failure f = copy_message(j, &w, true);
+        if (!f.why.n && sys->fsync(fd) != 0)
+            f = fail(j->arena, "error writing message", errno);
+        if (f.why.n && (ftruncate(fd, now.st_size) != 0 || sys->fsync(fd) != 0))
+            f.why = arena_printf(j->arena, "%.*s; cannot cut the file back to its old length: %s", STR_ARG(f.why),
+                                 strerror(errno));
+        return f;
+    }
+    return copy_message(j, &w, true);
+}
+
+static struct failure deliver_mbox(const struct job *j) {
+    const struct mailbox *m = j->m;
+    bool toggles = m->open == MAILBOX_AS_ROOT && getuid() == 0 && m->uid != 0;
+    struct stat st;
+    bool there = sys->fstatat(AT_FDCWD, j->path, &st, 0) == 0;
+    bool device = there && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
+    const char *lock = arena_printf(j->arena, "%s.lock", j->path).p;
+    bool dot = (m->locks & MAILBOX_DOTLOCK) && !device;
+    if (dot) {
+        struct failure f = dotlock_take(j, lock);
+        if (f.why.n)
+            return f;
+    }
+    struct failure f = success;
+    bool is_new = false;
+    int fd = open_mbox(j->path, &is_new);
+    if (fd < 0)
+        f = fail(j->arena, "cannot open file", errno);
+    else if (is_new && toggles && fchown(fd, m->uid, m->gid) != 0)
+        f = fail(j->arena, "cannot change file ownership", errno);
+    else if (fstat(fd, &st) != 0)
+        f = fail(j->arena, "cannot open file", errno);
+    else
+        f = check_mbox(j, &st);
+    if (!f.why.n && toggles && !child_act_as(m->uid, m->gid))
+        f = (struct failure){ 0, "4.3.0", STR("cannot act as the owner of the mailbox") };
+    if (!f.why.n && S_ISREG(st.st_mode) && (m->locks & MAILBOX_FLOCK))
+        f = lock_take(j, fd, MAILBOX_FLOCK);
+    if (!f.why.n && S_ISREG(st.st_mode) && (m->locks & MAILBOX_FCNTL))
+        f = lock_take(j, fd, MAILBOX_FCNTL);
+    if (!f.why.n)
+        f = append_mbox(j, fd, &st);
+    if (toggles && !child_act_as(0, 0) && !f.why.n)
+        f = (struct failure){ 0, "4.3.0", STR("cannot go back to root") };
+    if (fd >= 0 && sys->close(fd) != 0 && !f.why.n && S_ISREG(st.st_mode))
+        f = fail(j->arena, "error writing message", errno);
+    if (!f.why.n && is_new && sync_directory_of(j->path) != 0)
+        f = fail(j->arena, "error writing message", errno);
+    if (dot)
+        sys->unlinkat(AT_FDCWD, lock, 0);
+    return f;
+}
+
+/* --- Maildir --- */
+
+/* mkdir -p with mode 0700; what is made by root for the owner is given to the owner. */
+static int make_directories(const struct mailbox *m, const char *path, bool give) {
+    char part[PATH_ROOM];
+    size_t n = strlen(path);
+    if (n >= sizeof(part)) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    for (size_t i = 1; i <= n; i++) {
+        if (path[i] != '/' && path[i] != 0)
+            continue;
+        memcpy(part, path, i);
+        part[i] = 0;
+        struct stat st;
+        if (sys->fstatat(AT_FDCWD, part, &st, 0) == 0) {
+            if (S_ISDIR(st.st_mode))
+                continue;
+            errno = ENOTDIR;
+            return -1;
+        }
+        if (sys->mkdirat(AT_FDCWD, part, 0700) != 0 && errno != EEXIST)
+            return -1;
+        if (give && fchownat(AT_FDCWD, part, m->uid, m->gid, AT_SYMLINK_NOFOLLOW) != 0)
+            return -1;
+        sync_directory_of(part);
+    }
+    return 0;
+}
+
+static int make_maildir(const struct job *j) {
+    static const char *const parts[] = { "tmp", "new", "cur" };
+    const struct mailbox *m = j->m;
+    bool toggles = m->open == MAILBOX_AS_ROOT && getuid() == 0 && m->uid != 0;
+    /* only the directory itself may need root's rights; below it is the owner's */
+    if (toggles) {
+        struct str base = str_n(j->path, strlen(j->path) - 1);
+        if (!child_act_as(0, 0))
+            return -1;
+        int made = make_directories(m, arena_cstr(j->arena, base), true);
+        int code = errno;
+        if (!child_act_as(m->uid, m->gid))
+            return -1;
+        errno = code;
+        if (made != 0)
+            return -1;
+    }
+    for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++)
+        if (make_directories(m, arena_printf(j->arena, "%s%s", j->path, parts[i]).p, false) != 0)
+            return -1;
+    return 0;
+}
+
+static struct failure deliver_maildir(const struct job *j) {
+    const struct mailbox *m = j->m;
+    if (m->open == MAILBOX_AS_ROOT && getuid() == 0 && m->uid != 0 && !child_act_as(m->uid, m->gid))
+        return (struct failure){ 0, "4.3.0", STR("cannot act as the owner of the mailbox") };
+    long long seconds = (long long)(j->now_us / US_PER_S), micro = (long long)(j->now_us % US_PER_S);
+    const char *tmp = arena_printf(j->arena, "%stmp/%lld.P%ld.%s", j->path, seconds, (long)getpid(), j->host).p;
+    const int flags = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC;
+    int fd = sys->openat(AT_FDCWD, tmp, flags, 0600);
+    if (fd < 0 && errno == EEXIST) {
+        /* a process of our number left it behind when it died: nobody else uses that name */
+        sys->unlinkat(AT_FDCWD, tmp, 0);
+        fd = sys->openat(AT_FDCWD, tmp, flags, 0600);
+    }
+    if (fd < 0 && errno == ENOENT) {
+        if (make_maildir(j) == 0)
+            fd = sys->openat(AT_FDCWD, tmp, flags, 0600);
+    }
+    if (fd < 0)
+        return fail(j->arena, arena_printf(j->arena, "create maildir file %s", tmp).p, errno);
+    struct writer w = { .fd = fd, .at = 0, .limit = m->limit };
+    struct failure f = copy_message(j, &w, false);
+    struct stat st;
+    if (!f.why.n && (sys->fsync(fd) != 0 || fstat(fd, &st) != 0))
+        f = fail(j->arena, "error writing message", errno);
+    if (sys->close(fd) != 0 && !f.why.n)
+        f = fail(j->arena, "error writing message", errno);
+    if (!f.why.n) {
+        /* the inode number makes the name unique while the file exists, the time afterwards */
+        const char *name = arena_printf(j->arena, "%snew/%lld.V%llxI%llxM%lld.%s", j->path, seconds,
+                                        (unsigned long long)st.st_dev, (unsigned long long)st.st_ino, micro, j->host)
+                               .p;
+        int result = sys->renameat(AT_FDCWD, tmp, AT_FDCWD, name);
+        if (result != 0 && errno == ENOENT && make_maildir(j) == 0)
+            result = sys->renameat(AT_FDCWD, tmp, AT_FDCWD, name);
+        if (result != 0)
+            f = fail(j->arena, arena_printf(j->arena, "create maildir file %s", name).p, errno);
+        else if (sync_directory_of(name) != 0)
+            return fail(j->arena, "error writing message", errno); /* it may have gone in: a duplicate, not a loss */
+    }
+    if (f.why.n)
+        sys->unlinkat(AT_FDCWD, tmp, 0);
+    return f;
+}
+
+static int child_deliver(void *arg, int out_fd) {
+    struct job *j = arg;
+    umask(077);
+    struct failure f = str_ends(j->m->path, STR("/")) ? deliver_maildir(j) : deliver_mbox(j);
+    struct buf b = { 0 };
+    pack_u8(&b, f.why.n ? 0 : 1);
+    pack_u8(&b, f.code == EACCES ? 1 : 0);
+    pack_str(&b, str_c(f.dsn ? f.dsn : dsn_of(f.code, j->m->dsn)));
+    pack_str(&b, f.why);
+    struct str s = buf_str(&b);
+    while (s.n) {
+        ssize_t n = write(out_fd, s.p, s.n);
+        if (n < 0 && errno != EINTR)
+            return 1;
+        if (n > 0)
+            s = str_from(s, (size_t)n);
+    }
+    return 0;
+}
+
+/* --- in the parent --- */
+static void broken(struct mailbox_result *ret, struct str why) {
+    *ret = (struct mailbox_result){ .dsn = STR("4.3.0"), .why = why };
+}
+
+void mailbox_deliver(struct agent_request *r, const struct mailbox *m, struct mailbox_result *ret) {
+    char host[256];
+    if (gethostname(host, sizeof(host)) != 0)
+        host[0] = 0;
+    host[sizeof(host) - 1] = 0;
+    for (char *p = host; *p; p++) /* what must not be in a Maildir name */
+        if (*p == '/' || *p == ':')
+            *p = '_';
+    struct job job = {
+        .m = m,
+        .path = arena_cstr(r->arena, m->path),
+        .host = host[0] ? host : "localhost",
+        .now_us = sys->wall_us(),
+        .content_fd = r->req.content_fd,
+        .content_offset = r->req.content_offset,
+        .content_size = r->req.content_size,
+        .arena = r->arena,
+    };
+    job.from_line = mailbox_from_line(r->arena, r->req.env.sender, job.now_us / US_PER_S);
+    int64_t lock_time = (int64_t)m->lock_attempts * m->lock_delay * 3;
+    struct child c = {
+        .uid = m->uid,
+        .gid = m->gid,
+        .stay_root = m->open == MAILBOX_AS_ROOT && geteuid() == 0,
+        .keep_fd = r->req.content_fd,
+        .deadline = deadline_in(MAILBOX_TIME + lock_time),
+        .run = child_deliver,
+        .arg = &job,
+    };
+    if (m->path.n >= PATH_ROOM - 300 || memchr(m->path.p, 0, m->path.n)) {
+        broken(ret, STR("bad mailbox path"));
+        return;
+    }
+    struct child_result result;
+    error e = child_run(&c, r->arena, &result);
+    if (e)
+        broken(ret, arena_printf(r->arena, "cannot start the delivery: %.*s", STR_ARG(e->text)));
+    else if (result.timed_out)
+        broken(ret, STR("delivery timed out"));
+    else if (result.signal)
+        broken(ret, arena_printf(r->arena, "the delivery process died with signal %d", result.signal));
+    else if (result.status == CHILD_EXIT_RIGHTS)
+        broken(ret, arena_printf(r->arena, "cannot act as user id %ld", (long)m->uid));
+    else {
+        struct unpack u = unpack_from(result.output);
+        ret->ok = unpack_u8(&u) == 1;
+        ret->denied = unpack_u8(&u) == 1;
+        ret->dsn = unpack_str(&u);
+        ret->why = unpack_str(&u);
+        if (!unpack_done(&u) || result.status != 0)
+            broken(ret, STR("the delivery process gave no result"));
+        else if (ret->ok)
+            ret->dsn = STR("2.0.0");
+    }
+}

@@ -1,0 +1,317 @@
+#include "deliver/child.h"
+#include "deliver/mailbox.h"
+#include "local/local.h"
+#include "mail/dsn.h"
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+enum { WORDS_MAX = 200, SHOWN_OUTPUT = 4096 /* bytes of a command's output in a report */ };
+
+/* --- which commands need a shell --- */
+size_t command_words(struct arena *a, struct str text, struct str **ret) {
+    static const char *const builtins[] = {
+        ".",    ":",    "alias",  "bg",     "break",    "case",   "cd",    "command", "continue",
+        "eval", "exec", "exit",   "export", "fc",       "fg",     "for",   "getopts", "hash",
+        "if",   "jobs", "local",  "read",   "readonly", "return", "set",   "shift",   "times",
+        "trap", "type", "ulimit", "umask",  "unalias",  "unset",  "until", "wait",    "while",
+    };
+    if (str_index_any(text, STR("!#$&*()[]{};'`\"\\|<>?~^%=\n")) >= 0)
+        return 0;
+    VEC(struct str) words = { 0 };
+    struct str word;
+    while (str_word(&text, STR(" \t"), &word)) {
+        if (words.n == WORDS_MAX)
+            return 0;
+        *vec_add(a, &words) = word;
+    }
+    if (!words.n)
+        return 0;
+    for (size_t i = 0; i < sizeof(builtins) / sizeof(*builtins); i++)
+        if (str_eq(words.at[0], str_c(builtins[i])))
+            return 0;
+    *ret = words.at;
+    return words.n;
+}
+
+/* --- in the child --- */
+struct job {
+    char **argv, **envp;
+    const char *directory;
+    struct str head; /* with the From_ line */
+    int content_fd;
+    uint64_t content_offset, content_size;
+};
+
+static _Noreturn void start(const struct job *j, int in_fd, int out_fd) {
+    if (dup2(in_fd, STDIN_FILENO) < 0 || dup2(out_fd, STDOUT_FILENO) < 0 || dup2(out_fd, STDERR_FILENO) < 0)
+        _exit(EX_OSERR);
+    close_range(STDERR_FILENO + 1, ~0U, 0);
+    if (chdir(j->directory) != 0) {
+        dprintf(STDERR_FILENO, "local: fatal: cannot change directory to %s: %s\n", j->directory, strerror(errno));
+        _exit(EX_TEMPFAIL);
+    }
+    signal(SIGPIPE, SIG_DFL);
+    execvpe(j->argv[0], j->argv, j->envp);
+    dprintf(STDERR_FILENO, "local: fatal: execvp %s: %s\n", j->argv[0], strerror(errno));
+    _exit(EX_TEMPFAIL);
+}
+
+/* A command may end without having read everything: that is its business. */
+static bool feed(int fd, struct str s) {
+    while (s.n) {
+        ssize_t n = write(fd, s.p, s.n);
+        if (n < 0 && errno != EINTR)
+            return false;
+        if (n > 0)
+            s = str_from(s, (size_t)n);
+    }
+    return true;
+}
+
+static int run_command(void *arg, int out_fd) {
+    const struct job *j = arg;
+    int ends[2];
+    if (pipe(ends) != 0)
+        return EX_TEMPFAIL;
+    pid_t pid = fork();
+    if (pid < 0)
+        return EX_TEMPFAIL;
+    if (pid == 0) {
+        close(ends[1]);
+        start(j, ends[0], out_fd);
+    }
+    close(ends[0]);
+    close(out_fd); /* so that the parent sees the end when the command closes its own */
+    bool good = feed(ends[1], j->head), unread = false;
+    char piece[8192];
+    for (uint64_t done = 0; good && done < j->content_size;) {
+        uint64_t left = j->content_size - done;
+        ssize_t n = sys->pread(j->content_fd, piece, left < sizeof(piece) ? (size_t)left : sizeof(piece),
+                               (off_t)(j->content_offset + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            unread = true;
+            break;
+        }
+        done += (uint64_t)n;
+        good = feed(ends[1], str_n(piece, (size_t)n));
+    }
+    if (unread) /* it must not take half a message for a whole one */
+        kill(pid, SIGKILL);
+    close(ends[1]);
+    int status = 0;
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            return EX_TEMPFAIL;
+    if (unread)
+        return EX_TEMPFAIL;
+    if (WIFSIGNALED(status)) {
+        signal(WTERMSIG(status), SIG_DFL);
+        raise(WTERMSIG(status));
+        return EX_TEMPFAIL;
+    }
+    return WEXITSTATUS(status);
+}
+
+/* --- in the parent --- */
+struct env {
+    struct arena *arena;
+    VEC(char *) vars;
+};
+
+static void env_add(struct env *e, const char *name, struct str value) {
+    *vec_add(e->arena, &e->vars) = arena_cstr(e->arena, arena_printf(e->arena, "%s=%.*s", name, STR_ARG(value)));
+}
+
+/* export_environment: a name is passed on, name=value or { name = value } is set. */
+static void env_export(struct env *e, struct str list) {
+    struct str item;
+    while (str_word_braced(&list, STR_COMMA_SPACE, &item)) {
+        if (item.p[0] == '{' && item.n >= 2)
+            item = str_trim(str_sub(item, 1, item.n - 2));
+        ptrdiff_t equal = str_index(item, '=');
+        struct str name = equal < 0 ? item : str_trim(str_sub(item, 0, (size_t)equal));
+        const char *c_name = arena_cstr(e->arena, name);
+        if (equal >= 0) {
+            env_add(e, c_name, str_trim(str_from(item, (size_t)equal + 1)));
+            continue;
+        }
+        const char *value = getenv(c_name);
+        if (value)
+            env_add(e, c_name, str_c(value));
+    }
+}
+
+static char **environment(struct delivery *d, const struct command *c) {
+    const struct conf *conf = d->r->ctx->conf;
+    struct env e = { .arena = d->arena };
+    struct str filter = conf_str(conf, PARAM_command_expansion_filter);
+    const struct client_info *client = &d->r->req.env.client;
+    const struct {
+        const char *name;
+        struct str value;
+        bool always;
+    } rows[] = {
+        { "USER", c->user, true },
+        { "LOGNAME", c->user, true },
+        { "EXTENSION", c->extension, false },
+        { "DOMAIN", c->domain, false },
+        { "LOCAL", c->local, true },
+        { "RECIPIENT", c->recipient, true },
+        { "ORIGINAL_RECIPIENT", c->orig, true },
+        { "SENDER", d->r->req.env.sender, true },
+        { "CLIENT_ADDRESS", client->address, false },
+        { "CLIENT_HELO", client->helo, false },
+        { "CLIENT_HOSTNAME", client->name, false },
+        { "CLIENT_PROTOCOL", client->protocol, false },
+        { "SASL_METHOD", client->sasl_method, false },
+        { "SASL_SENDER", client->sasl_sender, false },
+        { "SASL_USERNAME", client->sasl_username, false },
+    };
+    env_add(&e, "PATH", STR("/usr/bin:/bin"));
+    env_add(&e, "HOME", c->home);
+    env_add(&e, "SHELL", c->shell);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
+        if (rows[i].always || rows[i].value.n)
+            env_add(&e, rows[i].name, local_filter(d->arena, rows[i].value, filter));
+    env_export(&e, conf_str(conf, PARAM_export_environment));
+    *vec_add(e.arena, &e.vars) = NULL;
+    return e.vars.at;
+}
+
+static char **arguments(struct delivery *d, const struct command *c) {
+    struct str shell = conf_str(d->r->ctx->conf, PARAM_local_command_shell), word, *words = NULL;
+    VEC(char *) argv = { 0 };
+    size_t n = 0;
+    if (shell.n) {
+        while (str_word(&shell, STR_COMMA_SPACE, &word) && argv.n < WORDS_MAX)
+            *vec_add(d->arena, &argv) = arena_cstr(d->arena, word);
+        *vec_add(d->arena, &argv) = arena_cstr(d->arena, c->text);
+    } else if ((n = command_words(d->arena, c->text, &words)) > 0) {
+        for (size_t i = 0; i < n; i++)
+            *vec_add(d->arena, &argv) = arena_cstr(d->arena, words[i]);
+    } else {
+        *vec_add(d->arena, &argv) = arena_cstr(d->arena, STR("/bin/sh"));
+        *vec_add(d->arena, &argv) = arena_cstr(d->arena, STR("-c"));
+        *vec_add(d->arena, &argv) = arena_cstr(d->arena, c->text);
+    }
+    *vec_add(d->arena, &argv) = NULL;
+    return argv.at;
+}
+
+/* Exit statuses of sysexits.h. */
+static const struct {
+    int status;
+    const char *dsn, *text;
+} statuses[] = {
+    { EX_USAGE, "5.3.0", "command line usage error" },    { EX_DATAERR, "5.6.0", "data format error" },
+    { EX_NOINPUT, "5.3.0", "cannot open input" },         { EX_NOUSER, "5.1.1", "user unknown" },
+    { EX_NOHOST, "5.1.2", "host name unknown" },          { EX_UNAVAILABLE, "5.3.0", "service unavailable" },
+    { EX_SOFTWARE, "5.3.0", "internal software error" },  { EX_OSERR, "4.3.0", "system resource problem" },
+    { EX_OSFILE, "5.3.0", "critical OS file missing" },   { EX_CANTCREAT, "5.2.0", "can't create user output file" },
+    { EX_IOERR, "5.3.0", "input/output error" },          { EX_TEMPFAIL, "4.3.0", "temporary failure" },
+    { EX_PROTOCOL, "5.5.0", "remote error in protocol" }, { EX_NOPERM, "5.7.0", "permission denied" },
+    { EX_CONFIG, "5.3.5", "local configuration error" },
+};
+
+/* What the command wrote, on one line: white space becomes blanks, other control bytes '_'. */
+static struct str one_line(struct arena *a, struct str output) {
+    struct buf b = { 0 };
+    buf_printable(&b, output, SHOWN_OUTPUT); /* byte for byte */
+    for (size_t i = 0; i < b.n; i++)
+        if (b.p[i] == '?' && output.p[i] != '?')
+            b.p[i] = byte_is_space(output.p[i]) ? ' ' : '_';
+    struct str s = arena_str(a, buf_str(&b));
+    buf_free(&b);
+    return s;
+}
+
+static void report(struct delivery *d, struct str address, const struct command *c, const struct child_result *result) {
+    struct arena *a = d->arena;
+    struct str output = one_line(a, result->output);
+    if (result->timed_out) {
+        delivery_result(d, address, STR("5.3.0"),
+                        arena_printf(a, "Command time limit exceeded: \"%.*s\"", STR_ARG(c->text)));
+        return;
+    }
+    if (!result->signal && result->status == 0) {
+        delivery_result(d, address, STR("2.0.0"), arena_printf(a, "delivered to command: %.*s", STR_ARG(c->text)));
+        return;
+    }
+    if (!result->signal && result->status == CHILD_EXIT_RIGHTS) {
+        delivery_result(d, address, STR("4.3.0"), arena_printf(a, "cannot act as user id %ld", (long)c->rights.uid));
+        return;
+    }
+    struct str dsn, text;
+    dsn_split(output, STR(""), &dsn, &text);
+    if (!result->signal && dsn.n) { /* the command knows better than its exit status */
+        if (dsn.p[0] == '2')
+            dsn = STR("5.0.0");
+        delivery_result_diagnostic(d, address, dsn, text, text);
+        return;
+    }
+    struct str said = output.n ? arena_printf(a, ". Command output: %.*s", STR_ARG(output)) : STR("");
+    if (result->signal) {
+        delivery_result_diagnostic(d, address, STR("4.3.0"),
+                                   arena_printf(a, "Command died with signal %d: \"%.*s\"%.*s", result->signal,
+                                                STR_ARG(c->text), STR_ARG(said)),
+                                   output);
+        return;
+    }
+    for (size_t i = 0; i < sizeof(statuses) / sizeof(*statuses); i++)
+        if (statuses[i].status == result->status) {
+            delivery_result_diagnostic(d, address, str_c(statuses[i].dsn),
+                                       arena_printf(a, "%s%.*s", statuses[i].text, STR_ARG(said)), output);
+            return;
+        }
+    delivery_result_diagnostic(
+        d, address, STR("5.3.0"),
+        arena_printf(a, "Command died with status %d: \"%.*s\"%.*s", result->status, STR_ARG(c->text), STR_ARG(said)),
+        output);
+}
+
+void command_deliver(struct delivery *d, struct str address, const struct command *c) {
+    struct agent_request *r = d->r;
+    if (r->req.flags & DELIVERY_VERIFY) {
+        delivery_result(d, address, STR("2.0.0"),
+                        arena_printf(d->arena, "delivers to command: %.*s", STR_ARG(c->text)));
+        return;
+    }
+    if (!local_can_act_as(&c->rights)) {
+        delivery_result(d, address, STR("4.3.0"),
+                        arena_printf(d->arena, "cannot act as user id %ld without root", (long)c->rights.uid));
+        return;
+    }
+    struct str directory = c->directory.n ? c->directory : conf_str(r->ctx->conf, PARAM_queue_directory);
+    struct str from = mailbox_from_line(d->arena, r->req.env.sender, sys->wall_us() / US_PER_S);
+    struct job job = {
+        .argv = arguments(d, c),
+        .envp = environment(d, c),
+        .directory = arena_cstr(d->arena, directory),
+        .head = arena_cat(d->arena, from, c->head),
+        .content_fd = r->req.content_fd,
+        .content_offset = r->req.content_offset,
+        .content_size = r->req.content_size,
+    };
+    struct child child = {
+        .uid = c->rights.uid,
+        .gid = c->rights.gid,
+        .keep_fd = r->req.content_fd,
+        .deadline = deadline_in(conf_time(r->ctx->conf, PARAM_command_time_limit)),
+        .run = run_command,
+        .arg = &job,
+    };
+    struct child_result result;
+    error e = child_run(&child, d->arena, &result);
+    if (e)
+        delivery_result(d, address, STR("4.3.0"),
+                        arena_printf(d->arena, "cannot start the command: %.*s", STR_ARG(e->text)));
+    else
+        report(d, address, c, &result);
+}
