@@ -23,6 +23,10 @@ def main():
             code += re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.S)
     read = set(re.findall(r"\bPARAM_(\w+)", code))
     suffixes = set(re.findall(r'"(_\w+)"', code))
+    # the value of a live <service>_... row is its default's, which names another parameter
+    for line in (conf / "service_params.def").read_text().splitlines():
+        if line.startswith("SERVICE_PARAM(") and line.rstrip().endswith("LIVE)"):
+            read.update(re.findall(r"\$(\w+)", line))
     seen = set()
     counts = dict.fromkeys(sorted(STATUSES), 0)
 

@@ -51,10 +51,9 @@
 #include <unistd.h>
 
 enum {
-    SPOOL_STALE_S = 60,            /* an unlocked unfinished file younger than this may be just being created */
-    SPOOL_ABANDONED_S = 24 * 3600, /* nothing written for this long: removed, locked or not */
-    SCAN_SKIP_MAX = 64,            /* entries passed over before others get their turn */
-    CONTENT_INLINE = 256 * 1024,   /* content up to this is checked without a thread */
+    SPOOL_STALE_S = 60,          /* an unlocked unfinished file younger than this may be just being created */
+    SCAN_SKIP_MAX = 64,          /* entries passed over before others get their turn */
+    CONTENT_INLINE = 256 * 1024, /* content up to this is checked without a thread */
     CHECK_CHUNK = 256 * 1024,
 };
 
@@ -240,6 +239,7 @@ error spool_open(const struct spool_options *o, struct arena *err_arena, struct 
     if (!s)
         die_no_memory(sizeof *s);
     s->access = o->access;
+    s->reader_fd = -1;
     s->long_queue_ids = o->long_queue_ids;
     /* A message of the largest size must fit with room to spare (postconf(5), queue_minfree). */
     uint64_t wanted = o->size_limit > UINT64_MAX / 3 ? UINT64_MAX : o->size_limit * 3 / 2;
@@ -270,9 +270,30 @@ error spool_open(const struct spool_options *o, struct arena *err_arena, struct 
 void spool_close(struct spool *s) {
     if (!s)
         return;
+    spool_hand_over(s);
     if (s->fd >= 0)
         sys->close(s->fd);
     free(s);
+}
+
+bool spool_take_over(struct spool *s) {
+    if (s->reader_fd >= 0)
+        return true;
+    int fd = sys->openat(s->fd, spool_state_name(SPOOL_ACTIVE).p, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    if (sys->flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        sys->close(fd);
+        return false;
+    }
+    s->reader_fd = fd;
+    return true;
+}
+
+void spool_hand_over(struct spool *s) {
+    if (s->reader_fd >= 0)
+        sys->close(s->reader_fd);
+    s->reader_fd = -1;
 }
 
 /* --- scanning --- */
@@ -322,9 +343,9 @@ static void reap_unfinished(struct spool *s, const char *path, const struct stat
     if (fd < 0)
         return;
     struct stat now;
-    bool free_of_lock = sys->flock(fd, LOCK_EX | LOCK_NB) == 0;
-    /* with the lock held, look again: it may have been finished in the meantime */
-    if ((free_of_lock || age >= SPOOL_ABANDONED_S) && sys->fstatat(fd, "", &now, AT_EMPTY_PATH) == 0 &&
+    /* Locked means alive, however old: the clock may have been set forward, and what is removed here may be answered
+     * with 250 in the next moment. With the lock held, look again: it may have been finished in the meantime. */
+    if (sys->flock(fd, LOCK_EX | LOCK_NB) == 0 && sys->fstatat(fd, "", &now, AT_EMPTY_PATH) == 0 &&
         !(now.st_mode & S_IXUSR))
         sys->unlinkat(s->fd, path, 0);
     sys->close(fd);

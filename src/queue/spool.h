@@ -37,6 +37,11 @@ struct spool;
 error spool_open(const struct spool_options *o, struct arena *err_arena, struct spool **ret);
 void spool_close(struct spool *s);
 
+/* One READER at a time takes messages up. False: another process does, ask again. It ends with the process, or with
+ * spool_hand_over(): from then on the caller only finishes what it has locked (spool_content_open()). */
+bool spool_take_over(struct spool *s);
+void spool_hand_over(struct spool *s);
+
 /* --- writer --- */
 struct spool_new; /* a message being written; nobody else sees it */
 /* Gives the message its queue id. ERR_SYS with ENOSPC (also for min_free): 452 4.3.1; other: 451 4.3.0. */

@@ -32,6 +32,7 @@ struct spool {
     bool hashed[SPOOL_DIRS];
     struct dir_sync dir_sync[SPOOL_DIRS];
     unsigned next_temporary;
+    int reader_fd; /* active/, locked by the READER in office; -1: not we */
 };
 
 struct str spool_dir_name(unsigned dir);

@@ -1,0 +1,344 @@
+/* What became of recipients, and of a message when its attempt is over. */
+#include "qmgr/qmgr.h"
+
+#include "base/log.h"
+#include "deliver/agent.h"
+#include "mail/address.h"
+#include "mail/dsn.h"
+#include "proto/bounce.h"
+#include <errno.h>
+
+enum {
+    DEFER_YIELD = 50,       /* entries deferred at once before others get their turn */
+    STUCK_RETRY_S = 60,     /* a message that cannot be moved or removed: the disk's trouble, tried again */
+    BOUNCE_TIMEOUT_S = 600, /* the notice is written to the queue meanwhile: like cleanup's, not like a question's */
+};
+
+/* --- log lines, as deliver/agent.c writes them for agents --- */
+
+static void log_result(const struct message *m, const struct rcpt *r, struct str dsn, const char *status,
+                       struct str text) {
+    struct arena *a = arena_new();
+    struct buf line = { 0 };
+    int limit = (int)conf_int(m->q->conf, PARAM_delay_logging_resolution_limit);
+    int64_t now = sys->wall_us();
+    buf_printf(&line, "%s: to=<%.*s>", m->id.text, STR_ARG(address_quote(a, r->address)));
+    if (r->orig.n && !str_eq_icase(r->orig, r->address))
+        buf_printf(&line, ", orig_to=<%.*s>", STR_ARG(address_quote(a, r->orig)));
+    struct str delay = delay_format(a, now - m->env.arrival_us, limit);
+    struct str before = delay_format(a, m->active_us - m->env.arrival_us, limit);
+    struct str here = delay_format(a, now - m->active_us, limit);
+    buf_printf(&line, ", relay=none, delay=%.*s, delays=%.*s/%.*s/0/0, dsn=%.*s, status=%s (%.*s)", STR_ARG(delay),
+               STR_ARG(before), STR_ARG(here), STR_ARG(dsn), status, STR_ARG(text));
+    log_record(LOG_LEVEL_INFO, buf_str(&line));
+    buf_free(&line);
+    arena_free(a);
+}
+
+/* --- recipients --- */
+
+static bool wants_failure_notice(const struct rcpt *r) {
+    return !r->dsn_notify || (r->dsn_notify & DSN_NOTIFY_FAILURE);
+}
+static bool wants_delay_notice(const struct rcpt *r) {
+    return !r->dsn_notify || (r->dsn_notify & DSN_NOTIFY_DELAY);
+}
+
+static struct spool_failure failure_of(const struct message *m, uint32_t index, const struct result *r) {
+    const struct rcpt *rcpt = &m->env.rcpts[index];
+    return (struct spool_failure){
+        .rcpt_index = index,
+        .address = rcpt->address,
+        .orig = rcpt->orig,
+        .dsn_orcpt = rcpt->dsn_orcpt,
+        .dsn_notify = rcpt->dsn_notify,
+        .status = r->dsn,
+        .action = r->action,
+        .reason = r->reason,
+        .diagnostic_type = r->diagnostic_type,
+        .diagnostic = r->diagnostic,
+        .remote_type = r->remote_type,
+        .remote_mta = r->remote_mta,
+        .when_us = sys->wall_us(),
+    };
+}
+
+static void rcpt_mark(struct message *m, uint32_t index) {
+    error e = spool_mark_done(m->q->spool, &m->id, SPOOL_ACTIVE, index);
+    if (e)
+        log_warn("%s: mark recipient as done: %.*s", m->id.text, STR_ARG(e->text));
+    else
+        m->marked[index] = true;
+}
+
+static void rcpt_deferred(struct message *m, uint32_t index, const struct result *r) {
+    struct spool_failure f = failure_of(m, index, r);
+    if (f.action.n == 0)
+        f.action = STR("delayed");
+    error e = spool_log_add(m->q->spool, &m->id, SPOOL_LOG_DEFER, &f);
+    if (e) /* only mailq's reason is missing */
+        log_warn("%s: defer log: %.*s", m->id.text, STR_ARG(e->text));
+    f.status = arena_str(m->arena, f.status);
+    f.action = arena_str(m->arena, f.action);
+    f.reason = arena_str(m->arena, f.reason);
+    f.diagnostic_type = arena_str(m->arena, f.diagnostic_type);
+    f.diagnostic = arena_str(m->arena, f.diagnostic);
+    f.remote_type = arena_str(m->arena, f.remote_type);
+    f.remote_mta = arena_str(m->arena, f.remote_mta);
+    *vec_add(m->arena, &m->deferred) = f;
+    m->outcome[index] = OUTCOME_DEFERRED;
+}
+
+static error bounce_record(struct message *m, uint32_t index, const struct result *r) {
+    struct spool_failure f = failure_of(m, index, r);
+    if (f.action.n == 0)
+        f.action = STR("failed");
+    error e = spool_log_add(m->q->spool, &m->id, SPOOL_LOG_BOUNCE, &f);
+    /* Before the mark: otherwise a crash could leave a recipient that is done and that nobody tells of. */
+    return e ? e : spool_log_sync(m->q->spool, &m->id, SPOOL_LOG_BOUNCE);
+}
+
+void rcpt_result(struct message *m, uint32_t index, const struct result *r) {
+    if (index >= m->env.rcpt_count || m->outcome[index] != OUTCOME_NONE || m->env.rcpts[index].state == RCPT_DONE)
+        return;
+    m->answered++;
+    if (r->status == DELIVERY_DEFERRED) {
+        rcpt_deferred(m, index, r);
+        return;
+    }
+    m->outcome[index] = OUTCOME_DONE; /* before a wait: a second answer finds it taken */
+    if (r->status == DELIVERY_BOUNCED && wants_failure_notice(&m->env.rcpts[index])) {
+        error e = bounce_record(m, index, r);
+        if (e) {
+            log_warn("%s: bounce log: %.*s", m->id.text, STR_ARG(e->text));
+            log_info("%s: status=deferred (bounce failed)", m->id.text);
+            rcpt_deferred(m, index, r);
+            return;
+        }
+        m->bounced = true;
+    }
+    /* When nothing is left to do the file goes; message_end() marks what it then cannot remove. */
+    if (m->answered < m->todo || m->deferred.n > 0 || m->bounced)
+        rcpt_mark(m, index);
+}
+
+void rcpt_decide(struct message *m, uint32_t index, enum delivery_status status, struct str dsn, struct str reason) {
+    static const char *const names[] = {
+        [DELIVERY_SENT] = "sent", [DELIVERY_DEFERRED] = "deferred", [DELIVERY_BOUNCED] = "bounced"
+    };
+    if (m->outcome[index] != OUTCOME_NONE)
+        return;
+    const char *name = names[status];
+    static const char digits[] = { [DELIVERY_SENT] = '2', [DELIVERY_DEFERRED] = '4', [DELIVERY_BOUNCED] = '5' };
+    if (status == DELIVERY_BOUNCED && conf_bool(m->q->conf, PARAM_soft_bounce)) {
+        status = DELIVERY_DEFERRED;
+        name = "SOFTBOUNCE";
+    }
+    struct result r = { .status = status, .dsn = dsn_with_class(m->arena, dsn, digits[status]), .reason = reason };
+    r.action = r.diagnostic_type = r.diagnostic = r.remote_type = r.remote_mta = STR("");
+    log_result(m, &m->env.rcpts[index], r.dsn, name, reason);
+    rcpt_result(m, index, &r);
+}
+
+void entry_defer(struct entry *e, struct str dsn, struct str reason) {
+    struct message *m = e->message;
+    if (dsn.n == 0)
+        dsn = STR("4.4.0");
+    for (size_t i = 0; i < e->rcpt_count; i++)
+        if (m->outcome[e->rcpts[i]] == OUTCOME_NONE)
+            rcpt_decide(m, e->rcpts[i], DELIVERY_DEFERRED, dsn, reason);
+    entry_free(e);
+    message_release(m);
+}
+
+void entries_defer(struct entry *list, struct str dsn, struct str reason) {
+    for (size_t n = 1; list; n++) {
+        struct entry *e = list;
+        list = e->next;
+        entry_defer(e, dsn, reason);
+        if (n % DEFER_YIELD == 0)
+            coro_yield();
+    }
+}
+
+void entry_abandon(struct entry *e) {
+    struct message *m = e->message;
+    entry_free(e);
+    message_release(m);
+}
+
+/* --- notices --- */
+
+/* True: the notice is in the queue, or there is nobody to tell. */
+static bool send_notice(struct message *m, enum bounce_kind kind, const char *endpoint, const struct spool_failure *f,
+                        size_t count) {
+    struct qmgr *q = m->q;
+    if (count == 0)
+        return true;
+    struct ipc *ipc = NULL;
+    enum bounce_status status = BOUNCE_TEMP;
+    struct queue_id notice;
+    if (!message_content(m))
+        return false;
+    error e = q->outside.connect(q->outside.ctx, str_c(endpoint),
+                                 deadline_in(conf_time(q->conf, PARAM_qmgr_ipc_timeout)), &ipc);
+    if (!e) {
+        struct bounce_request r = {
+            .kind = kind,
+            .id = m->id,
+            .env = m->env,
+            .rcpts = f,
+            .rcpt_count = count,
+            .content_fd = m->content.fd,
+            .content_offset = m->content.offset,
+            .content_size = m->content.size,
+        };
+        r.env.rcpts = NULL;
+        r.env.rcpt_count = 0;
+        e = bounce_send(ipc, &r, deadline_in(BOUNCE_TIMEOUT_S), &status, &notice);
+    }
+    ipc_close(ipc);
+    message_content_done(m);
+    if (e)
+        log_warn("%s: %s service: %.*s", m->id.text, endpoint, STR_ARG(e->text));
+    return !e && status != BOUNCE_TEMP;
+}
+
+/* Recipients whose record says why they failed for good. */
+static bool tell_of_failures(struct message *m) {
+    struct qmgr *q = m->q;
+    struct spool_failure *f;
+    size_t count;
+    error e = spool_log_read(q->spool, &m->id, SPOOL_LOG_BOUNCE, m->arena, &f, &count);
+    if (e) {
+        log_warn("%s: bounce log: %.*s", m->id.text, STR_ARG(e->text));
+        return false;
+    }
+    if (!send_notice(m, BOUNCE_FAILED, "private/bounce", f, count))
+        return false;
+    m->bounced = false;
+    /* One that cannot be removed now makes a second notice: said, because an administrator will wonder. */
+    if ((e = spool_log_clear(q->spool, &m->id, SPOOL_LOG_BOUNCE)))
+        log_warn("%s: remove bounce log: %.*s", m->id.text, STR_ARG(e->text));
+    return true;
+}
+
+static struct spool_failure *deferred_who(struct message *m, bool (*who)(const struct rcpt *r), struct str action,
+                                          size_t *ret_count) {
+    struct spool_failure *f = arena_array(m->arena, m->deferred.n, sizeof *f);
+    size_t n = 0;
+    for (size_t i = 0; i < m->deferred.n; i++) {
+        if (!who(&m->env.rcpts[m->deferred.at[i].rcpt_index]))
+            continue;
+        f[n] = m->deferred.at[i];
+        f[n++].action = action;
+    }
+    *ret_count = n;
+    return f;
+}
+
+/* The time is up: what is deferred is returned. */
+static bool give_up(struct message *m) {
+    struct arena *a = m->arena;
+    log_info("%s: from=<%.*s>, status=expired, returned to sender", m->id.text,
+             STR_ARG(address_quote(a, m->env.sender)));
+    size_t count;
+    struct spool_failure *f = deferred_who(m, wants_failure_notice, STR("failed"), &count);
+    return send_notice(m, BOUNCE_FAILED, "private/bounce", f, count);
+}
+
+static void warn_of_delay(struct message *m) {
+    size_t count;
+    struct spool_failure *f = deferred_who(m, wants_delay_notice, STR("delayed"), &count);
+    if (!send_notice(m, BOUNCE_DELAYED, "private/defer", f, count))
+        return;
+    error e = spool_mark_warned(m->q->spool, &m->id, SPOOL_ACTIVE);
+    if (e)
+        log_warn("%s: mark delay warning: %.*s", m->id.text, STR_ARG(e->text));
+}
+
+/* --- the end of an attempt --- */
+
+static int64_t lifetime_us(const struct message *m) {
+    const struct conf *c = m->q->conf;
+    return US_PER_S * conf_time(c, m->env.sender.n ? PARAM_maximal_queue_lifetime : PARAM_bounce_queue_lifetime);
+}
+
+/* As long as the message is old already, so that the times between tries double. */
+static int64_t next_try(const struct message *m, int64_t now) {
+    const struct conf *c = m->q->conf;
+    int64_t least = US_PER_S * conf_time(c, PARAM_minimal_backoff_time);
+    int64_t most = US_PER_S * conf_time(c, PARAM_maximal_backoff_time);
+    int64_t delay = now - m->env.arrival_us;
+    if (delay > most)
+        delay = most;
+    if (delay < least)
+        delay = least;
+    return now + delay;
+}
+
+static void move_to_deferred(struct message *m, int64_t now) {
+    struct spool *s = m->q->spool;
+    error e;
+    while ((e = spool_set_next_try(s, &m->id, SPOOL_ACTIVE, next_try(m, now))) ||
+           (e = spool_move(s, &m->id, SPOOL_ACTIVE, SPOOL_DEFERRED))) {
+        if (e->sys == ENOENT || e->sys == EEXIST || m->q->draining) {
+            if (!m->q->draining)
+                log_warn("%s: move to deferred: %.*s", m->id.text, STR_ARG(e->text));
+            return;
+        }
+        log_warn("%s: move to deferred: %.*s", m->id.text, STR_ARG(e->text));
+        if (wait_until(deadline_in(STUCK_RETRY_S)))
+            return;
+    }
+}
+
+static void mark_the_rest(struct message *m) {
+    for (size_t i = 0; i < m->env.rcpt_count; i++)
+        if (m->outcome[i] == OUTCOME_DONE && !m->marked[i])
+            rcpt_mark(m, (uint32_t)i);
+}
+
+static void remove_file(struct message *m) {
+    error e = spool_remove(m->q->spool, &m->id, SPOOL_ACTIVE);
+    if (!e) {
+        log_info("%s: removed", m->id.text);
+        return;
+    }
+    log_warn("%s: remove: %.*s", m->id.text, STR_ARG(e->text));
+    mark_the_rest(m);
+    move_to_deferred(m, sys->wall_us());
+}
+
+void message_end(struct message *m) {
+    const struct conf *c = m->q->conf;
+    int64_t now = sys->wall_us(), age = now - m->env.arrival_us;
+    if (m->answered < m->todo) { /* draining: the next queue manager finds the rest in active */
+        mark_the_rest(m);
+        message_forget(m);
+        return;
+    }
+    bool keep = m->bounced && !tell_of_failures(m);
+    if (keep)
+        log_info("%s: status=deferred (bounce failed)", m->id.text);
+    if (m->deferred.n > 0) {
+        int64_t warn_after = US_PER_S * conf_time(c, PARAM_delay_warning_time);
+        if (age >= lifetime_us(m)) {
+            if (!give_up(m)) {
+                log_info("%s: status=deferred (bounce failed)", m->id.text);
+                keep = true;
+            }
+        } else {
+            keep = true;
+            if (warn_after > 0 && age >= warn_after && !(m->env.flags & ENVELOPE_WARNED))
+                warn_of_delay(m);
+        }
+    }
+    if (keep) {
+        mark_the_rest(m);
+        move_to_deferred(m, now);
+    } else {
+        remove_file(m);
+    }
+    message_forget(m);
+}

@@ -1,0 +1,210 @@
+/* Which messages are taken up, from where, and when: qmgr(8)'s leaky bucket and fairness. */
+#include "qmgr/qmgr.h"
+
+#include "base/die.h"
+#include "base/log.h"
+#include <stdlib.h>
+
+enum {
+    ACTIVE_RESCAN_S = 10, /* something in active is busy elsewhere: look again */
+    SWEEP_S = 60,
+};
+
+static void params_of(void *ctx, struct str name, struct transport_params *ret) {
+    transport_params_from(ctx, name, ret);
+}
+
+struct qmgr *qmgr_new(const struct conf *c, struct spool *spool, const struct qmgr_outside *outside,
+                      struct group *work) {
+    struct qmgr *q = calloc(1, sizeof *q);
+    if (!q)
+        die_no_memory(sizeof *q);
+    q->wants = calloc(FEED_NOTICES_MAX, sizeof *q->wants);
+    if (!q->wants)
+        die_no_memory(FEED_NOTICES_MAX * sizeof *q->wants);
+    q->conf = c;
+    q->spool = spool;
+    q->outside = *outside;
+    q->work = work;
+    int64_t least = US_PER_S * conf_time(c, PARAM_minimal_backoff_time);
+    int64_t most = US_PER_S * conf_time(c, PARAM_maximal_backoff_time);
+    q->scheduler = scheduler_new(least, most > least ? most : least,
+                                 US_PER_S * conf_time(c, PARAM_transport_retry_time), params_of, q);
+    q->active_left.wanted = q->incoming.wanted = q->deferred.wanted = true;
+    return q;
+}
+
+void qmgr_free(struct qmgr *q) {
+    if (!q)
+        return;
+    spool_scan_end(&q->active_left.scan);
+    spool_scan_end(&q->incoming.scan);
+    spool_scan_end(&q->deferred.scan);
+    struct transport *t;
+    for (size_t at = 0; (t = scheduler_each(q->scheduler, &at));)
+        transport_close_idle(t, 0);
+    scheduler_free(q->scheduler);
+    map_free(&q->active);
+    free(q->wants);
+    free(q);
+}
+
+void feed_more(struct qmgr *q) {
+    cond_signal(&q->feed_wake);
+}
+
+void feed_drain(struct qmgr *q) {
+    q->draining = true;
+    struct transport *t;
+    for (size_t at = 0; (t = scheduler_each(q->scheduler, &at));)
+        transport_close_idle(t, 0);
+    struct entry *e = scheduler_take_all(q->scheduler);
+    while (e) {
+        struct entry *next = e->next;
+        entry_abandon(e);
+        e = next;
+    }
+    feed_more(q);
+}
+
+void feed_notice(struct qmgr *q, const struct queue_id *id, enum spool_state state) {
+    if (q->want_count == FEED_NOTICES_MAX) {
+        if (state == SPOOL_INCOMING)
+            q->incoming.wanted = true;
+        return;
+    }
+    q->wants[(q->want_first + q->want_count++) % FEED_NOTICES_MAX] = (struct feed_want){ *id, state };
+    feed_more(q);
+}
+
+void feed_trigger(struct qmgr *q, struct str bytes) {
+    for (size_t i = 0; i < bytes.n; i++) {
+        switch (bytes.p[i]) {
+        case 'F':
+            scheduler_revive(q->scheduler);
+            break;
+        case 'A':
+            q->ignore_times_next = true;
+            break;
+        default:
+            break;
+        }
+    }
+    for (size_t i = 0; i < bytes.n; i++) {
+        switch (bytes.p[i]) {
+        case 'W':
+        case 'I':
+            q->incoming.wanted = true;
+            break;
+        case 'D':
+            q->deferred.wanted = true;
+            break;
+        default:
+            break;
+        }
+    }
+    feed_more(q);
+}
+
+static bool room(const struct qmgr *q) {
+    int64_t messages = conf_int(q->conf, PARAM_qmgr_message_active_limit);
+    int64_t rcpts = conf_int(q->conf, PARAM_qmgr_message_recipient_limit);
+    /* A message is taken up whole, so a single one may go over the second limit. */
+    return q->active.n < (size_t)messages && q->rcpts < (size_t)rcpts;
+}
+
+/* The next message of a running scan; starts one when wanted. */
+static bool source_next(struct qmgr *q, struct feed_source *src, enum spool_state state, struct spool_entry *ret) {
+    if (!src->running) {
+        if (!src->wanted)
+            return false;
+        src->wanted = false; /* asked for again meanwhile: another one after this */
+        src->running = true;
+        if (state == SPOOL_DEFERRED) {
+            q->ignore_times = q->ignore_times_next;
+            q->ignore_times_next = false;
+        }
+    }
+    if (spool_scan_next(q->spool, &src->scan, state, ret))
+        return true;
+    src->running = false;
+    return false;
+}
+
+static bool feed_left(struct qmgr *q) {
+    struct spool_entry e;
+    if (!source_next(q, &q->active_left, SPOOL_ACTIVE, &e))
+        return false;
+    if (!map_get(&q->active, queue_id_str(&e.id)) && message_take_up(q, &e.id, SPOOL_ACTIVE, false) == BUSY_ELSEWHERE)
+        q->next_active_scan = deadline_in(ACTIVE_RESCAN_S);
+    return true;
+}
+
+static bool feed_incoming(struct qmgr *q) {
+    if (q->want_count) {
+        struct feed_want w = q->wants[q->want_first];
+        q->want_first = (q->want_first + 1) % FEED_NOTICES_MAX;
+        q->want_count--;
+        message_take_up(q, &w.id, w.state, w.state == SPOOL_DEFERRED);
+        return true;
+    }
+    struct spool_entry e;
+    if (!source_next(q, &q->incoming, SPOOL_INCOMING, &e))
+        return false;
+    message_take_up(q, &e.id, SPOOL_INCOMING, false);
+    return true;
+}
+
+static bool feed_deferred(struct qmgr *q) {
+    struct spool_entry e;
+    if (!source_next(q, &q->deferred, SPOOL_DEFERRED, &e))
+        return false;
+    if (q->ignore_times || e.next_try_us <= sys->wall_us())
+        message_take_up(q, &e.id, SPOOL_DEFERRED, q->ignore_times);
+    return true;
+}
+
+static void timers(struct qmgr *q) {
+    int64_t now = sys->mono_us();
+    if (now >= q->next_deferred_scan) {
+        q->deferred.wanted = true;
+        q->next_deferred_scan = now + US_PER_S * conf_time(q->conf, PARAM_queue_run_delay);
+    }
+    if (now >= q->next_active_scan) {
+        q->active_left.wanted = true;
+        q->next_active_scan = now + US_PER_S * conf_time(q->conf, PARAM_queue_run_delay);
+    }
+    if (now >= q->next_sweep) {
+        struct transport *t;
+        for (size_t at = 0; (t = scheduler_each(q->scheduler, &at));)
+            transport_close_idle(t, US_PER_S * conf_time(q->conf, PARAM_max_idle));
+        scheduler_sweep(q->scheduler, now);
+        q->next_sweep = now + US_PER_S * SWEEP_S;
+    }
+}
+
+static int64_t next_timer(const struct qmgr *q) {
+    int64_t at = q->next_deferred_scan < q->next_active_scan ? q->next_deferred_scan : q->next_active_scan;
+    return at < q->next_sweep ? at : q->next_sweep;
+}
+
+void feed_run(struct qmgr *q) {
+    while (!q->draining) {
+        timers(q);
+        bool some = false;
+        /* one of each in turn, so that a backlog of one kind does not keep the others out */
+        if (room(q))
+            some = feed_left(q) || some;
+        if (room(q))
+            some = feed_incoming(q) || some;
+        if (room(q))
+            some = feed_deferred(q) || some;
+        if (some) {
+            coro_yield();
+            continue;
+        }
+        error e = cond_wait(&q->feed_wake, next_timer(q));
+        if (e == &err_cancelled)
+            return;
+    }
+}

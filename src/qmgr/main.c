@@ -1,0 +1,104 @@
+/* qmgr, oqmgr - the queue manager: qmgr(8). */
+#include "conf/master_cf.h"
+#include "proto/notice.h"
+#include "qmgr/qmgr.h"
+#include "service/service.h"
+#include <errno.h>
+
+enum { TAKE_OVER_RETRY_US = 100 * 1000 };
+
+struct state {
+    struct service_ctx *ctx;
+    struct arena *arena;
+    struct spool *spool;
+    struct router *router;
+    struct master_cf services;
+    struct qmgr *qmgr;
+};
+
+static error connect_service(void *ctx, struct str endpoint, int64_t deadline, struct ipc **ret) {
+    return service_connect(((struct state *)ctx)->ctx, endpoint, deadline, ret);
+}
+
+static error resolve(void *ctx, struct arena *a, struct str sender, struct str recipient, struct route *ret) {
+    return route_resolve(((struct state *)ctx)->router, a, sender, recipient, ret);
+}
+
+static unsigned process_limit(void *ctx, struct str transport) {
+    const struct state *s = ctx;
+    for (size_t i = 0; i < s->services.count; i++) {
+        const struct master_entry *e = &s->services.entries[i];
+        if (e->type == SERVICE_UNIX && str_eq(e->name, transport))
+            return e->maxproc > 0 ? (unsigned)e->maxproc : 0;
+    }
+    return (unsigned)conf_int(s->ctx->conf, PARAM_default_process_limit);
+}
+
+static error init(struct service_ctx *ctx, struct arena *err_arena) {
+    static struct state s;
+    s.ctx = ctx;
+    s.arena = arena_new();
+    struct spool_options o = spool_options_from(ctx->conf, SPOOL_READER);
+    error e = spool_open(&o, err_arena, &s.spool);
+    if (e)
+        return e;
+    struct str path = arena_printf(err_arena, "%.*s/master.cf", STR_ARG(conf_directory(ctx->conf)));
+    if ((e = master_cf_load(path, ctx->conf, s.arena, &s.services)))
+        return e;
+    s.router = router_new(ctx->conf);
+    struct qmgr_outside outside = { connect_service, resolve, process_limit, &s };
+    s.qmgr = qmgr_new(ctx->conf, s.spool, &outside, &ctx->work);
+    ctx->state = &s;
+    return NULL;
+}
+
+static void start(struct service_ctx *ctx) {
+    struct state *s = ctx->state;
+    /* After a reload the one before us finishes its deliveries; it lets go of the rest as soon as it has been told. */
+    while (!spool_take_over(s->spool))
+        if (ctx->draining || wait_until(deadline_in_us(TAKE_OVER_RETRY_US)))
+            return;
+    feed_run(s->qmgr);
+}
+
+static void session(struct service_ctx *ctx, struct io *io, const struct endpoint *peer, const struct endpoint *local) {
+    (void)peer;
+    (void)local;
+    struct state *s = ctx->state;
+    if (service_trigger_session(ctx, io))
+        return;
+    struct ipc *ipc = service_ipc(io);
+    struct ipc_msg m = { .fd = -1 };
+    struct queue_id id;
+    while (!ipc_recv(ipc, DEADLINE_NEVER, &m) && notice_unpack(&m, &id))
+        feed_notice(s->qmgr, &id, m.type == NOTICE_NEW ? SPOOL_INCOMING : SPOOL_DEFERRED);
+    ipc_msg_drop(&m);
+}
+
+static void wakeup(struct service_ctx *ctx, struct str request) {
+    feed_trigger(((struct state *)ctx->state)->qmgr, request);
+}
+
+static void drain(struct service_ctx *ctx) {
+    struct state *s = ctx->state;
+    feed_drain(s->qmgr);
+    spool_hand_over(s->spool);
+}
+
+int main(int argc, char **argv) {
+    static const char *const writable[] = {
+        "incoming", "active", "deferred", "hold", "corrupt", "defer", "bounce", NULL
+    };
+    static const struct service qmgr = {
+        .program = "qmgr",
+        .confine = CONFINE_WRITE_FILES | CONFINE_NO_NETWORK,
+        .drain_cancels = true,
+        .writable = writable,
+        .init = init,
+        .start = start,
+        .session = session,
+        .wakeup = wakeup,
+        .drain = drain,
+    };
+    return service_main(argc, argv, &qmgr);
+}

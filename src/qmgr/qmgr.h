@@ -1,0 +1,144 @@
+/* qmgr.h - the queue manager's parts and what they share.
+ *
+ *   feed.c       which messages are taken up, from where, when
+ *   active.c     one message while it is active: recipients to destinations, and its end
+ *   scheduler.c  which delivery is next (knows no messages)
+ *   transport.c  parameters of transports, connections to their agents
+ *   deliver.c    one delivery: the conversation with an agent
+ *   defer.c      what is written down about recipients; next tries, notices, the end of patience
+ *   main.c       the service
+ *
+ * Everything runs in one thread; a struct message may be touched by several coroutines, never across a wait without
+ * `pending` held. */
+#ifndef ANGARIUM_QMGR_QMGR_H
+#define ANGARIUM_QMGR_QMGR_H
+
+#include "proto/delivery.h"
+#include "qmgr/scheduler.h"
+#include "queue/spool.h"
+#include "route/route.h"
+#include "run/coro.h"
+
+struct message;
+
+/* The world outside, for main() and for tests. */
+struct qmgr_outside {
+    error (*connect)(void *ctx, struct str endpoint, int64_t deadline, struct ipc **ret);
+    error (*resolve)(void *ctx, struct arena *a, struct str sender, struct str recipient, struct route *ret);
+    /* most sessions the agent takes (master.cf's maxproc); 0: no limit */
+    unsigned (*process_limit)(void *ctx, struct str transport);
+    void *ctx;
+};
+
+enum { FEED_NOTICES_MAX = 10000 /* told of and not taken up yet; more are found by a scan */ };
+
+struct feed_want {
+    struct queue_id id;
+    enum spool_state state;
+};
+
+struct feed_source {
+    struct spool_scan scan;
+    bool running, wanted;
+};
+
+struct qmgr {
+    const struct conf *conf;
+    struct spool *spool;
+    struct qmgr_outside outside;
+    struct scheduler *scheduler;
+    bool draining;
+
+    struct map active;  /* queue id -> struct message */
+    size_t rcpts;       /* unfinished recipients in memory */
+    size_t contents;    /* content descriptors open */
+    struct group *work; /* coroutines that hold a message */
+
+    /* feed.c */
+    struct cond feed_wake;
+    struct feed_want *wants; /* a ring */
+    size_t want_first, want_count;
+    struct feed_source incoming, active_left, deferred;
+    bool ignore_times;                                        /* the deferred scan that runs */
+    bool ignore_times_next;                                   /* the next one: trigger A */
+    int64_t next_deferred_scan, next_active_scan, next_sweep; /* mono_us */
+};
+
+/* What main.cf says; `spool` is a READER. */
+struct qmgr *qmgr_new(const struct conf *c, struct spool *spool, const struct qmgr_outside *outside,
+                      struct group *work);
+/* No message may be active. */
+void qmgr_free(struct qmgr *q);
+
+/* --- feed.c --- */
+/* Until q->draining: scans, takes messages up. The first thing it does is to take up what was active. */
+void feed_run(struct qmgr *q);
+void feed_notice(struct qmgr *q, const struct queue_id *id, enum spool_state state);
+/* Trigger bytes as in qmgr(8): A and F before D and I, whatever their order. */
+void feed_trigger(struct qmgr *q, struct str bytes);
+/* There may be room for more. */
+void feed_more(struct qmgr *q);
+/* No more deliveries are begun; those under way go on. Messages without one are let go at once. */
+void feed_drain(struct qmgr *q);
+
+/* --- active.c --- */
+enum outcome { OUTCOME_NONE, OUTCOME_DONE, OUTCOME_DEFERRED };
+
+struct message {
+    struct qmgr *q;
+    struct arena *arena;
+    struct queue_id id;
+    struct envelope env;
+    struct spool_content content; /* fd -1: not open now */
+    unsigned content_users;
+    int64_t active_us; /* wall clock */
+    bool flush;        /* taken up by a flush: defer_transports does not hold it */
+    size_t pending;    /* entries waiting or busy, and one while it is being set up */
+    size_t todo, answered;
+    uint8_t *outcome, *marked;          /* per recipient: enum outcome; is the mark in the file set? */
+    VEC(struct spool_failure) deferred; /* of this attempt, for mailq, warnings and the end of patience */
+    bool bounced;                       /* the bounce log has something, perhaps of earlier attempts */
+};
+
+enum taken { TAKEN, NOT_TAKEN, BUSY_ELSEWHERE };
+enum taken message_take_up(struct qmgr *q, const struct queue_id *id, enum spool_state from, bool flush);
+/* One of the message's parts has ended; the last one ends the attempt (defer.c, in a coroutine of its own). */
+void message_release(struct message *m);
+/* The content, opened when needed; true: m->content.fd may be used until message_content_done(). */
+bool message_content(struct message *m);
+void message_content_done(struct message *m);
+/* Out of memory; the file stays where it is. */
+void message_forget(struct message *m);
+void entry_free(struct entry *e);
+
+/* --- defer.c --- */
+struct result { /* of one recipient */
+    enum delivery_status status;
+    struct str dsn, action, reason, diagnostic_type, diagnostic, remote_type, remote_mta;
+};
+/* Write down what became of recipient `index`; a second answer for the same is ignored. May wait for the disk. */
+void rcpt_result(struct message *m, uint32_t index, const struct result *r);
+/* The same for what the queue manager itself has decided, with the log line that otherwise the agent writes. */
+void rcpt_decide(struct message *m, uint32_t index, enum delivery_status status, struct str dsn, struct str reason);
+/* Defer all of an entry's unanswered recipients, and free it. */
+void entry_defer(struct entry *e, struct str dsn, struct str reason);
+/* All of a list from the scheduler. */
+void entries_defer(struct entry *list, struct str dsn, struct str reason);
+/* Let an entry go without an answer: the recipients stay to be done. */
+void entry_abandon(struct entry *e);
+/* The attempt is over: notices, then gone or deferred. Frees `m`. */
+void message_end(struct message *m);
+
+/* --- deliver.c --- */
+/* Start everything that may start. */
+void deliver_start(struct qmgr *q);
+
+/* --- transport.c --- */
+void transport_params_from(const struct qmgr *q, struct str name, struct transport_params *ret);
+/* An idle connection, or a new one; `*ret_used`: it has served before, so that a failure may only mean that it had been
+ * closed. */
+error transport_connect(struct qmgr *q, struct transport *t, struct ipc **ret, bool *ret_used);
+void transport_keep(struct qmgr *q, struct transport *t, struct ipc *ipc);
+/* Close connections idle for longer than `idle_us`; 0: all. */
+void transport_close_idle(struct transport *t, int64_t idle_us);
+#endif

@@ -1,0 +1,788 @@
+/* The queue manager with a real spool in a temporary directory, a clock that jumps, and agents that do what the local
+ * part of a recipient says. */
+#include "queue/spool_test_util.h"
+
+#include "base/log.h"
+#include "mail/address.h"
+#include "mail/dsn.h"
+#include "proto/bounce.h"
+#include "qmgr/qmgr.h"
+#include "test/fake_sys.h"
+#include <errno.h>
+#include <sys/socket.h>
+
+enum { SEEN_MAX = 4000, IDLE_ROUNDS = 400, STEP_US = 20000 };
+
+struct world {
+    struct test_queue dir;
+    struct conf *conf;
+    struct spool *writer, *reader;
+    struct qmgr *q;
+    struct group work;
+    struct buf log;
+    int failed;
+    void (*script)(struct world *w);
+    /* what agents saw */
+    unsigned requests, busy, busy_max, rcpts_max, connections, refused;
+    struct str seen[SEEN_MAX]; /* addresses that were delivered, in order */
+    size_t seen_count;
+    bool no_transport, bounce_down, late_ok;
+    struct cond release;
+    unsigned notices, warnings;
+    size_t notice_rcpts;
+    struct str last_action, last_status;
+};
+
+static struct world *world; /* of the running test, for the log */
+
+#define CHECK(condition)                                                                                               \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            print_error("%s:%d: %s\n%.*s", __FILE__, __LINE__, #condition, STR_ARG(buf_str(&world->log)));             \
+            world->failed++;                                                                                           \
+        }                                                                                                              \
+    } while (0)
+
+static void log_to_world(void *ctx, enum log_level level, struct str tag, struct str text) {
+    (void)level;
+    (void)tag;
+    struct world *w = ctx;
+    buf_add(&w->log, text);
+    buf_byte(&w->log, '\n');
+}
+
+static unsigned logged(const char *what) {
+    unsigned n = 0;
+    struct str rest = buf_str(&world->log), line;
+    while (str_next(&rest, STR("\n"), &line))
+        n += str_contains(line, str_c(what));
+    return n;
+}
+
+static unsigned delivered(const char *address) {
+    unsigned n = 0;
+    for (size_t i = 0; i < world->seen_count; i++)
+        n += str_eq(world->seen[i], str_c(address));
+    return n;
+}
+
+/* --- agents --- */
+
+struct agent_arg {
+    struct ipc *ipc;
+    struct str service;
+};
+
+/* False: the agent dies. */
+static bool serve(struct ipc *ipc, struct delivery_request *r) {
+    struct delivery_done done = { .reason = STR(""), .dsn = STR("") };
+    for (size_t i = 0; i < r->env.rcpt_count; i++) {
+        struct str to = r->env.rcpts[i].address;
+        struct delivery_result res = {
+            .rcpt_index = r->rcpt_index[i], .status = DELIVERY_SENT, .dsn = STR("2.0.0"), .reason = STR("delivered")
+        };
+        res.action = res.diagnostic_type = res.diagnostic = res.remote_type = res.remote_mta = STR("");
+        if (str_starts(to, STR("die")))
+            return false;
+        if (str_starts(to, STR("hang")))
+            cond_wait(&world->release, DEADLINE_NEVER);
+        if (str_starts(to, STR("forget")))
+            continue;
+        bool late = str_starts(to, STR("late")) && !world->late_ok;
+        if (str_starts(to, STR("defer")) || str_starts(to, STR("dead")) || late) {
+            res.status = DELIVERY_DEFERRED;
+            res.dsn = STR("4.2.0");
+            res.reason = STR("busy now");
+        } else if (str_starts(to, STR("bounce"))) {
+            res.status = DELIVERY_BOUNCED;
+            res.dsn = STR("5.1.1");
+            res.reason = STR("no such user");
+        } else {
+            CHECK(world->seen_count < SEEN_MAX);
+            world->seen[world->seen_count++] = arena_str(world->dir.arena, to);
+        }
+        if (str_starts(to, STR("dead"))) {
+            done = (struct delivery_done){ true, STR("connect to there.example: refused"), STR("4.4.1") };
+            res.dsn = done.dsn;
+        }
+        delivery_send_result(ipc, &res);
+    }
+    delivery_send_done(ipc, &done);
+    return !ipc_flush(ipc, DEADLINE_NEVER);
+}
+
+static void agent_run(void *arg) {
+    struct agent_arg *self = arg;
+    struct ipc_msg m = { .fd = -1 };
+    bool alive = true;
+    while (alive && !ipc_recv(self->ipc, DEADLINE_NEVER, &m)) {
+        struct arena *a = arena_new();
+        struct delivery_request r;
+        alive = delivery_unpack_request(&m, a, &r);
+        CHECK(alive);
+        if (alive) {
+            world->requests++;
+            if (++world->busy > world->busy_max)
+                world->busy_max = world->busy;
+            if (r.env.rcpt_count > world->rcpts_max)
+                world->rcpts_max = (unsigned)r.env.rcpt_count;
+            wait_until(deadline_in_us(1000)); /* so that others run meanwhile */
+            alive = serve(self->ipc, &r);
+            world->busy--;
+            close(r.content_fd);
+        }
+        arena_free(a);
+    }
+    ipc_msg_drop(&m);
+    ipc_close(self->ipc);
+    free(self);
+}
+
+static void bounce_run(void *arg) {
+    struct agent_arg *self = arg;
+    struct ipc_msg m = { .fd = -1 };
+    struct arena *a = arena_new();
+    struct bounce_request r;
+    while (!ipc_recv(self->ipc, DEADLINE_NEVER, &m) && bounce_unpack_request(&m, a, &r)) {
+        struct queue_id id;
+        queue_id_make(&id, sys->wall_us(), 1, false);
+        if (r.kind == BOUNCE_DELAYED)
+            world->warnings++;
+        else
+            world->notices++;
+        world->notice_rcpts += r.rcpt_count;
+        world->last_action = arena_str(world->dir.arena, r.rcpts[0].action);
+        world->last_status = arena_str(world->dir.arena, r.rcpts[0].status);
+        bounce_reply(self->ipc, world->bounce_down ? BOUNCE_TEMP : BOUNCE_OK, &id);
+        close(r.content_fd);
+        if (ipc_flush(self->ipc, DEADLINE_NEVER))
+            break;
+    }
+    ipc_msg_drop(&m);
+    arena_free(a);
+    ipc_close(self->ipc);
+    free(self);
+}
+
+static error fake_connect(void *ctx, struct str endpoint, int64_t deadline, struct ipc **ret) {
+    (void)ctx;
+    (void)deadline;
+    bool bounce = str_eq(endpoint, STR("private/bounce")) || str_eq(endpoint, STR("private/defer"));
+    if (world->no_transport && !bounce) {
+        world->refused++;
+        return err_errno(ECONNREFUSED);
+    }
+    int fds[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
+        return err_errno(errno);
+    struct agent_arg *arg = calloc(1, sizeof *arg);
+    if (!arg)
+        abort();
+    arg->ipc = ipc_new(fds[1]);
+    *ret = ipc_new(fds[0]);
+    world->connections += !bounce;
+    if (!coro_spawn(bounce ? bounce_run : agent_run, arg, "agent"))
+        abort();
+    return NULL;
+}
+
+/* domain "there.example": smtp to it; "here.example": local; "nowhere.example": refused; "broken.example": later */
+static error fake_resolve(void *ctx, struct arena *a, struct str sender, struct str recipient, struct route *ret) {
+    (void)ctx;
+    (void)sender;
+    struct str domain = address_split(recipient).domain;
+    if (str_eq(domain, STR("nowhere.example")))
+        return err_smtp(a, 550, "5.1.2", "no such domain");
+    if (str_eq(domain, STR("broken.example")))
+        return err_make(a, ERR_TEMP, "table look-up failed");
+    *ret =
+        (struct route){ .class = CLASS_DEFAULT, .transport = STR("smtp"), .nexthop = domain, .recipient = recipient };
+    if (str_eq(domain, STR("here.example"))) {
+        ret->class = CLASS_LOCAL;
+        ret->transport = STR("local");
+    }
+    return NULL;
+}
+
+static unsigned fake_limit(void *ctx, struct str transport) {
+    (void)ctx;
+    (void)transport;
+    return 0;
+}
+
+/* --- the world --- */
+
+static void world_open(struct world *w) {
+    struct qmgr_outside outside = { fake_connect, fake_resolve, fake_limit, NULL };
+    w->reader = test_spool(&w->dir, SPOOL_READER);
+    assert_true(spool_take_over(w->reader));
+    w->q = qmgr_new(w->conf, w->reader, &outside, &w->work);
+}
+
+static void world_close(struct world *w) {
+    qmgr_free(w->q);
+    spool_close(w->reader);
+}
+
+static struct world *world_new(const struct conf_override *o, size_t n) {
+    fake_sys_install();
+    struct world *w = calloc(1, sizeof *w);
+    assert_non_null(w);
+    world = w;
+    w->dir = test_queue_new();
+    struct conf_source source = { .config_directory = STR("/nonexistent/angarium"),
+                                  .overrides = o,
+                                  .override_count = n,
+                                  .process_name = STR("qmgr"),
+                                  .service_name = STR("qmgr"),
+                                  .missing_is_empty = true };
+    assert_null(conf_load(&source, w->dir.arena, &w->conf));
+    w->writer = test_spool(&w->dir, SPOOL_WRITER);
+    log_set_sink(log_to_world, w);
+    world_open(w);
+    return w;
+}
+
+static void world_free(struct world *w) {
+    world_close(w);
+    spool_close(w->writer);
+    log_set_sink(NULL, NULL);
+    conf_free(w->conf);
+    buf_free(&w->log);
+    test_queue_free(&w->dir);
+    int failed = w->failed;
+    free(w);
+    fake_sys_remove();
+    assert_int_equal(failed, 0);
+}
+
+/* A message for the recipients in `to` (blanks between), `age_s` old. */
+static struct queue_id mail(struct world *w, const char *from, const char *to, int64_t age_s) {
+    struct spool_new *m;
+    struct queue_id id = { 0 };
+    error e = spool_create(w->writer, &m);
+    CHECK(!e);
+    if (e)
+        return id;
+    id = *spool_new_id(m);
+    spool_write(m, STR("Subject: test\n\nhello\n"));
+    struct envelope env = { .arrival_us = sys->wall_us() - age_s * US_PER_S, .sender = str_c(from) };
+    env.dsn_envid = env.content_filter = STR("");
+    env.client.name = env.client.reverse_name = env.client.address = env.client.port = env.client.helo = STR("");
+    env.client.protocol = env.client.ident = env.client.sasl_method = env.client.sasl_username = STR("");
+    env.client.sasl_sender = STR("");
+    struct rcpt rcpts[256] = { 0 };
+    env.rcpts = rcpts;
+    struct str rest = str_c(to), word;
+    while (str_word(&rest, STR_SPACE, &word)) {
+        struct rcpt *r = &rcpts[env.rcpt_count++];
+        r->address = word;
+        r->orig = r->dsn_orcpt = STR("");
+        if (str_starts(word, STR("bouncequiet")))
+            r->dsn_notify = DSN_NOTIFY_NEVER;
+    }
+    CHECK(!spool_commit(m, &env, SPOOL_INCOMING));
+    return id;
+}
+
+static struct queue_id told(struct world *w, const char *from, const char *to) {
+    struct queue_id id = mail(w, from, to, 0);
+    feed_notice(w->q, &id, SPOOL_INCOMING);
+    return id;
+}
+
+static size_t in(enum spool_state state) {
+    struct spool *l = NULL;
+    struct spool_options o = { .queue_directory = str_c(world->dir.dir), .access = SPOOL_LISTER };
+    if (spool_open(&o, world->dir.arena, &l))
+        return 999;
+    size_t n = test_count(l, state);
+    spool_close(l);
+    return n;
+}
+
+/* Until nothing moves any more; less than a second passes. */
+static void settle(struct world *w) {
+    for (int i = 0; i < IDLE_ROUNDS; i++) {
+        coro_yield();
+        if (!w->q->active.n && !w->q->want_count && !w->q->incoming.running && !w->q->deferred.running)
+            return;
+        if (wait_until(deadline_in_us(STEP_US)))
+            return;
+    }
+}
+
+static void feeder(void *arg) {
+    struct world *w = arg;
+    feed_run(w->q);
+}
+
+static void script_run(void *arg) {
+    struct world *w = arg;
+    if (!coro_spawn(feeder, w, "feed"))
+        abort();
+    w->script(w);
+    feed_drain(w->q);
+    cond_broadcast(&w->release);
+    group_wait(&w->work, DEADLINE_NEVER);
+    loop_stop();
+}
+
+static void run(struct world *w, void (*script)(struct world *w)) {
+    w->script = script;
+    assert_null(loop_init());
+    assert_non_null(coro_spawn(script_run, w, "script"));
+    assert_null(loop_run());
+    /* what is left are agents that wait for a request */
+    struct transport *t;
+    for (size_t at = 0; (t = scheduler_each(w->q->scheduler, &at));)
+        transport_close_idle(t, 0);
+    assert_null(loop_run());
+    loop_free();
+}
+
+static void scene(void (*script)(struct world *w), const struct conf_override *o, size_t n) {
+    struct world *w = world_new(o, n);
+    run(w, script);
+    world_free(w);
+}
+#define SCENE(name, ...)                                                                                               \
+    static void name(void **state) {                                                                                   \
+        (void)state;                                                                                                   \
+        const struct conf_override o[] = { { STR_INIT("myhostname"), STR_INIT("test.example") }, __VA_ARGS__ };        \
+        scene(name##_script, o, sizeof o / sizeof o[0]);                                                               \
+    }
+
+/* --- scenes --- */
+
+static void delivered_and_gone_script(struct world *w) {
+    struct queue_id id = told(w, "from@here.example", "ok1@there.example ok2@there.example ok3@other.example");
+    settle(w);
+    CHECK(delivered("ok1@there.example") == 1 && delivered("ok2@there.example") == 1 &&
+          delivered("ok3@other.example") == 1);
+    CHECK(w->requests == 2);
+    char line[128];
+    snprintf(line, sizeof line, "%s: from=<from@here.example>, size=21, nrcpt=3 (queue active)", id.text);
+    CHECK(logged(line) == 1);
+    snprintf(line, sizeof line, "%s: removed", id.text);
+    CHECK(logged(line) == 1);
+    CHECK(in(SPOOL_ACTIVE) + in(SPOOL_INCOMING) + in(SPOOL_DEFERRED) == 0);
+    /* the connection serves again */
+    told(w, "", "ok4@there.example");
+    settle(w);
+    CHECK(w->requests == 3 && w->connections == 2);
+    CHECK(logged("from=<>, size=21, nrcpt=1 (queue active)") == 1);
+}
+SCENE(delivered_and_gone)
+
+static void found_without_a_notice_script(struct world *w) {
+    mail(w, "a@b.example", "ok@there.example", 0);
+    feed_trigger(w->q, STR("W"));
+    settle(w);
+    CHECK(delivered("ok@there.example") == 1);
+}
+SCENE(found_without_a_notice)
+
+static void deferred_and_tried_again_script(struct world *w) {
+    struct queue_id id = told(w, "a@b.example", "late@there.example ok@there.example");
+    settle(w);
+    CHECK(delivered("ok@there.example") == 1);
+    CHECK(in(SPOOL_DEFERRED) == 1);
+    struct spool_failure *f;
+    size_t n;
+    CHECK(!spool_log_read(w->reader, &id, SPOOL_LOG_DEFER, w->dir.arena, &f, &n) && n == 1 &&
+          str_eq(f[0].reason, STR("busy now")) && str_eq(f[0].action, STR("delayed")));
+    wait_until(deadline_in(200)); /* not before minimal_backoff_time */
+    CHECK(w->requests == 1);
+    w->late_ok = true;
+    wait_until(deadline_in(500));
+    settle(w);
+    CHECK(delivered("late@there.example") == 1 && delivered("ok@there.example") == 1);
+    CHECK(in(SPOOL_DEFERRED) == 0 && logged("removed") == 1);
+}
+SCENE(deferred_and_tried_again)
+
+/* Between tries: as long as the message is old, within the two bounds. */
+static void the_times_between_tries_script(struct world *w) {
+    told(w, "a@b.example", "defer@there.example");
+    int64_t begin = sys->wall_us(), last = begin;
+    unsigned seen = 0;
+    for (int i = 0; i < 6000 && seen < 9; i++) {
+        settle(w);
+        if (w->requests > seen) {
+            int64_t now = sys->wall_us(), gap = (now - last) / US_PER_S, age = (last - begin) / US_PER_S;
+            if (seen > 0) {
+                int64_t want = age < 100 ? 100 : age > 1000 ? 1000 : age;
+                CHECK(gap >= want - 1 && gap <= want + 25); /* queue_run_delay and the steps here */
+            }
+            last = now;
+            seen = w->requests;
+        }
+        wait_until(deadline_in(5));
+    }
+    CHECK(seen == 9);
+}
+SCENE(the_times_between_tries, { STR_INIT("minimal_backoff_time"), STR_INIT("100s") },
+      { STR_INIT("maximal_backoff_time"), STR_INIT("1000s") }, { STR_INIT("queue_run_delay"), STR_INIT("10s") })
+
+static void returned_to_the_sender_script(struct world *w) {
+    told(w, "a@b.example", "bounce@there.example ok@there.example bouncequiet@there.example");
+    settle(w);
+    CHECK(w->notices == 1 && w->notice_rcpts == 1);
+    CHECK(str_eq(w->last_action, STR("failed")) && str_eq(w->last_status, STR("5.1.1")));
+    CHECK(logged("removed") == 1 && in(SPOOL_DEFERRED) == 0);
+}
+SCENE(returned_to_the_sender)
+
+static void no_notice_no_removal_script(struct world *w) {
+    w->bounce_down = true;
+    struct queue_id id = told(w, "a@b.example", "bounce@there.example ok@there.example");
+    settle(w);
+    struct spool_failure *f;
+    size_t n;
+    CHECK(in(SPOOL_DEFERRED) == 1 && logged("removed") == 0 && logged("status=deferred (bounce failed)") == 1);
+    CHECK(!spool_log_read(w->reader, &id, SPOOL_LOG_BOUNCE, w->dir.arena, &f, &n) && n == 1);
+    w->bounce_down = false;
+    wait_until(deadline_in(1000));
+    settle(w);
+    CHECK(delivered("ok@there.example") == 1 && w->requests == 1); /* neither is tried again */
+    CHECK(w->notices == 2 && in(SPOOL_DEFERRED) == 0 && logged("removed") == 1);
+}
+SCENE(no_notice_no_removal)
+
+static void expired_script(struct world *w) {
+    struct queue_id id = mail(w, "a@b.example", "defer1@there.example defer2@there.example", 6 * 24 * 3600);
+    feed_notice(w->q, &id, SPOOL_INCOMING);
+    id = mail(w, "", "defer3@there.example", 6 * 24 * 3600);
+    feed_notice(w->q, &id, SPOOL_INCOMING);
+    settle(w);
+    CHECK(logged("from=<a@b.example>, status=expired, returned to sender") == 1);
+    CHECK(logged("from=<>, status=expired, returned to sender") == 0); /* bounce_queue_lifetime = 7d here */
+    CHECK(w->notices == 1 && w->notice_rcpts == 2 && str_eq(w->last_action, STR("failed")));
+    CHECK(in(SPOOL_DEFERRED) == 1);
+}
+SCENE(expired, { STR_INIT("bounce_queue_lifetime"), STR_INIT("7d") })
+
+static void tried_only_once_script(struct world *w) {
+    told(w, "a@b.example", "defer1@there.example");
+    settle(w);
+    CHECK(w->notices == 1 && in(SPOOL_DEFERRED) == 0);
+}
+SCENE(tried_only_once, { STR_INIT("maximal_queue_lifetime"), STR_INIT("0") })
+
+static void warned_once_script(struct world *w) {
+    struct queue_id id = mail(w, "a@b.example", "defer1@there.example ok@there.example", 3 * 3600);
+    feed_notice(w->q, &id, SPOOL_INCOMING);
+    id = mail(w, "a@b.example", "defer1@there.example", 3600);
+    feed_notice(w->q, &id, SPOOL_INCOMING);
+    settle(w);
+    CHECK(w->warnings == 1 && w->notice_rcpts == 1 && str_eq(w->last_action, STR("delayed")));
+    wait_until(deadline_in(30000));
+    settle(w);
+    CHECK(w->requests > 4);
+    CHECK(w->warnings == 2); /* the second one is old enough by now; the first is not told twice */
+}
+SCENE(warned_once, { STR_INIT("delay_warning_time"), STR_INIT("2h") })
+
+static void no_transport_script(struct world *w) {
+    w->no_transport = true;
+    told(w, "a@b.example", "ok1@there.example ok2@other.example");
+    told(w, "a@b.example", "ok3@there.example");
+    settle(w);
+    CHECK(in(SPOOL_DEFERRED) == 2);
+    CHECK(logged("dsn=4.3.0, status=deferred (mail transport unavailable)") == 3);
+    unsigned refused = w->refused;
+    told(w, "a@b.example", "ok4@there.example");
+    settle(w);
+    CHECK(w->refused == refused); /* not asked again before transport_retry_time */
+    w->no_transport = false;
+    wait_until(deadline_in(61));
+    told(w, "a@b.example", "ok5@there.example");
+    settle(w);
+    CHECK(delivered("ok5@there.example") == 1);
+}
+SCENE(no_transport)
+
+static void dead_destination_script(struct world *w) {
+    for (int i = 0; i < 12; i++)
+        told(w, "a@b.example", "dead@there.example");
+    settle(w);
+    CHECK(in(SPOOL_DEFERRED) == 12);
+    CHECK(w->requests < 12);
+    CHECK(logged("relay=none") ==
+          logged("status=deferred (delivery temporarily suspended: connect to there.example: refused)"));
+    CHECK(logged("dsn=4.4.1, status=deferred (delivery temporarily suspended") == 12 - w->requests);
+    told(w, "a@b.example", "ok@other.example");
+    settle(w);
+    CHECK(delivered("ok@other.example") == 1);
+    /* trigger F forgets it */
+    feed_trigger(w->q, STR("F"));
+    told(w, "a@b.example", "ok@there.example");
+    settle(w);
+    CHECK(delivered("ok@there.example") == 1);
+}
+SCENE(dead_destination)
+
+static void the_agent_dies_script(struct world *w) {
+    told(w, "a@b.example", "ok1@there.example die@there.example ok2@there.example");
+    told(w, "a@b.example", "ok3@other.example");
+    settle(w);
+    CHECK(delivered("ok3@other.example") == 1);
+    CHECK(logged("to=<die@there.example>, relay=none") == 1 &&
+          logged("dsn=4.3.0, status=deferred (unknown mail transport error)") >= 2);
+    CHECK(in(SPOOL_DEFERRED) == 1);
+}
+SCENE(the_agent_dies)
+
+static void the_agent_forgets_script(struct world *w) {
+    told(w, "a@b.example", "forget@there.example ok@there.example");
+    settle(w);
+    CHECK(delivered("ok@there.example") == 1 && in(SPOOL_DEFERRED) == 1);
+    CHECK(logged("status=deferred (unknown mail transport error)") == 1);
+    told(w, "a@b.example", "ok@there.example"); /* and is no suspect for it */
+    settle(w);
+    CHECK(delivered("ok@there.example") == 2);
+}
+SCENE(the_agent_forgets)
+
+/* An agent that has ended while its connection was idle costs nobody anything. */
+static void a_stale_connection_script(struct world *w) {
+    told(w, "a@b.example", "ok1@there.example");
+    settle(w);
+    struct transport *t = scheduler_transport(w->q->scheduler, STR("smtp"));
+    bool used;
+    struct ipc *ipc;
+    CHECK(!transport_connect(w->q, t, &ipc, &used) && used);
+    shutdown(ipc_fd(ipc), SHUT_RDWR);
+    transport_keep(w->q, t, ipc);
+    told(w, "a@b.example", "ok2@there.example");
+    settle(w);
+    CHECK(delivered("ok2@there.example") == 1 && w->connections == 2);
+}
+SCENE(a_stale_connection)
+
+static void concurrency_script(struct world *w) {
+    for (int i = 0; i < 30; i++)
+        told(w, "a@b.example", "ok@there.example");
+    settle(w);
+    CHECK(delivered("ok@there.example") == 30);
+    CHECK(w->busy_max == 2);
+}
+SCENE(concurrency, { STR_INIT("smtp_destination_concurrency_limit"), STR_INIT("2") })
+
+static void recipients_per_delivery_script(struct world *w) {
+    struct buf to = { 0 };
+    for (int i = 0; i < 120; i++)
+        buf_printf(&to, "ok%d@there.example ", i);
+    told(w, "a@b.example", to.p);
+    buf_free(&to);
+    settle(w);
+    CHECK(w->seen_count == 120 && w->requests == 3 && w->rcpts_max == 50);
+    told(w, "a@b.example", "ok@here.example ok@here.example user+x@here.example");
+    settle(w);
+    CHECK(w->seen_count == 123 && w->requests == 6); /* local: one each */
+    CHECK(scheduler_transport(w->q->scheduler, STR("local"))->destinations.n <= 2);
+}
+SCENE(recipients_per_delivery, { STR_INIT("recipient_delimiter"), STR_INIT("+") })
+
+static void resolving_script(struct world *w) {
+    told(w, "a@b.example", "x@nowhere.example");
+    told(w, "a@b.example", "x@broken.example");
+    told(w, "a@b.example", "double-bounce@here.example");
+    told(w, "a@b.example", "double-bounce@there.example");
+    settle(w);
+    CHECK(logged("to=<x@nowhere.example>, relay=none") == 1 &&
+          logged("dsn=5.1.2, status=bounced (no such domain)") == 1);
+    CHECK(w->notices == 1);
+    CHECK(logged("dsn=4.3.0, status=deferred (table look-up failed)") == 1);
+    CHECK(logged("dsn=2.0.0, status=sent (undeliverable postmaster notification discarded)") == 1);
+    CHECK(delivered("double-bounce@there.example") == 1);
+    CHECK(in(SPOOL_DEFERRED) == 1);
+}
+SCENE(resolving)
+
+static void soft_bounce_script(struct world *w) {
+    told(w, "a@b.example", "x@nowhere.example");
+    settle(w);
+    CHECK(logged("dsn=4.1.2, status=SOFTBOUNCE (no such domain)") == 1 && in(SPOOL_DEFERRED) == 1 && w->notices == 0);
+}
+SCENE(soft_bounce, { STR_INIT("soft_bounce"), STR_INIT("yes") })
+
+static void deferred_transport_and_flush_script(struct world *w) {
+    told(w, "a@b.example", "ok@there.example");
+    settle(w);
+    CHECK(logged("dsn=4.3.2, status=deferred (deferred transport)") == 1 && w->requests == 0);
+    wait_until(deadline_in(1000));
+    settle(w);
+    CHECK(w->requests == 0);
+    feed_trigger(w->q, STR("DFA"));
+    settle(w);
+    CHECK(delivered("ok@there.example") == 1);
+}
+SCENE(deferred_transport_and_flush, { STR_INIT("defer_transports"), STR_INIT("uucp, smtp") })
+
+static void flush_of_one_script(struct world *w) {
+    told(w, "a@b.example", "late@there.example");
+    struct queue_id id = told(w, "a@b.example", "late@there.example");
+    settle(w);
+    w->late_ok = true;
+    feed_notice(w->q, &id, SPOOL_DEFERRED);
+    settle(w);
+    CHECK(delivered("late@there.example") == 1 && in(SPOOL_DEFERRED) == 1);
+}
+SCENE(flush_of_one)
+
+static void damaged_script(struct world *w) {
+    struct queue_id id = mail(w, "a@b.example", "ok@there.example", 0);
+    char path[128];
+    snprintf(path, sizeof path, "%s/incoming/%s", w->dir.dir, id.text);
+    CHECK(truncate(path, 100) == 0);
+    feed_notice(w->q, &id, SPOOL_INCOMING);
+    told(w, "a@b.example", "ok@there.example");
+    settle(w);
+    CHECK(in(SPOOL_CORRUPT) == 1 && delivered("ok@there.example") == 1);
+    char line[128];
+    snprintf(line, sizeof line, "saving corrupt file \"%s\" from queue \"incoming\" to queue \"corrupt\"", id.text);
+    CHECK(logged(line) == 1);
+}
+SCENE(damaged)
+
+static void memory_is_bounded_script(struct world *w) {
+    for (int i = 0; i < 40; i++)
+        mail(w, "a@b.example", "hang@there.example", 0);
+    feed_trigger(w->q, STR("I"));
+    for (int i = 0; i < 100; i++)
+        wait_until(deadline_in_us(STEP_US));
+    CHECK(w->q->active.n == 7 && in(SPOOL_INCOMING) == 33);
+    for (int i = 0; i < 200 && w->seen_count < 40; i++) {
+        cond_broadcast(&w->release);
+        wait_until(deadline_in_us(STEP_US));
+    }
+    CHECK(w->seen_count == 40);
+}
+SCENE(memory_is_bounded, { STR_INIT("qmgr_message_active_limit"), STR_INIT("7") })
+
+/* The first one ends while it delivers; the second has the queue at once, but not that message. */
+static void drain_script(struct world *w) {
+    told(w, "a@b.example", "hang@there.example");
+    for (int i = 0; i < 20; i++)
+        wait_until(deadline_in_us(STEP_US));
+    CHECK(w->requests == 1);
+    for (int i = 0; i < 5; i++)
+        told(w, "a@b.example", "hang@there.example");
+    for (int i = 0; i < 20; i++)
+        wait_until(deadline_in_us(STEP_US));
+    CHECK(w->q->active.n == 6 && w->requests == 2);
+    feed_drain(w->q);
+    for (int i = 0; i < 20; i++)
+        wait_until(deadline_in_us(STEP_US));
+    CHECK(w->q->active.n == 2 && in(SPOOL_ACTIVE) == 6);
+    spool_hand_over(w->reader);
+
+    struct qmgr *old = w->q;
+    struct spool *old_reader = w->reader;
+    struct qmgr_outside outside = { fake_connect, fake_resolve, fake_limit, NULL };
+    struct spool_options o = { .queue_directory = str_c(w->dir.dir), .access = SPOOL_READER };
+    CHECK(!spool_open(&o, w->dir.arena, &w->reader) && spool_take_over(w->reader));
+    w->q = qmgr_new(w->conf, w->reader, &outside, &w->work);
+    CHECK(coro_spawn(feeder, w, "feed"));
+    for (int i = 0; i < 20; i++)
+        wait_until(deadline_in_us(STEP_US));
+    CHECK(logged("skipped, still being delivered") == 2 && w->q->active.n == 4);
+    for (int i = 0; i < 200 && in(SPOOL_ACTIVE); i++) {
+        cond_broadcast(&w->release);
+        wait_until(deadline_in_us(STEP_US));
+    }
+    CHECK(w->seen_count == 6 && in(SPOOL_ACTIVE) == 0 && logged("removed") == 6);
+    CHECK(old->active.n == 0);
+    qmgr_free(old);
+    spool_close(old_reader);
+}
+SCENE(drain, { STR_INIT("smtp_destination_concurrency_limit"), STR_INIT("2") })
+
+/* What was active when the last one was killed. */
+static void taken_up_again(void **state) {
+    (void)state;
+    const struct conf_override o[] = { { STR_INIT("myhostname"), STR_INIT("test.example") } };
+    struct world *w = world_new(o, 1);
+    struct queue_id id = mail(w, "a@b.example", "ok1@there.example ok2@there.example bounce@there.example", 0);
+    assert_null(spool_move(w->reader, &id, SPOOL_INCOMING, SPOOL_ACTIVE));
+    assert_null(spool_mark_done(w->reader, &id, SPOOL_ACTIVE, 0));
+    struct spool_failure f = test_failure(2, STR("no such user"));
+    f.action = STR("failed");
+    assert_null(spool_log_add(w->reader, &id, SPOOL_LOG_BOUNCE, &f));
+    assert_null(spool_mark_done(w->reader, &id, SPOOL_ACTIVE, 2));
+    run(w, settle);
+    CHECK(delivered("ok1@there.example") == 0 && delivered("ok2@there.example") == 1);
+    CHECK(w->notices == 1 && logged("removed") == 1 && in(SPOOL_ACTIVE) == 0);
+    world_free(w);
+}
+
+/* Each file call fails once, somewhere: nothing is lost, and what can be delivered is, at the latest by the next start.
+ */
+static void faults(void **state) {
+    (void)state;
+    static const char *const calls[] = { "openat",    "pread", "pwrite", "fstatat", "renameat", "unlinkat",
+                                         "utimensat", "fsync", "flock",  "fchmod",  "mkdirat" };
+    static const int errors[] = { EIO, ENOSPC, EMFILE };
+    const struct conf_override o[] = { { STR_INIT("myhostname"), STR_INIT("test.example") } };
+    for (size_t c = 0; c < sizeof calls / sizeof calls[0]; c++) {
+        for (unsigned at = 1;; at++) {
+            struct world *w = world_new(o, 1);
+            mail(w, "a@b.example", "ok1@there.example bounce@there.example late@other.example", 0);
+            mail(w, "a@b.example", "ok2@there.example", 0);
+            fake_sys_fail(calls[c], at, errors[at % 3]);
+            run(w, settle);
+            bool none_left = fake_sys_clear_faults() > 0; /* the fault never came: all places have been tried */
+            w->late_ok = true;
+            size_t files = in(SPOOL_INCOMING) + in(SPOOL_ACTIVE) + in(SPOOL_DEFERRED);
+            bool ok1 = delivered("ok1@there.example") > 0, ok2 = delivered("ok2@there.example") > 0;
+            if (files < (size_t)(1 + !ok2) || (!ok1 && files == 0))
+                fail_msg("%s %u: a message is lost\n%.*s", calls[c], at, STR_ARG(buf_str(&w->log)));
+            /* the next one, with everything well and hours later */
+            world_close(w);
+            world_open(w);
+            fake_sys_advance(INT64_C(7200) * US_PER_S);
+            run(w, settle);
+            if (delivered("ok1@there.example") < 1 || delivered("ok2@there.example") < 1 ||
+                delivered("late@other.example") < 1 || w->notices < 1 || in(SPOOL_CORRUPT) > 0)
+                fail_msg("%s %u: not delivered\n%.*s", calls[c], at, STR_ARG(buf_str(&w->log)));
+            if (in(SPOOL_INCOMING) + in(SPOOL_ACTIVE) + in(SPOOL_DEFERRED) > 0)
+                fail_msg("%s %u: still there\n%.*s", calls[c], at, STR_ARG(buf_str(&w->log)));
+            world_free(w);
+            if (none_left)
+                break;
+        }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(delivered_and_gone),
+        cmocka_unit_test(found_without_a_notice),
+        cmocka_unit_test(deferred_and_tried_again),
+        cmocka_unit_test(the_times_between_tries),
+        cmocka_unit_test(returned_to_the_sender),
+        cmocka_unit_test(no_notice_no_removal),
+        cmocka_unit_test(expired),
+        cmocka_unit_test(tried_only_once),
+        cmocka_unit_test(warned_once),
+        cmocka_unit_test(no_transport),
+        cmocka_unit_test(dead_destination),
+        cmocka_unit_test(the_agent_dies),
+        cmocka_unit_test(the_agent_forgets),
+        cmocka_unit_test(a_stale_connection),
+        cmocka_unit_test(concurrency),
+        cmocka_unit_test(recipients_per_delivery),
+        cmocka_unit_test(resolving),
+        cmocka_unit_test(soft_bounce),
+        cmocka_unit_test(deferred_transport_and_flush),
+        cmocka_unit_test(flush_of_one),
+        cmocka_unit_test(damaged),
+        cmocka_unit_test(memory_is_bounded),
+        cmocka_unit_test(drain),
+        cmocka_unit_test(taken_up_again),
+        cmocka_unit_test(faults),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
