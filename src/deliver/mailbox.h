@@ -6,6 +6,7 @@
 #ifndef ANGARIUM_DELIVER_MAILBOX_H
 #define ANGARIUM_DELIVER_MAILBOX_H
 
+#include "base/map.h"
 #include "deliver/agent.h"
 
 enum mailbox_lock { MAILBOX_FCNTL = 1, MAILBOX_FLOCK = 2, MAILBOX_DOTLOCK = 4 };
@@ -48,6 +49,11 @@ struct str mailbox_head(struct agent_request *r, struct arena *a, struct str ori
 
 /* "From sender  Sat Nov 21 09:00:00 2026\n" in local time; the null sender is MAILER-DAEMON. */
 struct str mailbox_from_line(struct arena *a, struct str sender, int64_t when);
+
+/* --- loop detection: the Delivered-To: headers of the message ---
+ * `{0}` is filled from the header of the content; free with map_free(). Keys are in the arena of the request. */
+void delivered_to_read(struct agent_request *r, struct map *set);
+bool delivered_to_has(const struct map *set, struct arena *a, struct str address); /* case ignored, as Postfix does */
 
 /* --- mbox form (RFC 4155 with the quoting of mboxo): a filter over the content in pieces of any size --- */
 struct mbox_quote {

@@ -56,7 +56,7 @@ struct delivery { /* one recipient of the request */
     struct local *local;
     size_t index;
     struct arena *arena;
-    struct map *delivered_to; /* Delivered-To: headers of the message, lower case */
+    struct map *delivered_to; /* delivered_to_read() */
     struct ipc *rewrite;      /* connected at first use */
     struct agent_status worst;
     bool any;

@@ -4,14 +4,12 @@
 #include "local/local.h"
 #include "mail/address.h"
 #include "mail/dsn.h"
-#include "mail/header.h"
 #include "proto/rewrite.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 
 enum {
-    HEADER_SCAN_MAX = 1024 * 1024, /* bytes of the header looked through for Delivered-To: */
     RESOLVE_TIME = 300,
     FORWARD_PATHS_MAX = 20,
 };
@@ -417,7 +415,7 @@ static void recipient(struct delivery *d, struct agenda *g, struct str address, 
     if (extension.n)
         extension = str_from(p.local, p.local.n - extension.n);
     struct str lower = arena_lower(a, address);
-    if (map_get(d->delivered_to, lower)) {
+    if (delivered_to_has(d->delivered_to, a, address)) {
         delivery_result(d, address, STR("5.4.6"), arena_printf(a, "mail forwarding loop for %.*s", STR_ARG(address)));
         return;
     }
@@ -531,46 +529,6 @@ static void work(struct delivery *d, struct agenda *g, const struct work *w) {
     }
 }
 
-/* Delivered-To: headers of earlier deliveries (loop detection). */
-static void read_delivered_to(struct agent_request *r, struct map *set) {
-    struct buf head = { 0 };
-    size_t line_start = 0;
-    bool end = false;
-    while (!end && head.n < HEADER_SCAN_MAX) {
-        char *room = buf_reserve(&head, 8192);
-        ssize_t n = agent_content_read(r, head.n, room, 8192);
-        if (n <= 0)
-            break;
-        head.n += (size_t)n;
-        ptrdiff_t lf;
-        while (!end && (lf = str_index(str_from(str_n(head.p, head.n), line_start), '\n')) >= 0) {
-            end = lf == 0;
-            line_start += (size_t)lf + 1;
-        }
-    }
-    struct str rest = str_n(head.p, head.n), line;
-    VEC(struct str) values = { 0 };
-    bool mine = false;
-    while (str_next(&rest, STR("\n"), &line) && line.n) {
-        struct str name, value;
-        if (byte_is_space(line.p[0])) {
-            if (mine)
-                values.at[values.n - 1] = arena_cat(r->arena, values.at[values.n - 1], line);
-            continue;
-        }
-        mine = header_split(line, &name, &value) && str_eq_icase(name, STR("Delivered-To"));
-        if (mine)
-            *vec_add(r->arena, &values) = value;
-    }
-    for (size_t i = 0; i < values.n; i++) {
-        struct str value = arena_lower(r->arena, str_trim(values.at[i])), plain;
-        map_put(set, value, r);
-        if (address_unquote(r->arena, value, &plain))
-            map_put(set, plain, r);
-    }
-    buf_free(&head);
-}
-
 static void one_recipient(struct delivery *d) {
     const struct rcpt *rcpt = &d->r->req.env.rcpts[d->index];
     struct agenda g = { .seen_limit = (size_t)conf_int(d->r->ctx->conf, PARAM_duplicate_filter_limit) };
@@ -598,7 +556,7 @@ static void one_recipient(struct delivery *d) {
 
 void local_deliver(struct agent_request *r) {
     struct map delivered_to = { 0 };
-    read_delivered_to(r, &delivered_to);
+    delivered_to_read(r, &delivered_to);
     for (size_t i = 0; i < r->req.env.rcpt_count; i++) {
         struct delivery d = {
             .r = r, .local = r->ctx->state, .index = i, .arena = r->arena, .delivered_to = &delivered_to
