@@ -37,6 +37,7 @@ struct io *io_new_transport(const struct io_transport *t, void *ctx, int fd) {
     io->ctx = ctx;
     io->fd = fd;
     io->write_deadline = DEADLINE_NEVER;
+    io->drained = !t; /* most connections begin with nothing to read */
     if (fd >= 0)
         wait_keep(fd);
     return io;
@@ -103,12 +104,15 @@ static ssize_t transport_write(struct io *io, struct iovec *iov, int count, uint
     return n;
 }
 
+static void out_drop(struct io *io) {
+    buf_free(&io->out);
+    io->out_at = 0;
+}
+
 static void out_sent(struct io *io, size_t n) {
     io->out_at += n;
-    if (io->out_at == io->out.n) {
-        buf_free(&io->out);
-        io->out_at = 0;
-    }
+    if (io->out_at == io->out.n)
+        out_drop(io);
 }
 
 /* One write of what is buffered and then of `*more`. False: nothing went out; `*ret_wait` says what to wait for, or it
@@ -146,10 +150,8 @@ static void write_all(struct io *io, struct str more, int64_t deadline) {
         if (wait && !io->write_error)
             io->write_error = io_wait(io, wait, deadline);
     }
-    if (io->write_error) {
-        buf_free(&io->out);
-        io->out_at = 0;
-    }
+    if (io->write_error)
+        out_drop(io);
 }
 
 void io_write(struct io *io, struct str s) {
@@ -261,7 +263,19 @@ static error read_some(struct io *io, uint32_t *ret_wait) {
     return NULL;
 }
 
-/* More input, waiting if needed; before that, output goes out. */
+/* What goes out without waiting. 0, or what to wait for to send the rest. */
+static uint32_t write_what_goes(struct io *io) {
+    struct str none = STR("");
+    uint32_t wait = 0;
+    while (!io->write_error && io->out.n && write_some(io, &none, &wait))
+        ;
+    if (io->write_error)
+        out_drop(io);
+    return io->out.n ? wait : 0;
+}
+
+/* More input, waiting if needed. Output goes out meanwhile, as far as the peer takes it: a peer that reads only when it
+ * has said all it wants to say is not locked up. */
 static error in_fill(struct io *io, int64_t deadline) {
     error e = loop_may_wait();
     if (e)
@@ -274,14 +288,14 @@ static error in_fill(struct io *io, int64_t deadline) {
             if (e || !wait)
                 return e;
         }
-        if (io->out.n && !io->write_error) {
-            /* Its failure is kept for io_flush(); what the peer has sent can still be read. A timeout or a
-             * cancellation is this call's as well. */
-            e = io_flush(io, deadline < io->write_deadline ? deadline : io->write_deadline);
-            if (e && e->kind != ERR_SYS)
-                return e;
+        /* a failure to write is kept for io_flush(): what the peer has sent can still be read */
+        uint32_t wait_out = write_what_goes(io);
+        bool write_first = wait_out && io->write_deadline < deadline;
+        e = io_wait(io, wait | wait_out, write_first ? io->write_deadline : deadline);
+        if (e && e->kind == ERR_TIMEOUT && write_first) {
+            io->write_error = e;
+            out_drop(io);
         }
-        e = io_wait(io, wait, deadline);
         if (e)
             return e;
         io->drained = false;

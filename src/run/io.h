@@ -2,8 +2,8 @@
  *
  * An io owns its descriptor. Buffers exist only while they hold something, so that an idle session costs its stack
  * page and little else. Errors while writing are kept: every later write is ignored and io_flush() returns the first
- * one. Reading flushes what was written before it would wait, so that a reply is never stuck behind a read; a peer that
- * takes neither makes the read fail at the earlier of the two deadlines.
+ * one. Reading sends what was written before it waits and while it waits, so that a reply is never stuck behind a read;
+ * the write deadline ends such a wait too, while there is something to send.
  *
  * One coroutine may read while another writes; two that read, or two that write, mix up their bytes. Nobody may be
  * inside when the io is closed: cancel and wait first. */
