@@ -51,6 +51,7 @@ struct ipc *ipc_new(int fd) {
         die_no_memory(sizeof *ipc);
     ipc->fd = fd;
     ipc->last_fd = -1;
+    ipc->drained = true; /* mostly there is nothing yet */
     wait_keep(fd);
     return ipc;
 }
