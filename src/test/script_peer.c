@@ -391,14 +391,18 @@ const char *script_peer_failure(void) {
     return NULL;
 }
 
+void script_peer_forget(void) {
+    for (size_t i = 0; i < peer_count; i++)
+        free(peers[i].failure);
+    peer_count = 0;
+}
+
 void script_peer_check(void) {
     const char *failure = script_peer_failure();
     if (failure)
         print_error("script_peer: %s\n", failure);
     bool failed = failure != NULL;
-    for (size_t i = 0; i < peer_count; i++)
-        free(peers[i].failure);
-    peer_count = 0;
+    script_peer_forget();
     if (failed)
         fail();
 }

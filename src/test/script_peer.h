@@ -48,6 +48,7 @@ void script_peer_play(struct io *io, const char *script);
 void script_peer_listen(const struct endpoint *at, const char *const *scripts, size_t count, struct endpoint *ret);
 /* After loop_run(): fails the test (cmocka) when a step failed or was not reached, and names it. Forgets all peers. */
 void script_peer_check(void);
-/* The first failure, or NULL; for tests that expect one. Valid until the next check. */
+/* For tests that expect a failure: the first one, or NULL; valid until the peers are forgotten. */
 const char *script_peer_failure(void);
+void script_peer_forget(void);
 #endif
