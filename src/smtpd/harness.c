@@ -142,6 +142,7 @@ static error fake_open(void *ctx, struct arena *a, unsigned flags, struct submis
         buf_clear(&overflow.content);
     h->message_count++;
     m->message->opened = true;
+    h->draining = h->draining || h->drain_at_open;
     m->message->flags = flags;
     queue_id_make(ret_id, sys->wall_us(), h->message_count, false);
     *ret = m;
@@ -238,12 +239,35 @@ void harness_begin(struct harness *h, const char *options) {
         die("harness: loop_init");
 }
 
+void harness_clear(struct harness *h) {
+    for (size_t i = 0; i < HARNESS_MESSAGES_MAX; i++) {
+        buf_free(&h->messages[i].content);
+        h->messages[i] = (struct harness_message){ 0 };
+    }
+    h->message_count = 0;
+    buf_free(&h->log);
+    h->log = (struct buf){ 0 };
+}
+
+const char *harness_messages_fault(const struct harness *h) {
+    for (size_t i = 0; i < h->message_count && i < HARNESS_MESSAGES_MAX; i++) {
+        const struct harness_message *m = &h->messages[i];
+        if (m->ended && m->aborted)
+            return "taken and cancelled";
+        if (!m->ended && !m->aborted && !h->end_fails && h->end_result.status == SUBMIT_OK)
+            return "neither taken nor cancelled";
+        if (m->ended && (m->rcpt_count == 0 || !m->sender.p))
+            return "taken without recipients or envelope";
+        if (m->ended && !str_starts(buf_str(&m->content), STR("Received: ")))
+            return "taken without our header";
+    }
+    return NULL;
+}
+
 void harness_end(struct harness *h) {
     loop_free();
     log_set_sink(NULL, NULL);
-    for (size_t i = 0; i < HARNESS_MESSAGES_MAX; i++)
-        buf_free(&h->messages[i].content);
-    buf_free(&h->log);
+    harness_clear(h);
     settings_free(h->settings);
     conf_free(h->conf);
     arena_free(h->arena);
@@ -257,10 +281,9 @@ struct running {
 
 static void run_session(void *arg) {
     struct running *r = arg;
-    struct clients clients = { 0 };
     struct session s;
     session_init(&s, r->h->settings, &r->h->backend, r->io, &r->h->draining);
-    s.clients = &clients;
+    s.clients = r->h->clients;
     session_run(&s, &r->client);
     session_free(&s);
     io_close(r->io);

@@ -30,6 +30,8 @@ struct harness {
     size_t message_count; /* opened in all, also those over the limit above */
     struct buf log;       /* one record a line */
     bool draining, standard_input;
+    bool drain_at_open; /* the process is told to end while the first message comes in */
+    struct clients *clients;
     /* faults */
     bool open_fails, content_fails, end_fails;
     struct submit_result open_result, end_result; /* what cleanup says; status SUBMIT_OK: the usual */
@@ -38,10 +40,15 @@ struct harness {
 /* `options`: "name = value" lines over the world's own. */
 void harness_begin(struct harness *h, const char *options);
 void harness_end(struct harness *h);
+/* Forget messages and log. */
+void harness_clear(struct harness *h);
 /* One session with the client at `address`; returns when it has ended. Only inside a test with cmocka. */
 void harness_script(struct harness *h, const char *address, const char *script);
 /* The same over a descriptor, for a fuzzer: what happens at the other end is the caller's. */
 void harness_session(struct harness *h, const char *address, int fd);
+/* Every message that was begun has ended one way, with a sender's envelope and recipients if it was taken. NULL: so it
+ * is; else what is wrong. */
+const char *harness_messages_fault(const struct harness *h);
 /* Is there a log record that matches the pattern (fnmatch)? */
 bool harness_logged(const struct harness *h, const char *pattern);
 size_t harness_log_count(const struct harness *h, const char *pattern);
