@@ -40,8 +40,8 @@ class Load:
         self.env = {**os.environ, "LD_LIBRARY_PATH": str(self.root / "usr/lib/postfix")}
 
     def sink(self, port, messages):
-        return subprocess.Popen([str(self.root / "usr/sbin/smtp-sink"), "-M", str(messages), f"127.0.0.1:{port}", "500"],
-                                env=self.env, stdout=subprocess.DEVNULL)
+        return subprocess.Popen([str(self.root / "usr/sbin/smtp-sink"), "-u", "nobody", "-M", str(messages),
+                                 f"127.0.0.1:{port}", "500"], env=self.env, stdout=subprocess.DEVNULL)
 
     def source(self, port, messages, sessions, size):
         return subprocess.run([str(self.root / "usr/sbin/smtp-source"), "-d", "-l", str(size), "-m", str(messages), "-s",
@@ -54,7 +54,8 @@ class Load:
         started = time.monotonic()
         self.source(port, messages, sessions, size)
         accepted = time.monotonic() - started
-        sink.wait(timeout=600)
+        if sink.wait(timeout=600) != 0:
+            raise RuntimeError("smtp-sink ended with an error")
         return messages / (time.monotonic() - started), messages / accepted
 
 
