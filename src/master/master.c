@@ -18,6 +18,8 @@
 
 struct master master;
 
+enum { STOP_YIELDS_MAX = 100 };
+
 static struct {
     bool no_detach, init, keep_stdout, test, wait;
     int64_t exit_after;
@@ -237,6 +239,9 @@ static void stop(void) {
         }
         wait_workers(false, DEADLINE_NEVER);
     }
+    services_end();
+    for (int i = 0; i < STOP_YIELDS_MAX && coro_count() > 1; i++)
+        coro_yield(); /* what was cancelled ends */
     loop_stop();
 }
 
@@ -418,5 +423,9 @@ int main(int argc, char **argv) {
         die("no memory for the first coroutine");
     if ((e = loop_run()))
         log_fatal("event loop: %.*s", STR_ARG(e->text));
+    loop_free();
+    conf_free(master.conf);
+    arena_free(master.env_arena);
+    arena_free(a);
     return 0;
 }

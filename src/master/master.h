@@ -30,6 +30,8 @@ enum {
     STOP_FRONT_SECONDS = 3, /* at stop: for sessions and deliveries to end ... */
     STOP_ALL_SECONDS = 5,   /* ... for all, from the first signal on; then SIGKILL */
     PENDING_WAKE_MAX = 64,
+    SETTLE_US = 200000, /* to read what a dead worker has sent */
+    SETTLE_STEP_US = 5000,
 };
 
 struct svc;
@@ -68,7 +70,7 @@ struct worker {
     struct control *control;
     struct coro *reader;
     unsigned connects; /* coroutines that connect for it */
-    bool ready, full, draining, reaped, killed /* by us */;
+    bool ready, full, draining, reaped, settled, abnormal, killed /* by us */;
 };
 
 struct master {
@@ -93,6 +95,8 @@ extern struct master master;
  * what works goes on. Workers are not touched. */
 error services_load(const struct conf *c, bool first, struct arena *err_arena);
 struct svc *service_at(struct str endpoint);
+/* Close everything, at the end of master. */
+void services_end(void);
 /* Free a service that is no longer in master.cf once its last worker has ended. */
 void service_free_if_gone(struct svc *svc);
 /* The watchers of all, and the wakeup timers (they begin anew). */
@@ -118,7 +122,6 @@ bool workers_start(struct svc *svc);
 struct worker *worker_of(const struct svc *svc); /* one of this generation, or NULL */
 void worker_drain(struct worker *w);
 void workers_reap(void); /* SIGCHLD */
-size_t workers_alive(void);
 /* Is this one of the services that bring work in or send it on, so that the others must end after it? */
 bool service_is_front(const struct svc *svc);
 #endif

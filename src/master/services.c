@@ -71,11 +71,8 @@ static void close_socket(struct svc_socket *s) {
 }
 
 static void close_sockets(struct svc *svc) {
-    for (size_t i = 0; i < svc->socket_count; i++) {
+    for (size_t i = 0; i < svc->socket_count; i++)
         close_socket(&svc->sockets[i]);
-        if (svc->endpoint.n && svc->entry.type != SERVICE_INET)
-            unlisten_local(svc->endpoint);
-    }
     svc->socket_count = 0;
 }
 
@@ -170,7 +167,7 @@ static error load_entry(const struct conf *c, const struct master_entry *e, stru
     return NULL;
 }
 
-static void remove_service(struct svc *svc) {
+static void end_service(struct svc *svc) {
     close_sockets(svc);
     svc->gone = true;
     if (svc->waker)
@@ -178,6 +175,19 @@ static void remove_service(struct svc *svc) {
     if (svc->starter)
         coro_cancel(svc->starter);
     cond_broadcast(&svc->changed);
+}
+
+static void remove_service(struct svc *svc) {
+    if (svc->socket_count && svc->endpoint.n)
+        unlisten_local(svc->endpoint);
+    end_service(svc);
+}
+void services_end(void) {
+    for (struct svc *svc = master.services, *next; svc; svc = next) {
+        next = svc->next;
+        end_service(svc); /* the socket files stay, as Postfix leaves them */
+        service_free_if_gone(svc);
+    }
 }
 
 error services_load(const struct conf *c, bool first, struct arena *err_arena) {

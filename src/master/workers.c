@@ -34,13 +34,6 @@ struct worker *worker_of(const struct svc *svc) {
     return NULL;
 }
 
-size_t workers_alive(void) {
-    size_t n = 0;
-    for (const struct worker *w = master.workers; w; w = w->next)
-        n += !w->reaped;
-    return n;
-}
-
 /* Programs that take work from outside or set it going; the rest serves them. */
 bool service_is_front(const struct svc *svc) {
     static const struct str back[] = { STR_INIT("qmgr"), STR_INIT("oqmgr"), STR_INIT("pickup") };
@@ -53,7 +46,7 @@ bool service_is_front(const struct svc *svc) {
 }
 
 static void worker_free_if_done(struct worker *w) {
-    if (!w->reaped || w->reader || w->connects)
+    if (!w->settled || w->reader || w->connects)
         return;
     for (struct worker **at = &master.workers; *at; at = &(*at)->next)
         if (*at == w) {
@@ -216,7 +209,7 @@ static void reader_main(void *arg) {
     struct worker *w = arg;
     struct ipc_msg m = { .fd = -1 };
     error e = NULL;
-    while (!e && !w->reaped) {
+    while (!e) {
         if (control_unsent(w->control) > CONTROL_UNSENT_MAX) {
             e = wait_until(deadline_in_us(CONNECT_RETRY_US));
             continue;
@@ -225,6 +218,8 @@ static void reader_main(void *arg) {
             break;
         if (!w->reaped)
             on_message(w, &m);
+        else if (m.type == CONTROL_READY) /* its last words count */
+            w->ready = true;
         ipc_msg_drop(&m); /* a worker has no descriptors to give us */
     }
     w->reader = NULL;
@@ -348,27 +343,45 @@ static void slow_down(struct svc *svc, const struct worker *w) {
         svc->backoff_us = BACKOFF_MAX_US;
 }
 
-static void ended(struct worker *w, int status) {
+/* The books, once a worker has ended and all it had to say is read. */
+static void settle(struct worker *w) {
     struct svc *svc = w->svc;
-    bool normal = WIFEXITED(status) && WEXITSTATUS(status) == 0;
-    if (!normal && !w->killed) {
-        if (WIFEXITED(status))
-            log_warn("process %.*s pid %d exit status %d", STR_ARG(svc->path), (int)w->pid, WEXITSTATUS(status));
-        else
-            log_warn("process %.*s pid %d killed by signal %d", STR_ARG(svc->path), (int)w->pid, WTERMSIG(status));
-    }
-    w->reaped = true;
     if (w->draining)
         svc->old_workers--;
     else
         svc->workers--;
-    if (!normal && !w->killed && !w->draining && !master.stopping && !svc->gone)
+    w->settled = true;
+    if (w->abnormal && !w->killed && !w->draining && !master.ending && !svc->gone)
         slow_down(svc, w);
     cond_broadcast(&svc->changed);
     if (w->reader)
         coro_cancel(w->reader);
     worker_free_if_done(w);
     service_free_if_gone(svc);
+}
+
+/* The signal may be here before the frames are: has it been ready? Its children may hold the socket open, so that the
+ * end of the stream does not come. */
+static void settle_main(void *arg) {
+    struct worker *w = arg;
+    int64_t until = deadline_in_us(SETTLE_US);
+    while (w->reader && !w->ready && sys->mono_us() < until)
+        if (wait_until(deadline_in_us(SETTLE_STEP_US)))
+            break;
+    settle(w);
+}
+
+static void ended(struct worker *w, int status) {
+    w->abnormal = !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+    w->reaped = true;
+    if (w->abnormal && !w->killed) {
+        if (WIFEXITED(status))
+            log_warn("process %.*s pid %d exit status %d", STR_ARG(w->svc->path), (int)w->pid, WEXITSTATUS(status));
+        else
+            log_warn("process %.*s pid %d killed by signal %d", STR_ARG(w->svc->path), (int)w->pid, WTERMSIG(status));
+    }
+    if (!w->abnormal || w->ready || !w->reader || !coro_spawn(settle_main, w, "settle"))
+        settle(w);
 }
 
 void workers_reap(void) {

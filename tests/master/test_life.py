@@ -170,22 +170,23 @@ def test_kill_master(probe):
     assert probe.ask("echo back") == "back"
 
 
-def test_kill_master_with_a_session(probe):
+def test_kill_master_with_a_session(make_probe):
     """A session may finish, but the service's single process is not doubled meanwhile."""
-    with probe.local("public/qmgr") as old:
+    probe = make_probe(extra="single unix n - n - 1 bounce\n")
+    with probe.local("public/single") as old:
         first = old.ask("pid")
         os.kill(probe.master_pid(), signal.SIGKILL)
         wait_for(lambda: not probe.running())
         assert probe.postfix("start").returncode == 0
         assert old.ask("pid") == first
-        with probe.local("public/qmgr") as new:
+        with probe.local("public/single") as new:
             new.socket.settimeout(1)
             new.say("pid")
             with pytest.raises(TimeoutError):
                 new.socket.recv(1, socket.MSG_PEEK)
             old.close()
             new.socket.settimeout(30)
-            with probe.local("public/qmgr") as other:
+            with probe.local("public/single") as other:
                 assert other.ask("pid") not in ("", first)
 
 
@@ -238,7 +239,8 @@ def test_ordinary_user(make_probe):
     p = make_probe(user="nobody", smtpd="10 smtpd empty")
     assert p.ask("uid") == str(__import__("pwd").getpwnam("nobody").pw_uid)
     assert p.ask("connect public/cleanup echo through") == "through"
-    assert "Permission denied" in p.ask("open /etc/passwd")
+    if "ASAN_OPTIONS" not in os.environ:  # a sanitizer's runtime must open files
+        assert "Permission denied" in p.ask("open /etc/passwd")
     assert p.postfix("status").returncode == 0
     assert p.postfix("check").returncode == 0
     p.reload_and_wait()

@@ -106,15 +106,18 @@ def test_reload_new_generation(probe):
     probe.wait_log(f"reload -- version 3.12.0, configuration {probe.etc}")
 
 
-def test_reload_single_process_waits(probe):
+def test_reload_single_process_waits(make_probe):
     """maxproc 1: never two at a time."""
-    with probe.local("public/qmgr") as old:
+    probe = make_probe(extra="single unix n - n - 1 bounce\n")
+    with probe.local("public/single") as old:
         pid = old.ask("pid")
+        assert old.ask("hold") == "holding"
         probe.reload_and_wait()
-        with probe.local("public/qmgr") as new:
+        assert old.read() == "drained"
+        with probe.local("public/single") as new:
             new.say("pid")
             time.sleep(0.5)
-            assert probe.pids("qmgr") == [int(pid)]
+            assert probe.pids("bounce") == [int(pid)]
             assert old.ask("pid") == pid
             old.close()
             assert new.read() not in ("", pid)
@@ -244,7 +247,8 @@ def test_confinement(make_probe):
         assert p.ask("uid") == str(pwd.getpwnam("postfix").pw_uid)
         pid = p.ask("pid")
         assert os.listdir(f"/proc/{pid}/root/") == []
-    assert p.ask("open /etc/passwd") in ("Permission denied", "No such file or directory")
+    if ROOT or "ASAN_OPTIONS" not in os.environ:  # a sanitizer's runtime must open files
+        assert p.ask("open /etc/passwd") in ("Permission denied", "No such file or directory")
     assert p.ask("connect public/cleanup echo through") == "through"
 
 
