@@ -150,13 +150,13 @@ static error fake_open(void *ctx, struct arena *a, unsigned flags, struct submis
 }
 
 static void fake_envelope(struct submission *m, const struct envelope *e) {
-    m->message->sender = arena_str(m->h->arena, e->sender);
+    m->message->sender = arena_str(m->h->strings, e->sender);
     m->message->envelope_flags = e->flags;
 }
 
 static void fake_rcpt(struct submission *m, const struct rcpt *r) {
     if (m->message->rcpt_count < HARNESS_RCPTS_MAX)
-        m->message->rcpts[m->message->rcpt_count] = arena_str(m->h->arena, r->address);
+        m->message->rcpts[m->message->rcpt_count] = arena_str(m->h->strings, r->address);
     m->message->rcpt_count++;
 }
 
@@ -207,7 +207,7 @@ static size_t read_options(struct arena *a, const char *text, struct conf_overri
 }
 
 void harness_begin(struct harness *h, const char *options) {
-    *h = (struct harness){ .arena = arena_new() };
+    *h = (struct harness){ .arena = arena_new(), .strings = arena_new() };
     h->open_result = h->end_result = (struct submit_result){ .status = SUBMIT_OK, .dsn = STR(""), .text = STR("") };
     size_t base = read_options(h->arena, world, NULL), more = read_options(h->arena, options, NULL);
     struct conf_override *at = arena_array(h->arena, base + more, sizeof *at);
@@ -234,6 +234,10 @@ void harness_begin(struct harness *h, const char *options) {
                                    .submit_content = fake_content,
                                    .submit_end = fake_submit_end,
                                    .submit_abort = fake_abort };
+    harness_resume(h);
+}
+
+void harness_resume(struct harness *h) {
     log_set_sink(keep_record, h);
     if (loop_init())
         die("harness: loop_init");
@@ -245,6 +249,7 @@ void harness_clear(struct harness *h) {
         h->messages[i] = (struct harness_message){ 0 };
     }
     h->message_count = 0;
+    arena_reset(h->strings);
     buf_free(&h->log);
     h->log = (struct buf){ 0 };
 }
@@ -270,6 +275,7 @@ void harness_end(struct harness *h) {
     harness_clear(h);
     settings_free(h->settings);
     conf_free(h->conf);
+    arena_free(h->strings);
     arena_free(h->arena);
 }
 

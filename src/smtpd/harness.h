@@ -23,6 +23,7 @@ struct harness_message {
 
 struct harness {
     struct arena *arena;
+    struct arena *strings; /* of messages */
     struct settings *settings;
     struct conf *conf;
     struct backend backend;
@@ -40,6 +41,8 @@ struct harness {
 /* `options`: "name = value" lines over the world's own. */
 void harness_begin(struct harness *h, const char *options);
 void harness_end(struct harness *h);
+/* With several worlds: this one again, after harness_clear() and loop_free(). */
+void harness_resume(struct harness *h);
 /* Forget messages and log. */
 void harness_clear(struct harness *h);
 /* One session with the client at `address`; returns when it has ended. Only inside a test with cmocka. */
