@@ -126,8 +126,10 @@ struct str arena_lower(struct arena *a, struct str s) {
 
 struct str arena_cat(struct arena *ar, struct str a, struct str b) {
     char *p = arena_alloc(ar, a.n + b.n + 1);
-    memcpy(p, a.p, a.n);
-    memcpy(p + a.n, b.p, b.n);
+    if (a.n)
+        memcpy(p, a.p, a.n);
+    if (b.n)
+        memcpy(p + a.n, b.p, b.n);
     p[a.n + b.n] = 0;
     return (struct str){ p, a.n + b.n };
 }

@@ -39,7 +39,8 @@ char *buf_reserve(struct buf *b, size_t n) {
 
 void buf_add(struct buf *b, struct str s) {
     char *at = buf_reserve(b, s.n);
-    memcpy(at, s.p, s.n);
+    if (s.n)
+        memcpy(at, s.p, s.n);
     b->n += s.n;
     b->p[b->n] = 0;
 }

@@ -1,7 +1,12 @@
 #include "base/str.h"
 
+/* An absent string may come as { NULL, 0 } out of a zeroed struct: memcmp must not see that pointer. */
+static int cmp_n(const char *a, const char *b, size_t n) {
+    return n ? memcmp(a, b, n) : 0;
+}
+
 bool str_eq(struct str a, struct str b) {
-    return a.n == b.n && memcmp(a.p, b.p, a.n) == 0;
+    return a.n == b.n && cmp_n(a.p, b.p, a.n) == 0;
 }
 
 static int cmp_icase_n(const char *a, const char *b, size_t n) {
@@ -22,7 +27,7 @@ static int cmp_size(size_t a, size_t b) {
 }
 
 int str_cmp(struct str a, struct str b) {
-    int d = memcmp(a.p, b.p, a.n < b.n ? a.n : b.n);
+    int d = cmp_n(a.p, b.p, a.n < b.n ? a.n : b.n);
     return d ? d : cmp_size(a.n, b.n);
 }
 
@@ -32,7 +37,7 @@ int str_cmp_icase(struct str a, struct str b) {
 }
 
 bool str_starts(struct str s, struct str prefix) {
-    return s.n >= prefix.n && memcmp(s.p, prefix.p, prefix.n) == 0;
+    return s.n >= prefix.n && cmp_n(s.p, prefix.p, prefix.n) == 0;
 }
 
 bool str_starts_icase(struct str s, struct str prefix) {
@@ -40,7 +45,7 @@ bool str_starts_icase(struct str s, struct str prefix) {
 }
 
 bool str_ends(struct str s, struct str suffix) {
-    return s.n >= suffix.n && memcmp(s.p + (s.n - suffix.n), suffix.p, suffix.n) == 0;
+    return s.n >= suffix.n && cmp_n(s.p + (s.n - suffix.n), suffix.p, suffix.n) == 0;
 }
 
 bool str_ends_icase(struct str s, struct str suffix) {

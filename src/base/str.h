@@ -1,7 +1,8 @@
 /* str.h - borrowed byte strings that carry their length.
  *
  * A `struct str` never owns memory and may hold any byte, NUL included. The empty string is { "", 0 };
- * `p` is never NULL in a value made here. Case folding is ASCII only (RFC 5321, 2.4: commands and domains).
+ * `p` is never NULL in a value made here;
+ * { NULL, 0 } out of a zeroed struct is read as the empty string everywhere. Case folding is ASCII only (RFC 5321, 2.4: commands and domains).
  * Nothing here allocates, logs or fails. */
 #ifndef ANGARIUM_BASE_STR_H
 #define ANGARIUM_BASE_STR_H

@@ -133,6 +133,7 @@ static inline void fake_run(struct fake_qmgr *f) {
 }
 
 static inline void fake_end(struct fake_qmgr *f) {
+    conf_free(f->ctx.conf);
     buf_free(&f->log);
     arena_free(f->arena);
 }
