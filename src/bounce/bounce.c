@@ -1,0 +1,239 @@
+#include "bounce/bounce.h"
+
+#include "base/log.h"
+#include "bounce/notice.h"
+#include "mail/address.h"
+#include "mail/dsn.h"
+#include "proto/submit.h"
+#include <errno.h>
+
+enum notify_class { NOTIFY_BOUNCE = 1, NOTIFY_2BOUNCE = 2, NOTIFY_DELAY = 4 };
+
+struct telling { /* one request */
+    struct service_ctx *ctx;
+    struct arena *arena;
+    const struct bounce_request *req;
+    unsigned classes;
+};
+
+static unsigned notify_classes(const struct conf *c) {
+    static const struct {
+        struct str name;
+        unsigned class;
+    } rows[] = {
+        { STR_INIT("bounce"), NOTIFY_BOUNCE },
+        { STR_INIT("2bounce"), NOTIFY_2BOUNCE },
+        { STR_INIT("delay"), NOTIFY_DELAY },
+    };
+    struct str list = conf_str(c, PARAM_notify_classes), word;
+    unsigned mask = 0;
+    while (str_word(&list, STR_COMMA_SPACE, &word))
+        for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
+            if (str_eq_icase(word, rows[i].name))
+                mask |= rows[i].class;
+    return mask;
+}
+
+/* RFC 3461, 4.1: without NOTIFY failures and delays are reported; NEVER stands alone. */
+static bool wanted(enum bounce_kind kind, unsigned notify) {
+    switch (kind) {
+    case BOUNCE_FAILED:
+        return notify == 0 || (notify & DSN_NOTIFY_FAILURE);
+    case BOUNCE_DELAYED:
+        return notify == 0 || (notify & DSN_NOTIFY_DELAY);
+    case BOUNCE_SUCCESS:
+        return notify == 0 || (notify & DSN_NOTIFY_SUCCESS); /* 0: sendmail -v, -bv */
+    }
+    return false;
+}
+
+/* --- one notice into the queue --- */
+struct sink {
+    struct ipc *ipc;
+    int64_t deadline;
+};
+
+static error put(void *ctx, struct str bytes) {
+    struct sink *s = ctx;
+    return submit_content(s->ipc, bytes, s->deadline);
+}
+
+static ssize_t read_content(void *ctx, uint64_t at, void *p, size_t n) {
+    const struct bounce_request *r = ctx;
+    for (;;) {
+        ssize_t got = sys->pread(r->content_fd, p, n, (off_t)(r->content_offset + at));
+        if (got >= 0 || errno != EINTR)
+            return got;
+    }
+}
+
+static error refused(struct telling *t, const struct submit_result *r) {
+    return err_make(t->arena, ERR_TEMP, "%.*s", STR_ARG(r->text));
+}
+
+static error submit_on(struct telling *t, struct notice *n, struct ipc *ipc, struct str sender, const char *what,
+                       struct queue_id *ret_id) {
+    struct sink sink = { ipc, deadline_in(conf_time(t->ctx->conf, PARAM_ipc_timeout)) };
+    struct submit_result result = { 0 };
+    error e = submit_open(ipc, SUBMIT_MAP | SUBMIT_LOCAL_HEADERS, sink.deadline, ret_id, &result);
+    if (e)
+        return e;
+    if (result.status != SUBMIT_OK)
+        return refused(t, &result);
+    /* before it can be delivered: who follows a message by its log finds the link first */
+    log_info("%s: %s notification: %s", t->req->id.text, what, ret_id->text);
+    n->own_id = queue_id_str(ret_id);
+    e = notice_prepare(n, t->arena);
+    if (e)
+        return e;
+    struct envelope env = { .arrival_us = sys->wall_us(), .sender = sender, .flags = ENVELOPE_INTERNAL };
+    if (n->eight_bit)
+        env.flags |= ENVELOPE_8BIT;
+    env.flags |= n->env->flags & ENVELOPE_SMTPUTF8;
+    submit_envelope(ipc, &env);
+    const struct rcpt to = { .address = n->to, .orig = n->to };
+    submit_rcpt(ipc, &to);
+    e = notice_write(n, t->arena, put, &sink);
+    if (!e)
+        e = submit_end(ipc, sink.deadline, &result);
+    if (!e && result.status != SUBMIT_OK)
+        e = refused(t, &result);
+    return e;
+}
+
+static bool send_notice(struct telling *t, struct notice *n, struct str sender, const char *who, const char *kind,
+                        struct queue_id *ret_id) {
+    struct ipc *ipc = NULL;
+    int64_t deadline = deadline_in(conf_time(t->ctx->conf, PARAM_ipc_timeout));
+    struct str what = arena_printf(t->arena, "%s %s", who, kind);
+    error e = service_connect(t->ctx, STR("public/cleanup"), deadline, &ipc);
+    if (!e)
+        e = submit_on(t, n, ipc, sender, what.p, ret_id);
+    if (e)
+        log_warn("%s: %s notification failed to %.*s: %.*s", t->req->id.text, who, STR_ARG(n->to), STR_ARG(e->text));
+    ipc_close(ipc); /* without END this cancels the message */
+    return e == NULL;
+}
+
+static const char *kind_name(enum bounce_kind kind) {
+    switch (kind) {
+    case BOUNCE_FAILED:
+        return "non-delivery";
+    case BOUNCE_DELAYED:
+        return "delay";
+    case BOUNCE_SUCCESS:
+        break;
+    }
+    return "delivery status";
+}
+
+static struct notice notice_for(struct telling *t) {
+    const struct conf *c = t->ctx->conf;
+    const struct bounce_request *r = t->req;
+    return (struct notice){
+        .kind = r->kind,
+        .id = queue_id_str(&r->id),
+        .host = conf_str(c, PARAM_myhostname),
+        .origin = conf_str(c, PARAM_myorigin),
+        .mail_name = conf_str(c, PARAM_mail_name),
+        .env = &r->env,
+        .rcpts = r->rcpts,
+        .rcpt_count = r->rcpt_count,
+        .now = sys->wall_us() / US_PER_S,
+        .warning = conf_time(c, PARAM_delay_warning_time),
+        .lifetime = conf_time(c, r->env.sender.n ? PARAM_maximal_queue_lifetime : PARAM_bounce_queue_lifetime),
+        .old_from = str_eq_icase(conf_str(c, PARAM_header_from_format), STR("obsolete")),
+        .content_size = r->content_size,
+        .read = read_content,
+        .ctx = (void *)(uintptr_t)r,
+    };
+}
+
+static bool fits(struct telling *t) {
+    return t->req->content_size <= (uint64_t)conf_int(t->ctx->conf, PARAM_bounce_size_limit);
+}
+
+static bool tell_sender(struct telling *t, struct spool_failure *rcpts, size_t count, struct queue_id *ret_id) {
+    struct notice n = notice_for(t);
+    n.to = t->req->env.sender;
+    n.rcpts = rcpts;
+    n.rcpt_count = count;
+    n.full = t->req->kind == BOUNCE_FAILED && t->req->env.dsn_ret != DSN_RET_HDRS && fits(t);
+    return send_notice(t, &n, STR(""), "sender", kind_name(t->req->kind), ret_id);
+}
+
+/* Postmasters get headers only, but for what nobody else will ever see. */
+static bool tell_postmaster(struct telling *t, struct str to, bool full, struct queue_id *ret_id) {
+    const struct conf *c = t->ctx->conf;
+    struct notice n = notice_for(t);
+    n.postmaster = true;
+    n.to = to;
+    n.full = full && fits(t);
+    struct str sender = arena_printf(t->arena, "%.*s@%.*s", STR_ARG(conf_str(c, PARAM_double_bounce_sender)),
+                                     STR_ARG(conf_str(c, PARAM_myorigin)));
+    return send_notice(t, &n, sender, "postmaster", kind_name(t->req->kind), ret_id);
+}
+
+static bool is_double_bounce(const struct conf *c, struct str sender) {
+    struct address_parts p = address_split(sender);
+    struct str name = conf_str(c, PARAM_double_bounce_sender);
+    return str_eq_icase(p.local, name) && (!p.has_domain || str_eq_icase(p.domain, conf_str(c, PARAM_myorigin)));
+}
+
+static enum bounce_status tell(struct telling *t, struct queue_id *ret_id) {
+    const struct conf *c = t->ctx->conf;
+    const struct bounce_request *r = t->req;
+    bool failed = r->kind == BOUNCE_FAILED, told = false;
+    if (is_double_bounce(c, r->env.sender)) {
+        log_warn("%s: undeliverable postmaster notification discarded", r->id.text);
+        return BOUNCE_NOTHING;
+    }
+    struct spool_failure *rcpts = arena_array(t->arena, r->rcpt_count, sizeof(*rcpts));
+    size_t count = 0;
+    for (size_t i = 0; i < r->rcpt_count; i++)
+        if (wanted(r->kind, r->rcpts[i].dsn_notify))
+            rcpts[count++] = r->rcpts[i];
+    struct queue_id copy;
+    if (!r->env.sender.n) {
+        if (failed && (t->classes & NOTIFY_2BOUNCE) && r->rcpt_count) {
+            if (!tell_postmaster(t, conf_str(c, PARAM_2bounce_notice_recipient), true, ret_id))
+                return BOUNCE_TEMP;
+            return BOUNCE_OK;
+        }
+    } else if (count) {
+        if (!tell_sender(t, rcpts, count, ret_id))
+            return BOUNCE_TEMP;
+        told = true;
+    }
+    /* A copy that cannot be queued is only a copy: trying again would tell the sender twice. */
+    if (failed && r->env.sender.n && (t->classes & NOTIFY_BOUNCE) && r->rcpt_count)
+        tell_postmaster(t, conf_str(c, PARAM_bounce_notice_recipient), false, told ? &copy : ret_id);
+    if (r->kind == BOUNCE_DELAYED && (t->classes & NOTIFY_DELAY) && r->rcpt_count)
+        tell_postmaster(t, conf_str(c, PARAM_delay_notice_recipient), false, told ? &copy : ret_id);
+    return told ? BOUNCE_OK : BOUNCE_NOTHING;
+}
+
+void bounce_serve(struct service_ctx *ctx, struct ipc *ipc) {
+    struct arena *a = arena_new();
+    struct ipc_msg m = { .fd = -1 };
+    error e = NULL;
+    while (!(e = ipc_recv(ipc, DEADLINE_NEVER, &m))) {
+        struct bounce_request req;
+        if (!bounce_unpack_request(&m, a, &req)) {
+            log_warn("malformed bounce request");
+            break;
+        }
+        struct telling t = { .ctx = ctx, .arena = a, .req = &req, .classes = notify_classes(ctx->conf) };
+        struct queue_id id = { 0 };
+        enum bounce_status status = tell(&t, &id);
+        sys->close(req.content_fd);
+        bounce_reply(ipc, status, status == BOUNCE_OK ? &id : NULL);
+        if (ipc_flush(ipc, deadline_in(conf_time(ctx->conf, PARAM_ipc_timeout))))
+            break;
+        arena_reset(a);
+    }
+    if (e && e->kind == ERR_SYNTAX)
+        log_warn("malformed message from the queue manager: %.*s", STR_ARG(e->text));
+    ipc_msg_drop(&m);
+    arena_free(a);
+}
