@@ -27,19 +27,27 @@ static error init(struct service_ctx *ctx, struct arena *err_arena) {
     return e;
 }
 
-/* Requests that come while a scan is under way are one more scan after it: a file may have come behind the first. */
-static void wakeup(struct service_ctx *ctx, struct str request) {
-    (void)request;
-    struct daemon *d = ctx->state;
-    d->again = true;
-    if (d->scanning)
-        return;
-    d->scanning = true;
-    while (d->again && !ctx->draining) {
+static void scan(void *arg) {
+    struct daemon *d = arg;
+    while (d->again && !d->ctx->draining) {
         d->again = false;
         pickup_scan(&d->pickup);
     }
     d->scanning = false;
+    group_leave(&d->ctx->work);
+}
+
+/* Requests that come while a scan is under way are one more scan after it: a file may have come behind the first. The
+ * scan has a coroutine of its own: postdrop waits until its request was read, and should not wait for the mail. */
+static void wakeup(struct service_ctx *ctx, struct str request) {
+    (void)request;
+    struct daemon *d = ctx->state;
+    d->again = true;
+    if (d->scanning || ctx->draining)
+        return;
+    d->scanning = coro_spawn(scan, d, "scan") != NULL;
+    if (d->scanning)
+        group_enter(&ctx->work);
 }
 
 int main(int argc, char **argv) {

@@ -9,8 +9,8 @@
 enum {
     HEAD = 5, /* type and length */
     READ_SIZE = 8192,
-    FULL_NAME_MAX = 1000, /* bytes */
-    ENVID_MAX = 1000,     /* RFC 3461, 4.4: 100 characters of xtext; the world is more generous */
+
+    ENVID_MAX = 1000, /* RFC 3461, 4.4: 100 characters of xtext; the world is more generous */
     RET_ALL = DSN_RET_FULL | DSN_RET_HDRS,
     NOTIFY_ALL = DSN_NOTIFY_NEVER | DSN_NOTIFY_SUCCESS | DSN_NOTIFY_FAILURE | DSN_NOTIFY_DELAY,
     FLAGS_ALL = MAILDROP_8BIT | MAILDROP_SMTPUTF8 | MAILDROP_GATEWAY,
@@ -75,7 +75,7 @@ static bool check_record(struct maildrop_reader *r, struct maildrop_record *m) {
     case MAILDROP_SENDER:
         return m->bytes.n <= ADDRESS_MAX && one_line(m->bytes);
     case MAILDROP_FULL_NAME: /* control bytes in it are cleanup's to remove */
-        return first && head && m->bytes.n <= FULL_NAME_MAX;
+        return first && head && m->bytes.n <= MAILDROP_FULL_NAME_MAX;
     case MAILDROP_ENVID:
         return first && head && m->bytes.n <= ENVID_MAX && one_line(m->bytes);
     case MAILDROP_RET:

@@ -20,7 +20,8 @@
 enum {
     MAILDROP_CONTENT_MAX = 64 * 1024, /* bytes of one CONTENT record */
     MAILDROP_RECORD_MAX = MAILDROP_CONTENT_MAX,
-    MAILDROP_READY = 0744, /* mode of a whole file: pickup is another user than its owner */
+    MAILDROP_FULL_NAME_MAX = 1000, /* bytes */
+    MAILDROP_READY = 0744,         /* mode of a whole file: pickup is another user than its owner */
     MAILDROP_UNFINISHED = 0600,
 };
 
