@@ -25,7 +25,7 @@ enum mode { MODE_SUBMIT, MODE_MAILQ, MODE_NEWALIASES, MODE_DAEMON, MODE_STDIO, M
 
 struct request {
     enum mode mode;
-    bool extract, dot_is_data, gateway, smtputf8, eight_bit, report;
+    bool extract, dot_is_data, gateway, smtputf8, eight_bit;
     const char *sender, *full_name, *envid, *alias_database;
     const char *flush_id, *flush_site; /* -qI, -qR */
     unsigned notify, ret;
@@ -352,7 +352,9 @@ static struct str sender_address(const struct request *r, const char *login) {
 }
 
 static void put_rcpt(struct submission *s, const struct request *r, struct str address) {
-    maildrop_put_rcpt(&s->out, r->notify, address);
+    /* -v asks for a report of the first delivery: of success as well as of failure */
+    bool report = r->verbose == 1 && !r->notify;
+    maildrop_put_rcpt(&s->out, report ? (unsigned)(DSN_NOTIFY_SUCCESS | DSN_NOTIFY_FAILURE) : r->notify, address);
     if (s->out.n >= WRITE_SIZE)
         send_out(s);
 }
@@ -412,8 +414,6 @@ static void submit(const struct request *r, char **rcpts, int rcpt_count) {
     put_head(&s, r, user);
     if (rcpt_count == 0 && !r->extract)
         submit_fatal(&s, "Recipient addresses must be specified on the command line or via the -t option");
-    if (r->report)
-        log_warn("-v: delivery reports on request are not available");
 
     char *path = program(PARAM_command_directory, "postdrop");
     start_postdrop(&s, path);
@@ -483,7 +483,6 @@ int main(int argc, char **argv) {
         log_fatal("%.*s", STR_ARG(e->text));
     if (r.verbose > 1)
         log_set_verbose(r.verbose - 1);
-    r.report = r.verbose == 1;
     check_options(&r, argc - optind);
     /* what we run finds the same configuration */
     setenv("MAIL_CONFIG", conf_directory(conf).p, 1);
