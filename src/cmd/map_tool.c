@@ -116,13 +116,19 @@ static void need_index_type(struct target *t) {
     log_fatal("unsupported dictionary type: %.*s", STR_ARG(t->type));
 }
 
-/* Two builders in one folder wait for each other; the lock goes with the process. */
-static void lock_folder(struct arena *a, struct str path) {
+/* Two builders in one folder wait for each other. The lock goes with the descriptor given. */
+static int lock_folder(struct arena *a, struct str path) {
     ptrdiff_t slash = str_rindex(path, '/');
     const char *folder = slash < 0 ? "." : slash == 0 ? "/" : arena_cstr(a, str_sub(path, 0, (size_t)slash));
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0 && flock(fd, LOCK_EX) != 0)
         log_fatal("lock %s: %s", folder, strerror(errno));
+    return fd;
+}
+
+static void unlock_folder(int fd) {
+    if (fd >= 0)
+        close(fd);
 }
 
 /* Work as the owner of the file, not as root: the folder may be the owner's too. */
@@ -188,7 +194,7 @@ void map_tool_build(const struct map_tool *tool, const struct map_options *o, co
     if (stat(t.source, &st) != 0)
         log_fatal("open %s: %s", t.source, strerror(errno));
     become_owner(&st, o);
-    lock_folder(a, t.index);
+    int lock = lock_folder(a, t.index);
     /* The index gets the time from before the source was read, so an edit made while it is written is newer. */
     struct timespec start;
     clock_gettime(CLOCK_REALTIME_COARSE, &start);
@@ -199,6 +205,7 @@ void map_tool_build(const struct map_tool *tool, const struct map_options *o, co
     if (tool->aliases)
         add_alias_marks(&e, c);
     write_index(&e, &t, c, o, o->no_permissions ? mode_without_source() : st.st_mode & 0777, later(start, st.st_mtim));
+    unlock_folder(lock);
     become_root_again();
     map_free(&e.positions);
     buf_free(&text);
@@ -232,12 +239,13 @@ static void add_from_stdin(const struct map_tool *tool, const struct map_options
     need_index_type(&t);
     struct buf text = { 0 };
     read_stdin(&text);
-    lock_folder(a, t.index);
+    int lock = lock_folder(a, t.index);
     struct entries e = { .arena = a, .spec = t.spec, .o = o };
     mode_t mode;
     load_index(&e, &t, &mode);
     add_text(&e, tool, STR("stdin"), buf_str(&text));
     write_index(&e, &t, c, o, mode, (struct timespec){ 0 });
+    unlock_folder(lock);
     map_free(&e.positions);
     buf_free(&text);
     arena_free(a);
@@ -274,7 +282,7 @@ static int remove_keys(const struct map_options *o, const struct conf *c, struct
         read_stdin(&text);
         rest = buf_str(&text);
     }
-    lock_folder(a, t.index);
+    int lock = lock_folder(a, t.index);
     if (access(t.index.p, F_OK) != 0)
         log_fatal("open database %.*s: %s", STR_ARG(t.index), strerror(errno));
     struct entries e = { .arena = a, .spec = t.spec, .o = o };
@@ -293,6 +301,7 @@ static int remove_keys(const struct map_options *o, const struct conf *c, struct
     e.list.n = kept;
     if (removed)
         write_index(&e, &t, c, o, mode, (struct timespec){ 0 });
+    unlock_folder(lock);
     map_free(&e.positions);
     buf_free(&text);
     arena_free(a);

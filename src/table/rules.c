@@ -21,6 +21,10 @@ enum {
     IF_NESTING_MAX = 1000,
 };
 
+/* The C library compiles a pattern by recursion, some 700 bytes of stack a level, and a table may be opened again on
+ * the small stack of a coroutine. What is not nested needs 21 KiB there, also to match. */
+enum { REGEXP_NESTING_MAX = 30 };
+
 enum rule_kind { RULE_RESULT, RULE_IF, RULE_ENDIF };
 
 struct piece { /* of a result: text, or the text of a group */
@@ -74,6 +78,19 @@ struct rules {
 
 /* --- regexp: --- */
 
+static bool nested_too_deeply(struct str pattern) {
+    size_t depth = 0;
+    for (size_t i = 0; i < pattern.n; i++) {
+        if (pattern.p[i] == '\\')
+            i++;
+        else if (pattern.p[i] == '(' && ++depth > REGEXP_NESTING_MAX)
+            return true;
+        else if (pattern.p[i] == ')' && depth > 0)
+            depth--;
+    }
+    return false;
+}
+
 static bool regexp_compile(struct rules *s, struct rule *r, struct str pattern, struct str flags,
                            const char **ret_fault, error *ret_error) {
     int options = REG_ICASE | REG_EXTENDED;
@@ -87,6 +104,10 @@ static bool regexp_compile(struct rules *s, struct rule *r, struct str pattern, 
             return false;
         }
         options ^= bit;
+    }
+    if (nested_too_deeply(pattern)) {
+        *ret_fault = "parentheses nested too deeply: skipping this rule";
+        return false;
     }
     int rc = regcomp(&r->regex, arena_cstr(s->arena, pattern), options);
     if (rc) {
@@ -215,6 +236,8 @@ static bool cidr_compile(struct rules *s, struct rule *r, struct str pattern, st
 
 static int cidr_match(struct rules *s, struct rule *r, struct str key, struct group *groups) {
     (void)key, (void)groups;
+    if (r->cidr.family != s->key_address.family) /* a rule for IPv4 says nothing about IPv6, with '!' neither */
+        return r->negate;
     return cidr_contains(&r->cidr, &s->key_address);
 }
 
@@ -366,9 +389,11 @@ static error add_rule(struct rules *s, struct str text, size_t line) {
         return NULL;
     }
     if (r->kind == RULE_IF) {
-        if (text.n)
+        if (text.n) { /* mostly the first rule inside, indented, so that it continues the IF line */
             log_warn("%.*s, line %zu: ignoring extra text after IF statement: \"%.*s\"", STR_ARG(s->map_name), line,
                      STR_ARG(text));
+            warn_rule(s, line, "do not prepend whitespace to statements between IF and ENDIF");
+        }
         if (s->if_depth == IF_NESTING_MAX) {
             free_rule(s, r);
             return err_make(s->arena, ERR_CONFIG, "%.*s, line %zu: IF nested too deeply", STR_ARG(s->map_name), line);

@@ -55,7 +55,7 @@ static error inline_open(struct table *t) {
         bool braced = item.p[0] == '{';
         const char *fault = braced ? braces_open(item, &item) : NULL;
         if (fault)
-            return inline_fault(t, fault);
+            return inline_fault(t, arena_printf(t->gen, "%s in \"%.*s\"", fault, STR_ARG(item)).p);
         ptrdiff_t eq = str_index(item, '=');
         struct str key = str_trim(str_sub(item, 0, eq < 0 ? 0 : (size_t)eq));
         if (key.n == 0 || str_index_any(key, STR_SPACE) >= 0)

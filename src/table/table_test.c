@@ -487,6 +487,8 @@ static const struct row regexp_rows[] = {
     { "cidr:{ {::1 v6} {[2001:db8::]/32 $doc} }", "2001:DB8::5", "$doc" },
     { "cidr:{ {::1 v6} {[2001:db8::]/32 $doc} }", "[::1]", "v6" },
     { "cidr:{ {::1 v6} }", "foo", "-" },
+    { "cidr:{ {!10.0.0.0/8 x} {::/0 y} }", "::1", "y" },
+    { "cidr:{ {if !10.0.0.0/8} {::/0 x} {endif} {::/0 y} }", "::1", "y" },
     { "cidr:{ {if 10.0.0.0/8} {10.1.0.0/16 a} {0.0.0.0/0 b} {endif} {0.0.0.0/0 c} }", "10.2.0.1", "b" },
     { "cidr:{ {if 10.0.0.0/8} {10.1.0.0/16 a} {0.0.0.0/0 b} {endif} {0.0.0.0/0 c} }", "11.2.0.1", "c" },
     { "cidr:{ {10.1.1.1/8 bad} {1.2.3/24 bad} {foo bar} {10.0.0.0/33 x} {0.0.0.0/0 all} }", "10.1.1.1", "all" },
@@ -522,6 +524,15 @@ static void rule_files(void **state) {
     table_close(t);
     t = table_open(NULL, STR("proxy:regexp:{ {/x/ y} }"), 0);
     assert_true(table_is_pattern(t));
+    table_close(t);
+    char deep[4000] = "regexp:{ {/";
+    size_t n = strlen(deep);
+    memset(deep + n, '(', 1000);
+    memcpy(deep + n + 1000, "a", 1);
+    memset(deep + n + 1001, ')', 1000);
+    memcpy(deep + n + 2001, "/ x} {/a/ y} }", 15);
+    t = table_open(NULL, str_c(deep), 0);
+    assert_string_equal(get(t, STR("a"), a), "y");
     table_close(t);
     t = table_open(NULL, STR("regexp:{ {/^a$/ whole} {/b$/ end} }"), 0);
     assert_string_equal(get(t, STR("a\0b"), a), "end");
