@@ -12,12 +12,14 @@
 #include "base/arena.h"
 #include "base/err.h"
 
+/* clang-format off */
 enum param { /* PARAM_2bounce_notice_recipient ... one per row of params.def */
 #define PARAM(name, type, default_value, min, max, status, note) PARAM_##name,
 #include "conf/params.def"
 #undef PARAM
     PARAM_COUNT
 };
+/* clang-format on */
 
 struct conf;
 
@@ -40,8 +42,8 @@ void conf_free(struct conf *c);
 
 /* The right one for the row's type; the wrong one is a programming error and ends the process. */
 bool conf_bool(const struct conf *c, enum param p);
-int64_t conf_int(const struct conf *c, enum param p);  /* INT, LONG rows */
-int64_t conf_time(const struct conf *c, enum param p); /* seconds */
+int64_t conf_int(const struct conf *c, enum param p);    /* INT, LONG rows */
+int64_t conf_time(const struct conf *c, enum param p);   /* seconds */
 struct str conf_str(const struct conf *c, enum param p); /* STRING; RAW rows come unexpanded; NUL-terminated */
 
 /* <service>_<rest> as qmgr, pipe and spawn use them: conf_service_int(c, STR("smtp"),
@@ -55,7 +57,8 @@ struct str conf_service_str(const struct conf *c, struct str service, struct str
  * Never call it on text a peer had a hand in. */
 error conf_expand(const struct conf *c, struct str text, struct arena *a, struct str *ret);
 
-/* Any name at all: a known parameter, a service-derived or a user-defined one. False: not defined. */
+/* Any name at all: a known parameter, a service-derived or a user-defined one; expanded, but for RAW rows. False: not
+ * defined, or (a user-defined one) it cannot be expanded. */
 bool conf_lookup(const struct conf *c, struct str name, struct arena *a, struct str *ret_value);
 
 struct str conf_directory(const struct conf *c); /* the one that was read */

@@ -17,8 +17,8 @@ struct master_entry {
     struct str command;                    /* program name relative to daemon_directory */
     const struct conf_override *overrides; /* -o in order */
     size_t override_count;
-    int verbose;                           /* -v count */
-    const struct str *args;                /* what is left: pipe's flags= user= argv= ... */
+    int verbose;            /* -v count */
+    const struct str *args; /* what is left: pipe's flags= user= argv= ... */
     size_t arg_count;
     size_t line; /* where the entry starts in master.cf */
 };
