@@ -201,6 +201,25 @@ static void warn_findings(const struct listing *l, enum finding_kind kind) {
             warn(l->findings[i].text);
 }
 
+/* A setting that cannot be expanded ends the program, as in Postfix, even when nobody asked for it; an unused one
+ * does no harm. */
+static void check_settings(const struct listing *l) {
+    const struct setting **list;
+    size_t n = conf_settings(l->conf, l->arena, &list);
+    for (size_t i = 0; i < n; i++) {
+        struct str ignored;
+        enum param p;
+        if (param_find(list[i]->name, &p) && param_row(p)->type == TYPE_RAW)
+            continue;
+        error e = conf_expand(l->conf, list[i]->value, l->arena, &ignored);
+        if (!e)
+            continue;
+        warn(e->text);
+        if (!is_unused(l, list[i]->name))
+            fail(STR("macro processing error"));
+    }
+}
+
 static void read_services(struct listing *l, struct str directory) {
     struct str path = arena_printf(l->arena, "%.*s/master.cf", STR_ARG(directory)), text;
     if (l->request->verbose)
@@ -238,6 +257,8 @@ static void read_configuration(struct listing *l) {
         l->finding_count = conf_review(l->conf, &l->services, l->arena, &l->findings);
     warn_findings(l, FINDING_COMMENT);
     warn_findings(l, FINDING_UNDEFINED);
+    if (!r->defaults)
+        check_settings(l);
 }
 
 /* --- options --- */

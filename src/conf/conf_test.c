@@ -72,6 +72,22 @@ static void defaults(void **state) {
     conf_free(c);
 }
 
+/* The other branch of every conditional default fits its type and range too. */
+static void other_defaults(void **state) {
+    (void)state;
+    struct conf *c = load("compatibility_level = 3.12\nstress = yes\n");
+    assert_false(conf_bool(c, PARAM_append_dot_mydomain));
+    assert_int_equal(conf_int(c, PARAM_smtpd_hard_error_limit), 1);
+    assert_int_equal(conf_time(c, PARAM_smtpd_timeout), 10);
+    assert_str(conf_str(c, PARAM_mynetworks_style), "host");
+    assert_str(conf_str(c, PARAM_smtp_tls_security_level), "may");
+    struct str mydomain = conf_str(c, PARAM_mydomain);
+    struct str begin = arena_printf(arena, "inline:{{%.*s=opportunistic}, {.%.*s=opportunistic}, ", STR_ARG(mydomain),
+                                    STR_ARG(mydomain));
+    assert_true(str_starts(conf_str(c, PARAM_smtp_requiretls_policy), begin));
+    conf_free(c);
+}
+
 static void every_name_is_found(void **state) {
     (void)state;
     for (int i = 0; i < PARAM_COUNT; i++) {
@@ -373,12 +389,10 @@ static void times(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults),      cmocka_unit_test(every_name_is_found),
-        cmocka_unit_test(settings),      cmocka_unit_test(bad_values),
-        cmocka_unit_test(warnings),      cmocka_unit_test(older_names),
-        cmocka_unit_test(default_lists), cmocka_unit_test(order_never_matters),
-        cmocka_unit_test(overrides),     cmocka_unit_test(missing_file),
-        cmocka_unit_test(times),
+        cmocka_unit_test(defaults),    cmocka_unit_test(other_defaults), cmocka_unit_test(every_name_is_found),
+        cmocka_unit_test(settings),    cmocka_unit_test(bad_values),     cmocka_unit_test(warnings),
+        cmocka_unit_test(older_names), cmocka_unit_test(default_lists),  cmocka_unit_test(order_never_matters),
+        cmocka_unit_test(overrides),   cmocka_unit_test(missing_file),   cmocka_unit_test(times),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -70,10 +70,11 @@ static bool next_reference(struct str *text, struct str *ret) {
             continue;
         }
         size_t from = i + 1;
-        if (text->p[from] == '{' || text->p[from] == '(')
+        if (text->p[from] == '{' || text->p[from] == '(') {
             from++;
-        while (from < text->n && byte_is_space(text->p[from]))
-            from++;
+            while (from < text->n && byte_is_space(text->p[from]))
+                from++;
+        }
         size_t end = from;
         while (end < text->n && (byte_is_alnum(text->p[end]) || text->p[end] == '_'))
             end++;
@@ -180,19 +181,21 @@ static void review_comment(struct review *r, const struct subject *s) {
     }
 }
 
-/* One finding per name and file. What a RAW value refers to is defined elsewhere. */
+/* One finding per name and file. */
+static void check_defined(struct review *r, struct str path, struct str name) {
+    struct str key = arena_printf(r->arena, "%.*s %.*s", STR_ARG(path), STR_ARG(name));
+    if (is_known(name) || map_get(&r->defined, name) || belongs_to_service(r, name) || is_expand_function(name) ||
+        map_put(&r->reported, key, r))
+        return;
+    add_finding(r, FINDING_UNDEFINED, name,
+                arena_printf(r->arena, "%.*s: undefined parameter: %.*s", STR_ARG(path), STR_ARG(name)));
+}
+
+/* What a RAW value refers to is defined elsewhere. */
 static void review_undefined(struct review *r, const struct subject *s) {
     struct str text = s->setting->value, name;
-    if (is_raw(s->setting->name))
-        return;
-    while (next_reference(&text, &name)) {
-        struct str key = arena_printf(r->arena, "%.*s %.*s", STR_ARG(s->path), STR_ARG(name));
-        if (is_known(name) || map_get(&r->defined, name) || belongs_to_service(r, name) || is_expand_function(name) ||
-            map_put(&r->reported, key, r))
-            continue;
-        add_finding(r, FINDING_UNDEFINED, name,
-                    arena_printf(r->arena, "%.*s: undefined parameter: %.*s", STR_ARG(s->path), STR_ARG(name)));
-    }
+    while (!is_raw(s->setting->name) && next_reference(&text, &name))
+        check_defined(r, s->path, name);
 }
 
 static void review_legacy(struct review *r, const struct subject *s) {
@@ -212,6 +215,8 @@ static void review_unused(struct review *r, const struct subject *s) {
     if (is_known(name) || map_get(&r->referred, name) || belongs_to_service(r, name) || belongs_to_database(r, name))
         return;
     struct str meant = legacy_find(name) ? STR("") : suggest_param(name, r->arena);
+    if (str_eq(meant, name)) /* right but for the service, which there is not */
+        meant = STR("");
     add_finding(r, FINDING_UNUSED, name,
                 arena_printf(r->arena, "%.*s: unused parameter: %.*s=%.*s%s%.*s%s", STR_ARG(s->path), STR_ARG(name),
                              STR_ARG(s->setting->value), meant.n ? " (did you mean " : "", STR_ARG(meant),
@@ -259,9 +264,12 @@ size_t conf_review(const struct conf *c, const struct master_cf *services, struc
         collect_databases(&r, r.subjects.at[i].setting->value);
     }
     struct str classes = STR(""), word;
-    if (conf_lookup(c, STR("smtpd_restriction_classes"), a, &classes))
-        while (str_word(&classes, STR_COMMA_SPACE, &word))
+    if (conf_lookup(c, STR("smtpd_restriction_classes"), a, &classes)) {
+        while (str_word(&classes, STR_COMMA_SPACE, &word)) {
             map_put(&r.referred, word, &r);
+            check_defined(&r, c->path, word);
+        }
+    }
     for (size_t i = 0; i < r.subjects.n; i++) {
         review_comment(&r, &r.subjects.at[i]);
         review_undefined(&r, &r.subjects.at[i]);
