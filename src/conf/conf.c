@@ -420,12 +420,12 @@ static int setting_order(const void *a, const void *b) {
 }
 
 size_t conf_settings(const struct conf *c, struct arena *a, const struct setting ***ret) {
-    const struct setting **list = arena_array(a, c->settings.n, sizeof(const struct setting *));
+    const struct setting **list = arena_array(a, c->settings.n, sizeof(void *));
     size_t at = 0, n = 0;
     struct map_entry *entry;
     while (map_next(&c->settings, &at, &entry))
         list[n++] = entry->value;
-    qsort(list, n, sizeof *list, setting_order);
+    qsort(list, n, sizeof(void *), setting_order);
     *ret = list;
     return n;
 }

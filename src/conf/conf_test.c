@@ -187,8 +187,10 @@ static void bad_values(void **state) {
         struct conf_source source = source_of(bad[i].main_cf);
         struct conf *c = NULL;
         error e = conf_load(&source, arena, &c);
-        if (!e)
+        if (!e) {
             fail_msg("accepted: %s", bad[i].main_cf);
+            return;
+        }
         assert_int_equal(e->kind, ERR_CONFIG);
         struct buf want = { 0 };
         const char *at = strstr(bad[i].text, "%s");
@@ -221,8 +223,8 @@ static void warnings(void **state) {
         "%s/main.cf, line 3: overriding earlier entry: myorigin=a",
         "%s/main.cf: read-only parameter assignment: process_name=x",
         "%s/main.cf: #comment after other text is not allowed: # why...",
-        "%s/main.cf: support for parameter \"smtpd_use_tls\" will be removed; instead, specify "
-        "\"smtpd_tls_security_level\"",
+        ("%s/main.cf: support for parameter \"smtpd_use_tls\" will be removed; instead, specify "
+         "\"smtpd_tls_security_level\""),
         "%s/main.cf: unused parameter: my_orogin=c (did you mean myorigin?)",
         "%s/main.cf: unused parameter: whatever_is_this=1",
     };

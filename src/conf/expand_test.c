@@ -143,8 +143,10 @@ static void table(void **state) {
                 fail_msg("%s: %s", cases[i].text, e->text.p);
             assert_str(got, cases[i].want);
         } else {
-            if (!e)
+            if (!e) {
                 fail_msg("%s: gave \"%s\"", cases[i].text, got.p);
+                return;
+            }
             if (!str_starts(e->text, str_c(cases[i].error)))
                 fail_msg("%s: %s", cases[i].text, e->text.p);
         }

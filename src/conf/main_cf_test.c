@@ -99,7 +99,9 @@ static void limits(void **state) {
     size_t n = CONF_LINE_MAX + 10;
     char *text = malloc(n);
     memset(text, 'x', n);
-    memcpy(text, "a = ", 4);
+    text[0] = 'a';
+    text[2] = '=';
+    text[1] = text[3] = ' ';
     text[n / 2] = '\n';
     text[n / 2 + 1] = ' ';
     e = parse(text, n, &got);

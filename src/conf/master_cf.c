@@ -57,6 +57,7 @@ static error bad_field(const struct reader *r, enum field field, struct str valu
 /* word = 1*non-blank / "{" text "}"; `*ret_braced` tells which, and the braces and the blanks inside them are off. */
 static error take_word(const struct reader *r, struct str *s, struct str *ret, bool *ret_braced, bool *ret_more) {
     *s = str_trim_left(*s);
+    *ret = STR("");
     *ret_more = s->n > 0;
     *ret_braced = s->n && s->p[0] == '{';
     if (!s->n)
@@ -168,7 +169,7 @@ static error take_arguments(const struct reader *r, struct str s, struct master_
     VEC(struct conf_override) overrides = { 0 };
     VEC(struct str) args = { 0 };
     struct str word;
-    bool braced, more, options = true;
+    bool braced = false, more = false, options = true;
     for (;;) {
         error e = take_word(r, &s, &word, &braced, &more);
         if (e)
@@ -224,7 +225,7 @@ static error take_wakeup(const struct reader *r, struct str value, struct master
 
 static error take_entry(const struct reader *r, struct str s, struct master_entry *entry) {
     struct str fields[FIELD_COUNT];
-    bool braced, more;
+    bool braced = false, more = false;
     error e;
     for (int i = 0; i < FIELD_COUNT; i++) {
         if ((e = take_word(r, &s, &fields[i], &braced, &more)))
@@ -267,7 +268,7 @@ error master_cf_parse(struct str text, struct str path, bool chroot, int maxproc
     struct map seen = { 0 }; /* "type endpoint" -> its index */
     struct reader r = { .path = path, .arena = a, .chroot = chroot, .maxproc = maxproc };
     struct lines lines = { text, path, 0, a };
-    struct logical_line line;
+    struct logical_line line = { STR(""), 0 };
     error e;
     for (;;) {
         if ((e = lines_next(&lines, &line)) || !line.line)
@@ -277,7 +278,7 @@ error master_cf_parse(struct str text, struct str path, bool chroot, int maxproc
                                                   STR_ARG(path), STR_ARG(line.text));
             continue;
         }
-        struct master_entry entry;
+        struct master_entry entry = { .line = line.line };
         r.line = line.line;
         if ((e = take_entry(&r, line.text, &entry)))
             break;
@@ -286,7 +287,7 @@ error master_cf_parse(struct str text, struct str path, bool chroot, int maxproc
             endpoint = arena_printf(a, "%s/%.*s", entry.is_private ? "private" : "public", STR_ARG(entry.name));
         struct str key = arena_printf(a, "%d %.*s", (int)entry.type, STR_ARG(endpoint));
         size_t *index = map_get(&seen, key);
-        if (index) {
+        if (index && *index < entries.n) {
             *vec_add(a, &warnings) =
                 arena_printf(a, "duplicate master.cf entry for service \"%.*s\" (%.*s) -- using the last entry",
                              STR_ARG(entry.name), STR_ARG(endpoint));
