@@ -20,24 +20,19 @@ static struct str received_header(struct session *s) {
     struct arena *a = session_scratch(s);
     struct str id = session_queue_id(s), date = date_rfc5322(a, tx->arrival_us / US_PER_S);
     struct buf b = { 0 };
-    if (s->trusted) {
-        buf_printf(&b, "Received: by %.*s (%.*s, from userid %u)\n\tid %.*s; ", STR_ARG(set->myhostname),
-                   STR_ARG(set->mail_name), s->uid, STR_ARG(id));
+    if (set->hide_client)
+        buf_printf(&b, "Received: by %.*s (%.*s) id %.*s", STR_ARG(set->myhostname), STR_ARG(set->mail_name),
+                   STR_ARG(id));
+    else
+        buf_printf(&b, "Received: from %.*s (%.*s [%s%.*s])\n\tby %.*s (%.*s) with %s id %.*s",
+                   STR_ARG(s->helo.n ? s->helo : s->name), STR_ARG(s->name), is_ipv6(s->address) ? "IPv6:" : "",
+                   STR_ARG(s->address), STR_ARG(set->myhostname), STR_ARG(set->mail_name),
+                   s->esmtp ? "ESMTP" : "SMTP", STR_ARG(id));
+    if (tx->rcpts == 1) {
+        struct str to = address_quote(a, tx->first_rcpt);
+        buf_printf(&b, "\n\tfor <%.*s>; ", STR_ARG(to));
     } else {
-        if (set->hide_client)
-            buf_printf(&b, "Received: by %.*s (%.*s) id %.*s", STR_ARG(set->myhostname), STR_ARG(set->mail_name),
-                       STR_ARG(id));
-        else
-            buf_printf(&b, "Received: from %.*s (%.*s [%s%.*s])\n\tby %.*s (%.*s) with %s id %.*s",
-                       STR_ARG(s->helo.n ? s->helo : s->name), STR_ARG(s->name), is_ipv6(s->address) ? "IPv6:" : "",
-                       STR_ARG(s->address), STR_ARG(set->myhostname), STR_ARG(set->mail_name),
-                       s->esmtp ? "ESMTP" : "SMTP", STR_ARG(id));
-        if (tx->rcpts == 1) {
-            struct str to = address_quote(a, tx->first_rcpt);
-            buf_printf(&b, "\n\tfor <%.*s>; ", STR_ARG(to));
-        } else {
-            buf_add(&b, STR(";\n\t"));
-        }
+        buf_add(&b, STR(";\n\t"));
     }
     buf_add(&b, date);
     buf_byte(&b, '\n');

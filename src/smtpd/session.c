@@ -111,6 +111,8 @@ static void network_client(struct session *s, const struct endpoint *client) {
 /* Input that came before it was allowed (RFC 2920, 3.1): behind HELO, DATA and their like, before the greeting, or at
  * all when the client never asked for PIPELINING. True: that was forbidden, and the client has been told. */
 static bool spoke_too_soon(struct session *s) {
+    if (s->trusted) /* `sendmail -bs < commands`: there is nobody to keep in step with */
+        return false;
     if (!s->pipelined && io_pending(s->io, true) > 0) {
         s->pipelined = true;
         log_pipelining(s, io_peek(s->io));
@@ -263,7 +265,7 @@ static bool too_many_sessions(struct session *s, uint32_t sessions) {
 }
 
 static void greeting(struct session *s) {
-    if (!s->trusted && spoke_too_soon(s))
+    if (spoke_too_soon(s))
         return;
     error e = check_client(s);
     if (e) {
@@ -305,7 +307,6 @@ static void command_loop(struct session *s) {
 void session_run(struct session *s, const struct session_client *client) {
     uint32_t sessions = 0;
     struct client_count *counted = NULL;
-    s->uid = client->uid;
     if (client->address.len == 0 ||
         (client->address.u.sa.sa_family != AF_INET && client->address.u.sa.sa_family != AF_INET6)) {
         local_client(s);

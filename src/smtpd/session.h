@@ -83,7 +83,6 @@ struct session {
     enum dns_status name_status, reverse_status;
     bool trusted; /* standard input: sendmail -bs; no access checks */
     bool bare_newline_excluded;
-    uint32_t uid; /* trusted: who */
 
     struct str helo; /* empty: none yet */
     bool esmtp;
@@ -108,7 +107,6 @@ struct session {
 
 struct session_client {      /* who is connected, as the service found out */
     struct endpoint address; /* len 0: standard input */
-    uint32_t uid;
 };
 
 /* The whole session; returns when the connection may be closed. */

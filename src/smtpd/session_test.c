@@ -387,7 +387,7 @@ static void test_standard_input(void **state) {
                            "<< 250\n> QUIT\n<< 221\neof\n");
     assert_logged("connect from localhost?127.0.0.1?");
     assert_true(str_starts(buf_str(&h.messages[0].content),
-                           STR("Received: by mx.here.example (Angarium, from userid 0)\n\tid 000001; ")));
+                           STR("Received: from client.example (localhost [127.0.0.1])\n")));
     assert_int_equal(h.messages[0].envelope_flags, 0);
 }
 

@@ -6,7 +6,7 @@
 #include "smtpd/backend.h"
 #include "smtpd/clients.h"
 #include "smtpd/session.h"
-#include <unistd.h>
+#include "smtpd/standalone.h"
 
 static struct {
     struct settings *settings;
@@ -19,6 +19,10 @@ static error smtpd_init(struct service_ctx *ctx, struct arena *err_arena) {
     if (e)
         return e;
     (void)date_rfc5322(err_arena, 0); /* reads the time zone while there are files */
+    if (ctx->standalone) {
+        standalone_backend(ctx->conf, &smtpd.backend);
+        return NULL;
+    }
     return backend_open(ctx, err_arena, &smtpd.backend);
 }
 
@@ -28,7 +32,7 @@ static void smtpd_session(struct service_ctx *ctx, struct io *io, const struct e
     struct session s;
     session_init(&s, smtpd.settings, &smtpd.backend, io, &ctx->draining);
     s.clients = &smtpd.clients;
-    struct session_client client = { .uid = (uint32_t)getuid() };
+    struct session_client client = { 0 };
     if (peer && !ctx->standalone)
         client.address = *peer;
     session_run(&s, &client);
@@ -43,5 +47,10 @@ int main(int argc, char **argv) {
         .init = smtpd_init,
         .session = smtpd_session,
     };
-    return service_main(argc, argv, &service);
+    /* a user's own session, with nothing but the user's rights; postdrop must be able to raise them */
+    static const struct service standalone = { .program = "smtpd", .init = smtpd_init, .session = smtpd_session };
+    bool on_standard_input = false;
+    for (int i = 1; i < argc; i++)
+        on_standard_input = on_standard_input || strcmp(argv[i], "-S") == 0;
+    return service_main(argc, argv, on_standard_input ? &standalone : &service);
 }
