@@ -68,6 +68,25 @@ static void test_stack_alignment(void **state) {
     assert_true(aligned);
 }
 
+/* Below the stack is a page nobody can touch: the kernel says so without our dying of it. */
+static void look_below(void *arg) {
+    int *fds = arg;
+    const char *low = coro_self()->stack->low;
+    assert_int_equal(write(fds[1], low, 1), 1);
+    assert_int_equal(write(fds[1], low - 1, 1), -1);
+    assert_int_equal(errno, EFAULT);
+}
+
+static void test_guard_page(void **state) {
+    (void)state;
+    int fds[2];
+    assert_int_equal(pipe2(fds, O_NONBLOCK | O_CLOEXEC), 0);
+    coro_spawn(look_below, fds, "below");
+    assert_null(loop_run());
+    close(fds[0]);
+    close(fds[1]);
+}
+
 /* --- descriptors --- */
 
 struct pipe_case {
@@ -760,6 +779,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         CORO_TEST(test_yield_takes_turns),
         CORO_TEST(test_stack_alignment),
+        CORO_TEST(test_guard_page),
         CORO_TEST(test_wait_readable),
         CORO_TEST(test_wait_deadline),
         CORO_TEST(test_wait_cancelled),

@@ -115,7 +115,7 @@ static void out_sent(struct io *io, size_t n) {
         out_drop(io);
 }
 
-/* One write of what is buffered and then of `*more`. False: nothing went out; `*ret_wait` says what to wait for, or it
+/* One write of what is buffered and then of `*more`. False: no more will go now; `*ret_wait` says what to wait for, or it
  * is 0 and write_error is set. Never waits, so that what two coroutines do here cannot interleave. */
 static bool write_some(struct io *io, struct str *more, uint32_t *ret_wait) {
     struct iovec iov[2];
@@ -137,7 +137,8 @@ static bool write_some(struct io *io, struct str *more, uint32_t *ret_wait) {
     if (from_buffer)
         out_sent(io, from_buffer);
     *more = str_from(*more, (size_t)n - from_buffer);
-    return true;
+    /* a plain descriptor that took less than all is full: no need to hear EAGAIN */
+    return io->transport || !(io->out.n || more->n);
 }
 
 static void write_all(struct io *io, struct str more, int64_t deadline) {

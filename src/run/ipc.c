@@ -21,7 +21,8 @@ struct out_fd {
 
 struct ipc {
     int fd;
-    bool drained;
+    bool drained; /* a read would find nothing: wait first */
+    bool blocked; /* a write would not go: wait first */
     error read_error, write_error;
 
     struct buf out;
@@ -187,10 +188,13 @@ static bool send_some(struct ipc *ipc) {
         n = sys->sendmsg(ipc->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
     if (n < 0) {
-        if (errno != EAGAIN && errno != EWOULDBLOCK)
+        if (errno == EAGAIN || errno == EWOULDBLOCK)
+            ipc->blocked = true;
+        else
             out_fail(ipc, err_errno(errno));
         return false;
     }
+    ipc->blocked = (size_t)n < size;
     for (size_t i = first; i < first + count; i++) {
         struct out_fd *f = &ipc->out_fds[i];
         f->sent = true;
@@ -202,7 +206,7 @@ static bool send_some(struct ipc *ipc) {
 }
 
 static void send_what_goes(struct ipc *ipc) {
-    while (ipc->out.n && send_some(ipc))
+    while (ipc->out.n && !ipc->blocked && send_some(ipc))
         ;
 }
 
@@ -282,10 +286,11 @@ size_t ipc_unsent(const struct ipc *ipc) {
 
 error ipc_flush(struct ipc *ipc, int64_t deadline) {
     while (!ipc->write_error && ipc->out.n) {
-        if (send_some(ipc)) {
+        if (!ipc->blocked && send_some(ipc))
             loop_charge(LOOP_COST_CALL);
-        } else if (!ipc->write_error) {
+        if (ipc->blocked && ipc->out.n) {
             error e = loop_wait_fd(ipc->fd, EPOLLOUT, deadline);
+            ipc->blocked = false;
             if (e)
                 out_fail(ipc, e);
         }
@@ -408,7 +413,7 @@ error ipc_recv(struct ipc *ipc, int64_t deadline, struct ipc_msg *ret) {
         e = loop_wait_fd(ipc->fd, EPOLLIN | (ipc->out.n ? EPOLLOUT : 0), deadline);
         if (e)
             return e;
-        ipc->drained = false;
+        ipc->drained = ipc->blocked = false;
     }
     if (has_fd && ipc->in_fd_count == 0)
         return ipc->read_error = &err_no_fd;

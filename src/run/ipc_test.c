@@ -189,6 +189,69 @@ static void test_append(void **state) {
     play(append_lines, receive_appended);
 }
 
+/* Pieces that join a frame which has begun to go out would change a length that the peer has read. */
+enum { PIECES = 50 };
+
+static size_t piece_size(unsigned i) {
+    return i % 10 == 0 ? 600000 : 60000;
+}
+
+static void append_much(struct ipc *ipc) {
+    for (unsigned i = 0; i < PIECES; i++) {
+        ipc_append(ipc, 7, str_n(pattern + i * 17, piece_size(i)), IPC_FRAME_MAX);
+        if (i % 10 == 9)
+            coro_yield();
+    }
+    assert_null(ipc_flush(ipc, soon()));
+}
+
+static void receive_much(struct ipc *ipc) {
+    struct buf all = { 0 };
+    struct ipc_msg m;
+    error e;
+    unsigned frames = 0;
+    for (; !(e = ipc_recv(ipc, soon(), &m)); frames++) {
+        assert_int_equal(m.type, 7);
+        buf_add(&all, m.payload);
+    }
+    assert_ptr_equal(e, &err_eof);
+    size_t at = 0;
+    for (unsigned i = 0; i < PIECES; at += piece_size(i++)) {
+        assert_true(at + piece_size(i) <= all.n);
+        assert_memory_equal(all.p + at, pattern + i * 17, piece_size(i));
+    }
+    assert_int_equal(all.n, at);
+    assert_true(frames < PIECES);
+    buf_free(&all);
+}
+
+static void test_append_much(void **state) {
+    (void)state;
+    play(append_much, receive_much);
+}
+
+/* Much to say, and then the answer is awaited without a flush. */
+static void ask_at_length(struct ipc *ipc) {
+    for (unsigned i = 0; i < 5; i++)
+        ipc_send(ipc, 1, str_n(pattern, IPC_FRAME_MAX), -1);
+    struct ipc_msg m;
+    assert_null(ipc_recv(ipc, soon(), &m));
+    assert_str(m.payload, "understood");
+}
+
+static void answer_shortly(struct ipc *ipc) {
+    struct ipc_msg m;
+    for (unsigned i = 0; i < 5; i++)
+        assert_null(ipc_recv(ipc, soon(), &m));
+    ipc_send(ipc, 1, STR("understood"), -1);
+    assert_null(ipc_flush(ipc, soon()));
+}
+
+static void test_long_question(void **state) {
+    (void)state;
+    play(ask_at_length, answer_shortly);
+}
+
 /* Both have much to say before they listen. */
 static void talk_then_listen(struct ipc *ipc) {
     for (unsigned i = 0; i < 20; i++)
@@ -369,7 +432,7 @@ static unsigned file_number(int fd) {
 
 /* 0: small, all at once; 1: with payloads that fill the socket, so that descriptors wait behind */
 static size_t fd_payload;
-enum { FD_FRAMES = 60 };
+enum { FD_FRAMES = 150 };
 
 static void send_fds(struct ipc *ipc) {
     for (unsigned i = 0; i < FD_FRAMES; i++) {
@@ -414,6 +477,25 @@ static void test_descriptors(void **state) {
     fake_sys_read_max(1);
     fake_sys_write_max(1);
     play(send_fds, receive_fds);
+}
+
+/* Many small frames with descriptors wait behind a large one: a frame must not overtake its descriptor. */
+static void send_fds_behind(struct ipc *ipc) {
+    ipc_send(ipc, 255, str_n(pattern, IPC_FRAME_MAX), -1);
+    send_fds(ipc);
+}
+
+static void receive_fds_behind(struct ipc *ipc) {
+    struct ipc_msg m;
+    assert_null(ipc_recv(ipc, soon(), &m));
+    assert_int_equal(m.type, 255);
+    receive_fds(ipc);
+}
+
+static void test_descriptors_in_a_queue(void **state) {
+    (void)state;
+    fd_payload = 1;
+    play(send_fds_behind, receive_fds_behind);
 }
 
 static void leave_fds_unread(struct ipc *ipc) {
@@ -558,6 +640,8 @@ int main(void) {
         IPC_TEST(test_sizes),
         IPC_TEST(test_frames_go_together),
         IPC_TEST(test_append),
+        IPC_TEST(test_append_much),
+        IPC_TEST(test_long_question),
         IPC_TEST(test_no_lock_up),
         IPC_TEST(test_oversized_send),
         IPC_TEST(test_deadline_and_cancel),
@@ -565,6 +649,7 @@ int main(void) {
         IPC_TEST(test_bad_frames),
         IPC_TEST(test_peer_dies),
         IPC_TEST(test_descriptors),
+        IPC_TEST(test_descriptors_in_a_queue),
         IPC_TEST(test_unread_descriptors_are_closed),
         IPC_TEST(test_unsent_descriptors_are_closed),
         IPC_TEST(test_unannounced_descriptors),
