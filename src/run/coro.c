@@ -4,15 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define CORO_ASAN 1
-#endif
-#endif
-#ifdef __SANITIZE_ADDRESS__
-#define CORO_ASAN 1
-#endif
-#ifdef CORO_ASAN
+#ifdef RUN_ASAN
 #include <sanitizer/common_interface_defs.h>
 #else
 /* AddressSanitizer keeps one shadow and one fake stack per real stack and must be told of each change. */

@@ -115,8 +115,8 @@ static void out_sent(struct io *io, size_t n) {
         out_drop(io);
 }
 
-/* One write of what is buffered and then of `*more`. False: no more will go now; `*ret_wait` says what to wait for, or it
- * is 0 and write_error is set. Never waits, so that what two coroutines do here cannot interleave. */
+/* One write of what is buffered and then of `*more`. False: no more will go now; `*ret_wait` says what to wait for, or
+ * it is 0 and write_error is set. Never waits, so that what two coroutines do here cannot interleave. */
 static bool write_some(struct io *io, struct str *more, uint32_t *ret_wait) {
     struct iovec iov[2];
     int count = 0;

@@ -10,6 +10,15 @@
 #include "run/io.h"
 #include "run/switch.h"
 
+/* gcc and clang say in different ways that AddressSanitizer is there */
+#if defined(__SANITIZE_ADDRESS__)
+#define RUN_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define RUN_ASAN 1
+#endif
+#endif
+
 enum {
     /* Work a coroutine may do before it gives way although it never had to wait: units of loop_charge(). */
     LOOP_BUDGET = 256,

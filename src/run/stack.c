@@ -9,21 +9,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define STACK_ASAN 1
-#endif
-#if __has_feature(memory_sanitizer) || __has_feature(thread_sanitizer)
-#define STACK_SANITIZED 1
-#endif
-#endif
-#ifdef __SANITIZE_ADDRESS__
-#define STACK_ASAN 1
-#endif
-#ifdef STACK_ASAN
+#ifdef RUN_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/lsan_interface.h>
-#define STACK_SANITIZED 1
 #endif
 #if defined(__has_include)
 #if __has_include(<valgrind/valgrind.h>)
@@ -35,7 +23,7 @@
 #define VALGRIND_STACK_DEREGISTER(id) ((void)(id))
 #endif
 
-#ifdef STACK_SANITIZED
+#ifdef RUN_ASAN
 enum { STACK_SIZE = CORO_STACK_SANITIZED };
 #else
 enum { STACK_SIZE = CORO_STACK };
@@ -93,7 +81,7 @@ struct stack *stack_get(void) {
         if (!s)
             return NULL;
     }
-#ifdef STACK_ASAN
+#ifdef RUN_ASAN
     /* frames the last user left without returning (it was switched away from for good) still poison it */
     __asan_unpoison_memory_region(s->low, s->size);
     __lsan_register_root_region(s->low, s->size);
@@ -105,7 +93,7 @@ struct stack *stack_get(void) {
 }
 
 void stack_put(struct stack *s) {
-#ifdef STACK_ASAN
+#ifdef RUN_ASAN
     __lsan_unregister_root_region(s->low, s->size);
     __asan_unpoison_memory_region(s->low, s->size); /* munmap() does not */
 #endif
@@ -113,7 +101,7 @@ void stack_put(struct stack *s) {
         stack_unmap(s);
         return;
     }
-#ifdef STACK_ASAN
+#ifdef RUN_ASAN
     __asan_poison_memory_region(s->low, s->size); /* a pointer into an ended coroutine's stack is an error */
 #endif
     s->next = pool.first;
@@ -125,7 +113,7 @@ void stack_free_pool(void) {
     while (pool.first) {
         struct stack *s = pool.first;
         pool.first = s->next;
-#ifdef STACK_ASAN
+#ifdef RUN_ASAN
         __asan_unpoison_memory_region(s->low, s->size);
 #endif
         stack_unmap(s);
