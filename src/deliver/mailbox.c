@@ -496,6 +496,39 @@ static int child_deliver(void *arg, int out_fd) {
 }
 
 /* --- in the parent --- */
+
+/* Deliveries of this process to one mbox take turns here: the file locks would make the second one sleep for
+ * deliver_lock_delay. */
+struct turn {
+    struct str path;
+    struct turn *next;
+};
+static struct turn *turns;
+static struct cond turn_over;
+
+static bool is_taken(struct str path) {
+    for (const struct turn *t = turns; t; t = t->next)
+        if (str_eq(t->path, path))
+            return true;
+    return false;
+}
+
+static void turn_take(struct turn *t, struct str path, int64_t deadline) {
+    while (is_taken(path))
+        if (cond_wait(&turn_over, deadline))
+            break; /* the locks of the file decide */
+    *t = (struct turn){ path, turns };
+    turns = t;
+}
+
+static void turn_give(const struct turn *t) {
+    struct turn **at = &turns;
+    while (*at != t)
+        at = &(*at)->next;
+    *at = t->next;
+    cond_broadcast(&turn_over);
+}
+
 static void broken(struct mailbox_result *ret, struct str why) {
     *ret = (struct mailbox_result){ .dsn = STR("4.3.0"), .why = why };
 }
@@ -525,7 +558,6 @@ void mailbox_deliver(struct agent_request *r, const struct mailbox *m, struct ma
         .gid = m->gid,
         .stay_root = m->open == MAILBOX_AS_ROOT && geteuid() == 0,
         .keep_fd = r->req.content_fd,
-        .deadline = deadline_in(MAILBOX_TIME + lock_time),
         .run = child_deliver,
         .arg = &job,
     };
@@ -534,7 +566,15 @@ void mailbox_deliver(struct agent_request *r, const struct mailbox *m, struct ma
         return;
     }
     struct child_result result;
+    struct turn turn;
+    bool mbox = !str_ends(m->path, STR("/"));
+    if (mbox)
+        turn_take(&turn, m->path, deadline_in(MAILBOX_TIME));
+    job.now_us = sys->wall_us();
+    c.deadline = deadline_in(MAILBOX_TIME + lock_time);
     error e = child_run(&c, r->arena, &result);
+    if (mbox)
+        turn_give(&turn);
     if (e)
         broken(ret, arena_printf(r->arena, "cannot start the delivery: %.*s", STR_ARG(e->text)));
     else if (result.timed_out)
