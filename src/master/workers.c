@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 static bool single(const struct svc *svc) {
-    /* Two queue managers agree among themselves (queue/spool.h, spool_take_over()): the old one may finish its deliveries
-     * while the new one goes on with the queue. */
+    /* Two queue managers agree among themselves (queue/spool.h, spool_take_over()): the old one may finish its
+     * deliveries while the new one goes on with the queue. */
     if (str_eq(svc->entry.command, STR("qmgr")) || str_eq(svc->entry.command, STR("oqmgr")))
         return false;
     return svc->entry.maxproc == 1;

@@ -4,6 +4,7 @@
 #include "test/test.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/seccomp.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
@@ -40,6 +41,21 @@ static void expect_at(bool ok, int line) {
 }
 #define expect(condition) expect_at((condition), __LINE__)
 
+/* A filter that silently is not there must not pass for one that works: only a sanitizer build, or a kernel that says
+ * it has none, may be without. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SANITIZED = 1 };
+#else
+enum { SANITIZED = 0 };
+#endif
+static bool kernel_has_seccomp(void) {
+    uint32_t action = SECCOMP_RET_KILL_PROCESS;
+    return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0;
+}
+static bool kernel_has_landlock(void) {
+    return syscall(SYS_landlock_create_ruleset, NULL, 0, 1 /* the version */) > 0;
+}
+
 static struct confined confine(unsigned flags, const char *const *writable, const char *chroot_dir) {
     struct confine c = { .chroot_dir = chroot_dir,
                          .uid = geteuid() == 0 ? OTHER_UID : geteuid(),
@@ -47,8 +63,11 @@ static struct confined confine(unsigned flags, const char *const *writable, cons
                          .flags = flags,
                          .writable = writable };
     struct confined got;
+    bool filtered = !SANITIZED && !(flags & CONFINE_EXEC);
+    bool seccomp = filtered && kernel_has_seccomp(), landlock = filtered && kernel_has_landlock();
     error e = worker_confine(&c, &got);
     expect(!e);
+    expect(got.seccomp == seccomp && got.landlock == landlock && got.no_new_privs == filtered);
     return got;
 }
 

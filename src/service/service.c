@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum {
@@ -152,7 +153,7 @@ static void session_main(void *arg) {
     run.ctx.sessions--;
     run.idle_since = sys->mono_us();
     report_load();
-    cond_signal(&run.room);
+    cond_broadcast(&run.room); /* each listening socket waits for itself */
     group_leave(&run.running);
 }
 
@@ -452,6 +453,23 @@ static void confine_service(const struct owner *owner) {
     buf_free(&empty);
 }
 
+/* -D: debugger_command, which attaches to us and says when we may go on. */
+static void run_debugger(void) {
+    struct str command = conf_str(run.ctx.conf, PARAM_debugger_command);
+    if (command.n == 0)
+        return;
+    pid_t pid = fork();
+    if (pid == 0) {
+        execl("/bin/sh", "sh", "-c", command.p, (char *)NULL);
+        _exit(127);
+    }
+    int status = 0;
+    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (pid < 0 || status != 0)
+        log_warn("debugger_command: %.*s: failed", STR_ARG(command));
+}
+
 static void raise_descriptor_limit(void) {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
@@ -558,6 +576,8 @@ int service_main(int argc, char **argv, const struct service *s) {
     run.ctx.session_limit = s->multi_client || s->wakeup ? 0 : run.args.sessions;
     run.ctx.mail_uid = owner.mail_uid;
     run.ctx.mail_gid = owner.mail_gid;
+    if (run.args.debug)
+        run_debugger();
     if (run.args.single)
         take_lock();
     if (s->init && (e = s->init(&run.ctx, a)))

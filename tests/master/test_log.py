@@ -135,3 +135,56 @@ def test_syslog_name(make_probe, name, tag):
     with p.connect() as line:
         line.say("log tagged")
         assert tag in p.wait_log("]: tagged")
+
+
+def test_syslog_comes_back(make_probe):
+    """/dev/log: RFC 3164 lines; a syslogd that is started anew is found again by confined workers, through master."""
+    if os.geteuid() != 0:
+        pytest.skip("needs a /dev of its own")
+    p = make_probe(start=False, main_cf="maillog_file =", smtpd="10 smtpd empty")
+    dev = p.directory / "dev"
+    dev.mkdir()
+    for name in ("null", "zero", "random", "urandom"):
+        subprocess.run(["cp", "-a", f"/dev/{name}", dev], check=True)
+    path = dev / "log"
+
+    def syslogd():
+        path.unlink(missing_ok=True)
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        s.bind(str(path))
+        path.chmod(0o666)
+        s.settimeout(20)
+        return s
+
+    def read(s, text):
+        while True:
+            line = s.recv(4096).decode()
+            assert re.match(r"^<(22|20|19|18)>[A-Z][a-z]{2} [ 1-3]\d \d\d:\d\d:\d\d postfix/[\w-]+\[\d+\]: ", line)
+            if text in line:
+                return line
+
+    first = syslogd()
+    with subprocess.Popen(["unshare", "--mount", "sh", "-c", 'mount --bind "$1" /dev && shift && exec "$@"', "sh", dev,
+                           p.bin / "postfix", "-c", p.etc, "start-fg"], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as fg:
+        try:
+            read(first, "daemon started")
+            with p.connect() as line:
+                line.say("log one")
+                assert "<22>" in read(first, "]: one")
+                first.close()
+                line.say("log unheard")
+                with syslogd() as second:
+                    for n in range(100):
+                        line.say(f"log again {n}")
+                        second.settimeout(1)
+                        try:
+                            read(second, "]: again")
+                            break
+                        except TimeoutError:
+                            pass
+                    else:
+                        raise AssertionError("the worker did not find the new syslogd")
+        finally:
+            fg.send_signal(signal.SIGTERM)
+            assert fg.wait(60) == 0

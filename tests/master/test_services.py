@@ -1,4 +1,5 @@
 """Services: on demand, limits, restarts, reload, wakeups, who may talk to whom."""
+import contextlib
 import os
 import resource
 import signal
@@ -281,9 +282,13 @@ def test_other_types(make_probe):
 def test_interfaces(make_probe):
     """A port alone: one socket for each of inet_interfaces; names of ports."""
     port, named = free_port(), free_port()
-    p = make_probe(main_cf=f"inet_interfaces = 127.0.0.1, 127.0.0.2\nknown_tcp_ports = smtp=25, own=other={named}",
+    p = make_probe(main_cf=f"inet_interfaces = loopback-only\ninet_protocols = all\nknown_tcp_ports = smtp=25, own=other={named}",
                    extra=f"{port} inet n - n - 10 smtp\n127.0.0.1:other inet n - n - 10 smtp\n")
-    for address in ("127.0.0.1", "127.0.0.2"):
+    addresses = ["127.0.0.1"]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe6:
+        probe6.bind(("::1", 0))
+        addresses.append("::1")
+    for address in addresses:
         with socket.create_connection((address, port), 30) as s:
             s.sendall(b"echo x\n")
             assert s.recv(10) == b"x\n"
