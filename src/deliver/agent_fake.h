@@ -25,7 +25,8 @@ struct fake_qmgr {
     size_t result_count;
     struct delivery_done done;
     error failed;
-    struct buf log; /* each line with its LF */
+    void (*before)(struct fake_qmgr *f); /* runs when there is a loop: more actors */
+    struct buf log;                      /* each line with its LF */
     struct ipc *ends[2];
 };
 
@@ -121,6 +122,8 @@ static inline void fake_run(struct fake_qmgr *f) {
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
     log_set_sink(fake_log, f);
     assert_null(loop_init());
+    if (f->before)
+        f->before(f);
     f->ends[0] = ipc_new(pair[0]);
     f->ends[1] = ipc_new(pair[1]);
     assert_non_null(coro_spawn(fake_agent_side, f, "agent"));

@@ -70,6 +70,7 @@ void delivery_result_diagnostic(struct delivery *d, struct str address, struct s
                                 struct str diagnostic);
 
 error local_init(struct service_ctx *ctx, struct arena *err_arena);
+void local_end(struct service_ctx *ctx); /* what local_init() opened: for tests */
 void local_deliver(struct agent_request *r);
 
 /* --- account.c --- */

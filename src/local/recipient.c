@@ -97,6 +97,15 @@ static void plan_items(struct delivery *d, struct agenda *g, const struct alias_
     }
 }
 
+/* Nothing that an alias or a user names is done as root: default_privs does it, with the home of the user. */
+static struct account not_root(const struct delivery *d, struct account rights) {
+    if (rights.uid == 0) {
+        rights.uid = d->local->default_privs.uid;
+        rights.gid = d->local->default_privs.gid;
+    }
+    return rights;
+}
+
 /* --- aliases --- */
 
 /* The key is the local part as an address shows it, with its quotes; then without. */
@@ -170,7 +179,7 @@ static bool try_alias(struct delivery *d, struct agenda *g, const struct origin 
     o->kind = ORIGIN_ALIAS;
     o->name = name;
     o->depth = from->depth + 1;
-    if (o->depth > LOCAL_DEPTH_MAX) {
+    if (from->depth > LOCAL_DEPTH_MAX) {
         log_warn("alias database loop for %.*s", STR_ARG(name));
         delivery_result(d, address, STR("5.4.6"),
                         arena_printf(d->arena, "alias database loop for %.*s", STR_ARG(name)));
@@ -275,7 +284,7 @@ static void include(struct delivery *d, struct agenda *g, struct str path, const
                         arena_printf(d->arena, "file inclusion loop for %.*s", STR_ARG(path)));
         return;
     }
-    struct account reader = from->rights.uid == 0 ? d->local->default_privs : from->rights;
+    struct account reader = not_root(d, from->rights);
     struct local_file file;
     if (!local_can_act_as(&reader)) {
         defer(d, from, STR("cannot read :include: files of other users without root"));
@@ -391,12 +400,7 @@ static bool mailbox_command(struct delivery *d, struct str address, const struct
     struct str command = conf_str(c, PARAM_mailbox_command);
     if (!command.n)
         return false;
-    /* "in case of delivery as root, the command executes with the privileges of default_privs" */
-    struct account rights = *user;
-    if (user->uid == 0) {
-        rights.uid = d->local->default_privs.uid;
-        rights.gid = d->local->default_privs.gid;
-    }
+    struct account rights = not_root(d, *user);
     run_command(d, command, &rights, user->name, address, extension, delivered);
     return true;
 }
@@ -516,13 +520,13 @@ static void work(struct delivery *d, struct agenda *g, const struct work *w) {
         return;
     case WORK_COMMAND:
         if (may(d, d->local->commands, from, "command") && first_time(d, g, "command", key)) {
-            struct account rights = from->rights.uid == 0 ? d->local->default_privs : from->rights;
+            struct account rights = not_root(d, from->rights);
             run_command(d, w->text, &rights, from->user, from->address, from->extension, from->delivered);
         }
         return;
     case WORK_FILE:
         if (may(d, d->local->files, from, "file") && first_time(d, g, "file", key)) {
-            struct account rights = from->rights.uid == 0 ? d->local->default_privs : from->rights;
+            struct account rights = not_root(d, from->rights);
             file_deliver(d, from->address, w->text, &rights, from->delivered);
         }
         return;
@@ -629,4 +633,10 @@ error local_init(struct service_ctx *ctx, struct arena *err_arena) {
     }
     l->aliases = maps_open(c, conf_str(c, PARAM_alias_maps), TABLE_FOLD | TABLE_ALIASES | TABLE_NO_REGSUB);
     return NULL;
+}
+
+void local_end(struct service_ctx *ctx) {
+    struct local *l = ctx->state;
+    maps_close(l->aliases);
+    *l = (struct local){ 0 };
 }
