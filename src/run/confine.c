@@ -80,8 +80,11 @@ static error landlock_rules(const struct confine *c, int *ret_fd) {
         writing &= ~(uint64_t)LL_TRUNCATE;
     rules.fs = LL_EXECUTE;
     bool by_path = c->flags & CONFINE_WRITE_FILES;
-    if (!by_path || c->writable)
-        rules.fs |= writing;
+    bool anywhere = by_path && !c->writable;
+    if (anywhere && abi < 2)
+        return NULL; /* every ruleset of that age forbids rename(2) and link(2) between directories: Maildir needs them
+                      */
+    rules.fs |= anywhere ? LL_REFER : writing;
     if (c->flags & CONFINE_NO_FILES)
         rules.fs |= LL_READ_FILE | LL_READ_DIR;
     if (abi >= 4 && (c->flags & CONFINE_NO_NETWORK))
@@ -92,8 +95,11 @@ static error landlock_rules(const struct confine *c, int *ret_fd) {
     long fd = syscall(SYS_landlock_create_ruleset, &rules, size, 0);
     if (fd < 0)
         return err_errno(errno);
-    for (const char *const *dir = c->writable; by_path && dir && *dir; dir++) {
-        struct ll_path_beneath rule = { .allowed = writing, .parent_fd = open(*dir, O_PATH | O_CLOEXEC) };
+    /* LL_REFER is refused where no rule grants it, even by a ruleset that does not name it */
+    static const char *const root[] = { "/", NULL };
+    uint64_t allowed = anywhere ? LL_REFER : writing;
+    for (const char *const *dir = anywhere ? root : c->writable; by_path && *dir; dir++) {
+        struct ll_path_beneath rule = { .allowed = allowed, .parent_fd = open(*dir, O_PATH | O_CLOEXEC) };
         int why = errno;
         long failed = rule.parent_fd < 0 ? -1 : syscall(SYS_landlock_add_rule, fd, LL_RULE_PATH_BENEATH, &rule, 0);
         if (rule.parent_fd >= 0) {

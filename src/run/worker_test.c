@@ -136,6 +136,29 @@ static void child_write_files(const void *arg) {
         expect(mkdir(other, 0700) < 0);
     }
 }
+/* Maildir's move from tmp/ to new/: a Landlock ruleset forbids it unless a rule says otherwise. */
+static void child_link_between(const void *arg) {
+    const struct {
+        const char *dir;
+        bool anywhere;
+    } *how = arg;
+    const char *const writable[] = { how->dir, NULL };
+    char from[220], to[220], tmp[200], new[200];
+    snprintf(tmp, sizeof tmp, "%s/tmp", how->dir);
+    snprintf(new, sizeof new, "%s/new", how->dir);
+    snprintf(from, sizeof from, "%s/1", tmp);
+    snprintf(to, sizeof to, "%s/1", new);
+    struct confined got = confine(CONFINE_WRITE_FILES | CONFINE_NO_NETWORK, how->anywhere ? NULL : writable, NULL);
+    if (!got.seccomp)
+        _exit(77);
+    expect(mkdir(tmp, 0700) == 0 && mkdir(new, 0700) == 0);
+    int fd = open(from, O_WRONLY | O_CREAT, 0600);
+    expect(fd >= 0);
+    expect(link(from, to) == 0);
+    expect(unlink(to) == 0);
+    expect(rename(from, to) == 0);
+    expect(unlink(to) == 0 && rmdir(tmp) == 0 && rmdir(new) == 0);
+}
 static void *thread_main(void *arg) {
     *(int *)arg = 1;
     return NULL;
@@ -237,6 +260,23 @@ static void test_write_files(void **state) {
     if (skipped(status))
         skip();
     assert_int_equal(status, 0);
+}
+static void test_link_between_directories(void **state) {
+    (void)state;
+    char dir[] = "/tmp/angarium-worker-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(chmod(dir, 0777), 0); /* the child is somebody else */
+    for (int anywhere = 0; anywhere < 2; anywhere++) {
+        struct {
+            const char *dir;
+            bool anywhere;
+        } how = { dir, anywhere };
+        int status = in_child(child_link_between, &how);
+        if (skipped(status))
+            break;
+        assert_int_equal(status, 0);
+    }
+    assert_int_equal(rmdir(dir), 0);
 }
 static void test_threads_still_start(void **state) {
     (void)state;
@@ -351,11 +391,17 @@ static void test_start_no_program(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_files),         cmocka_unit_test(test_no_network),
-        cmocka_unit_test(test_read_files),       cmocka_unit_test(test_write_files),
-        cmocka_unit_test(test_exec_and_fork),    cmocka_unit_test(test_threads_still_start),
-        cmocka_unit_test(test_calls_that_kill),  cmocka_unit_test(test_uid),
-        cmocka_unit_test(test_chroot),           cmocka_unit_test(test_start_fixed_descriptors),
+        cmocka_unit_test(test_no_files),
+        cmocka_unit_test(test_no_network),
+        cmocka_unit_test(test_read_files),
+        cmocka_unit_test(test_write_files),
+        cmocka_unit_test(test_link_between_directories),
+        cmocka_unit_test(test_exec_and_fork),
+        cmocka_unit_test(test_threads_still_start),
+        cmocka_unit_test(test_calls_that_kill),
+        cmocka_unit_test(test_uid),
+        cmocka_unit_test(test_chroot),
+        cmocka_unit_test(test_start_fixed_descriptors),
         cmocka_unit_test(test_start_no_program),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
