@@ -104,7 +104,8 @@ static void add_network(struct buf *list, const struct interface_address *i, enu
     unsigned char network[16];
     for (unsigned at = 0; at < 16; at++) {
         unsigned left = bits > at * 8 ? bits - at * 8 : 0;
-        network[at] = left >= 8 ? i->address[at] : (unsigned char)(i->address[at] & (0xff00U >> left));
+        unsigned keep = left >= 8 ? 0xffU : (0xff00U >> left) & 0xffU;
+        network[at] = (unsigned char)(i->address[at] & keep);
     }
     char text[INET6_ADDRSTRLEN];
     if (!inet_ntop(i->family, network, text, sizeof text))
