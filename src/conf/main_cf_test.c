@@ -46,6 +46,7 @@ static const struct {
     { "\n \n# x\n  # y\n\ta = \n", NULL, NULL, NULL },
     { "a = b\n   c\n# x\n  d  \n\n \t\n   e\t\n", "a", "b   c  d     e", NULL },
     { "a = b\n#c", "a", "b", NULL },
+    { "a = b\n  # y\n  c\n", "a", "b  c", NULL },
     { "  x = y\n   z\na = b\n", "a", "b", NULL },
     { "a\n", NULL, NULL, "main.cf, line 1: missing '=' after attribute name: \"a\"" },
     { "\n\na b = c\n", NULL, NULL, "main.cf, line 3: missing '=' after attribute name: \"a b = c\"" },
