@@ -311,7 +311,7 @@ error io_line(struct io *io, size_t limit, int64_t deadline, struct str *ret_lin
     for (;;) {
         size_t there = io->in_end - io->in_at;
         size_t end = there < limit ? there : limit;
-        const char *lf = looked < end ? memchr(io->in + io->in_at + looked, '\n', end - looked) : NULL;
+        const char *lf = io->in && looked < end ? memchr(io->in + io->in_at + looked, '\n', end - looked) : NULL;
         if (lf) {
             *ret_line = str_n(io->in + io->in_at, (size_t)(lf - io->in) + 1 - io->in_at);
             in_consume(io, ret_line->n);
