@@ -8,6 +8,7 @@
 #include "service/logging.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,6 +124,14 @@ static void make_environment(void) {
 }
 
 /* --- what signals ask for --- */
+static void kill_all(void) {
+    for (struct worker *w = master.workers; w; w = w->next) {
+        w->killed = true;
+        if (!w->reaped)
+            kill(w->pid, SIGKILL);
+    }
+}
+
 static void on_signal(int signo, void *arg) {
     (void)arg;
     if (signo == SIGCHLD) {
@@ -130,22 +139,26 @@ static void on_signal(int signo, void *arg) {
     } else if (signo == SIGHUP) {
         run.reload = true;
     } else {
-        if (run.stop) { /* once more: now */
-            for (struct worker *w = master.workers; w; w = w->next) {
-                w->killed = true;
-                if (!w->reaped)
-                    kill(w->pid, SIGKILL);
-            }
-        }
+        if (run.stop) /* once more: now */
+            kill_all();
         run.stop = true;
         master.stop_signal = signo;
     }
     cond_broadcast(&run.signalled);
 }
 
-static void drain_all(bool front_only) {
+/* The order of the end: those who bring work, those who serve them, those who keep the log. */
+enum stage { STAGE_FRONT, STAGE_BACK, STAGE_LOG };
+
+static enum stage stage_of(const struct svc *svc) {
+    if (svc->entry.type == SERVICE_UNIX_DGRAM)
+        return STAGE_LOG;
+    return service_is_front(svc) ? STAGE_FRONT : STAGE_BACK;
+}
+
+static void drain_up_to(enum stage last) {
     for (struct worker *w = master.workers; w; w = w->next)
-        if (!front_only || service_is_front(w->svc))
+        if (stage_of(w->svc) <= last)
             worker_drain(w);
 }
 
@@ -202,18 +215,18 @@ static void reload(void) {
     report_warnings(c);
     log_info("reload -- version %s, configuration %.*s", MAIL_VERSION, STR_ARG(conf_directory(c)));
     make_environment();
-    drain_all(false);
+    drain_up_to(STAGE_LOG);
     master.generation++;
     conf_free(old);
     arena_free(a);
     services_watch();
 }
 
-static error wait_workers(bool front_only, int64_t deadline) {
+static error wait_workers(enum stage last, int64_t deadline) {
     for (;;) {
         size_t n = 0;
         for (const struct worker *w = master.workers; w; w = w->next)
-            n += !w->reaped && (!front_only || service_is_front(w->svc));
+            n += !w->reaped && stage_of(w->svc) <= last;
         if (n == 0)
             return NULL;
         error e = cond_wait(&run.signalled, deadline); /* SIGCHLD comes here */
@@ -222,22 +235,33 @@ static error wait_workers(bool front_only, int64_t deadline) {
     }
 }
 
-/* First those who bring work, while those they need are there; then all. The log daemon sees the others go. */
+/* Lines that wait for a log daemon that is not there would be lost with the socket. */
+static void start_unread_log(void) {
+    for (struct svc *svc = master.services; svc; svc = svc->next) {
+        struct pollfd p = { .fd = svc->socket_count ? svc->sockets[0].fd : -1, .events = POLLIN };
+        if (stage_of(svc) == STAGE_LOG && !svc->workers && p.fd >= 0 && poll(&p, 1, 0) > 0 && may_start(svc))
+            workers_start(svc);
+    }
+}
+
+/* First those who bring work, while those they need are there; then these; the log daemon sees the others go. */
 static void stop(void) {
     log_info("terminating on signal %d", master.stop_signal);
     master.stopping = true;
     int64_t end = deadline_in(STOP_ALL_SECONDS);
-    drain_all(true);
-    wait_workers(true, deadline_in(STOP_FRONT_SECONDS));
+    drain_up_to(STAGE_FRONT);
+    wait_workers(STAGE_FRONT, deadline_in(STOP_FRONT_SECONDS));
     master.ending = true;
-    drain_all(false);
-    if (wait_workers(false, end)) {
-        for (struct worker *w = master.workers; w; w = w->next) {
-            w->killed = true;
-            if (!w->reaped)
-                kill(w->pid, SIGKILL);
-        }
-        wait_workers(false, DEADLINE_NEVER);
+    drain_up_to(STAGE_BACK);
+    error e = wait_workers(STAGE_BACK, end);
+    if (!e) {
+        start_unread_log();
+        drain_up_to(STAGE_LOG);
+        e = wait_workers(STAGE_LOG, end);
+    }
+    if (e) {
+        kill_all();
+        wait_workers(STAGE_LOG, DEADLINE_NEVER);
     }
     services_end();
     for (int i = 0; i < STOP_YIELDS_MAX && coro_count() > 1; i++)

@@ -20,7 +20,9 @@ static bool single(const struct svc *svc) {
 }
 
 bool may_start(const struct svc *svc) {
-    if (master.ending || svc->gone || svc->workers || (master.stopping && service_is_front(svc)))
+    if (svc->gone || svc->workers || (master.stopping && service_is_front(svc)))
+        return false;
+    if (master.ending && svc->entry.type != SERVICE_UNIX_DGRAM) /* the log is there to the last */
         return false;
     if (single(svc) && svc->old_workers)
         return false;

@@ -21,6 +21,7 @@
 enum {
     ACCEPT_BATCH = 64, /* connections taken before the sessions get their turn */
     DATAGRAM_BATCH = 64,
+    DATAGRAM_LAST = 10000, /* when draining: a flood must not keep us */
     DATAGRAM_MAX = 65536,
     TRIGGER_SECONDS = 2,   /* to say why one has come */
     HANDOVER_SECONDS = 10, /* pass services: for the descriptor to arrive */
@@ -52,7 +53,8 @@ static struct {
     struct session_run *sessions;
     struct group running;  /* sessions */
     struct group triggers; /* trigger connections and wakeups at work */
-    struct cond room;      /* a session has ended */
+    struct group listening;
+    struct cond room; /* a session has ended */
     struct coro *starter;
     bool full; /* as last told to master */
     int64_t idle_since;
@@ -244,15 +246,14 @@ static error accept_some(int listen_fd) {
     return NULL;
 }
 
-static error read_datagrams(int fd) {
+static void read_datagrams(int fd, int most) {
     static char bytes[DATAGRAM_MAX];
-    for (int i = 0; i < DATAGRAM_BATCH; i++) {
+    for (int i = 0; i < most; i++) {
         ssize_t n = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
         if (n < 0)
-            return NULL;
+            return;
         run.s->datagram(&run.ctx, str_n(bytes, (size_t)n));
     }
-    return NULL;
 }
 
 static error read_fifo(int fd) {
@@ -270,7 +271,7 @@ static void listen_main(void *arg) {
         if ((e = wait_for_room()) || (e = wait_listener(l->fd, DEADLINE_NEVER)) || run.ctx.draining)
             break;
         if (run.type == SERVICE_UNIX_DGRAM)
-            e = read_datagrams(l->fd);
+            read_datagrams(l->fd, DATAGRAM_BATCH);
         else if (run.type == SERVICE_FIFO)
             e = read_fifo(l->fd);
         else
@@ -279,9 +280,12 @@ static void listen_main(void *arg) {
     }
     if (e && e != &err_cancelled)
         log_warn("listening socket: %.*s", STR_ARG(e->text));
+    if (run.type == SERVICE_UNIX_DGRAM && run.ctx.draining) /* what was sent before we go is still ours */
+        read_datagrams(l->fd, DATAGRAM_LAST);
     close(l->fd);
     l->fd = -1;
     l->coro = NULL;
+    group_leave(&run.listening);
 }
 
 static void accept_main(void *arg) {
@@ -328,6 +332,7 @@ static void wakeup(void *arg, struct str request) {
 /* --- the end --- */
 static void end_main(void *arg) {
     (void)arg;
+    group_wait(&run.listening, DEADLINE_NEVER);
     group_wait(&run.running, DEADLINE_NEVER);
     group_wait(&run.triggers, DEADLINE_NEVER);
     group_wait(&run.ctx.work, DEADLINE_NEVER);
@@ -512,6 +517,7 @@ static void start_loop(void) {
         for (uint32_t i = 0; i < run.args.sockets; i++) {
             run.listeners[i].fd = WORKER_FD_LISTEN + (int)i;
             spawn_or_die(listen_main, &run.listeners[i], "listen", &run.listeners[i].coro);
+            group_enter(&run.listening);
         }
         /* what has work of its own stays */
         if (!run.s->resident && !run.s->wakeup && !run.s->start)

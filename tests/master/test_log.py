@@ -57,6 +57,23 @@ def test_many_lines(probe):
     assert re.findall(r"number (\d+)$", probe.log(), re.M) == [str(n) for n in range(2000)]
 
 
+def test_last_lines(probe):
+    """What was sent before the end is in the file, whether the log daemon was there or not."""
+    with probe.connect() as line:
+        for n in range(300):
+            line.say(f"log number {n}")
+        assert line.ask("echo done") == "done"
+    if pids := probe.pids("postlogd"):
+        os.kill(pids[0], signal.SIGKILL)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.connect(str(probe.queue / "public/postlog"))
+        s.send(b"the last words")
+    assert probe.postfix("stop").returncode == 0
+    log = probe.log()
+    assert "the last words" in log
+    assert "]: stopping the Postfix mail system" in log
+
+
 def test_hostile_datagrams(probe):
     """CM-01: a datagram is bytes; one makes one line at most."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
