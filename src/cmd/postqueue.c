@@ -1,0 +1,280 @@
+/* postqueue(1), mailq: list the queue, try deferred mail now. Set-gid: whoever runs it reaches the sockets below
+ * public/. */
+#include "base/log.h"
+#include "cmd/setgid.h"
+#include "cmd/trigger.h"
+#include "proto/notice.h"
+#include "service/logging.h"
+#include "showq/showq.h"
+#include "table/match.h"
+#include <errno.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum {
+    EXIT_UNAVAILABLE = 69, /* sysexits.h's EX_UNAVAILABLE: what every failure of postqueue ends with */
+    CONNECT_SECONDS = 10,
+    OUT_CHUNK = 64 * 1024,
+};
+
+#define USAGE "usage: postqueue -f | postqueue -i queueid | postqueue -j | postqueue -p | postqueue -s site"
+
+struct command {
+    struct arena *arena;
+    struct conf *conf;
+};
+
+/* --- who may --- */
+
+/* Root, or whoever the mail system runs as: mail_owner, or the user a private one belongs to. */
+static bool is_owner(const struct conf *c) {
+    if (getuid() == 0)
+        return true;
+    struct stat st;
+    if (stat(conf_str(c, PARAM_queue_directory).p, &st) == 0 && st.st_uid == getuid())
+        return true;
+    const struct passwd *owner = getpwnam(conf_str(c, PARAM_mail_owner).p);
+    return owner && owner->pw_uid == getuid();
+}
+
+static void must_be_listed(const struct conf *c, struct str parameter, struct str list, const char *what) {
+    if (is_owner(c))
+        return;
+    const struct passwd *user = getpwuid(getuid());
+    struct str name = user ? str_c(user->pw_name) : STR("unknown");
+    struct match *m = match_open(c, parameter, list, MATCH_STRING, TABLE_FOLD);
+    enum match_result found = match_find(m, name, STR(""));
+    if (found == MATCH_ERROR)
+        log_fatal("%.*s lookup error for %.*s: %.*s", STR_ARG(parameter), STR_ARG(name), STR_ARG(match_error(m)->text));
+    match_close(m);
+    if (found == MATCH_NO)
+        log_fatal("User %.*s(%ld) is not allowed to %s the mail queue", STR_ARG(name), (long)getuid(), what);
+}
+
+/* --- the listing --- */
+
+static struct showq_writer writer_for(const struct conf *c, enum showq_form form) {
+    return (struct showq_writer){ .form = form, .long_ids = conf_bool(c, PARAM_enable_long_queue_ids) };
+}
+
+/* Whoever reads our output may have gone away: then there is nothing left to do, and nothing to complain about. */
+static void put_out(struct buf *out) {
+    if (out->n && fwrite(out->p, 1, out->n, stdout) != out->n)
+        exit(errno == EPIPE ? 0 : EXIT_UNAVAILABLE);
+    buf_clear(out);
+}
+
+static void finish(struct showq_writer *w, struct buf *out) {
+    showq_write_end(w, out);
+    put_out(out);
+    if (fflush(stdout) != 0 && errno != EPIPE)
+        log_fatal("write error: %s", strerror(errno));
+    buf_free(out);
+}
+
+static error connect_public(const struct conf *c, struct str service, struct ipc **ret) {
+    struct buf path = { 0 };
+    struct endpoint at;
+    struct io *io;
+    buf_printf(&path, "%.*s/public/%.*s", STR_ARG(conf_str(c, PARAM_queue_directory)), STR_ARG(service));
+    error e = endpoint_unix(buf_str(&path), &at) ? io_connect(&at, NULL, deadline_in(CONNECT_SECONDS), &io)
+                                                 : err_errno(ENAMETOOLONG);
+    buf_free(&path);
+    if (e)
+        return e;
+    int fd = dup(io_fd(io)); /* an ipc has a descriptor of its own */
+    int why = errno;
+    io_close(io);
+    if (fd < 0)
+        return err_errno(why);
+    *ret = ipc_new(fd);
+    return NULL;
+}
+
+static void list_from_service(const struct command *m, struct ipc *ipc, enum showq_form form) {
+    struct showq_writer w = writer_for(m->conf, form);
+    struct buf out = { 0 };
+    struct ipc_msg msg = { .fd = -1 };
+    int64_t limit = conf_time(m->conf, PARAM_ipc_timeout);
+    error e;
+    while (!(e = ipc_recv(ipc, deadline_in(limit), &msg)) && msg.type != LISTING_MSG_END) {
+        struct arena *a = arena_new();
+        struct listing_entry entry;
+        if (!listing_unpack(&msg, a, &entry) || (msg.type == LISTING_MSG_RCPTS && !w.open))
+            log_fatal("malformed showq server response");
+        if (msg.type == LISTING_MSG_ENTRY)
+            showq_write_begin(&w, &out, &entry);
+        else
+            showq_write_rcpts(&w, &out, entry.rcpts, entry.rcpt_count);
+        if (out.n >= OUT_CHUNK)
+            put_out(&out);
+        arena_free(a);
+    }
+    if (e) {
+        put_out(&out);
+        fflush(stdout);
+        log_fatal("malformed showq server response: %.*s", STR_ARG(e->text));
+    }
+    finish(&w, &out);
+    ipc_close(ipc);
+}
+
+struct direct {
+    struct showq_writer w;
+    struct buf out;
+};
+
+static bool write_entry(void *ctx, const struct listing_entry *e) {
+    struct direct *d = ctx;
+    showq_write_begin(&d->w, &d->out, e);
+    if (d->out.n >= OUT_CHUNK)
+        put_out(&d->out);
+    return true;
+}
+
+/* What showq would say, without it. */
+static void list_directly(const struct command *m, enum showq_form form) {
+    struct showq q;
+    struct direct d = { .w = writer_for(m->conf, form) };
+    error e = showq_open(&q, m->conf, m->arena);
+    if (e)
+        log_fatal("%.*s", STR_ARG(e->text));
+    showq_walk(&q, write_entry, &d);
+    showq_close(&q);
+    finish(&d.w, &d.out);
+}
+
+static void list(const struct command *m, enum showq_form form) {
+    must_be_listed(m->conf, STR("authorized_mailq_users"), conf_str(m->conf, PARAM_authorized_mailq_users), "view");
+    struct ipc *ipc;
+    error e = connect_public(m->conf, conf_str(m->conf, PARAM_showq_service_name), &ipc);
+    if (!e) {
+        list_from_service(m, ipc, form);
+        return;
+    }
+    const char *what = "Connect to the Postfix showq service";
+    if (e->sys == EACCES || e->sys == EPERM)
+        log_fatal("%s: %.*s", what, STR_ARG(e->text));
+    if (!is_owner(m->conf))
+        log_fatal("Queue report unavailable - mail system is down (%s: %.*s)", what, STR_ARG(e->text));
+    log_warn("Mail system is down -- accessing queue directly (%s: %.*s)", what, STR_ARG(e->text));
+    list_directly(m, form);
+}
+
+/* --- flushing --- */
+
+static void may_flush(const struct command *m) {
+    must_be_listed(m->conf, STR("authorized_flush_users"), conf_str(m->conf, PARAM_authorized_flush_users), "flush");
+}
+
+static void flush_all(const struct command *m) {
+    may_flush(m);
+    if (trigger_send(m->conf, STR("public"), conf_str(m->conf, PARAM_queue_service_name), STR("FAD")))
+        log_fatal("Cannot flush mail queue - mail system is down");
+}
+
+static void flush_one(const struct command *m, const char *text) {
+    may_flush(m);
+    struct queue_id id;
+    if (!queue_id_from(str_c(text), &id))
+        log_fatal("Cannot flush queue ID - invalid name: \"%.100s%s\"", text, strlen(text) > 100 ? "..." : "");
+    struct str service = conf_str(m->conf, PARAM_queue_service_name);
+    struct ipc *ipc;
+    error e = connect_public(m->conf, service, &ipc);
+    if (!e) {
+        notice_flush_id(ipc, &id);
+        e = ipc_flush(ipc, deadline_in(CONNECT_SECONDS));
+        ipc_close(ipc);
+    }
+    if (e) {
+        log_warn("connect to public/%.*s: %.*s", STR_ARG(service), STR_ARG(e->text));
+        log_fatal("Cannot flush mail queue - mail system is down");
+    }
+}
+
+/* Which mail goes to a site is known only to the flush service, which is not there yet: no site is configured for it.
+ */
+static void flush_site(const struct command *m, const char *site) {
+    may_flush(m);
+    if (*site == 0)
+        log_fatal("Cannot flush mail queue - invalid destination: \"\"");
+    log_fatal("Flush service is not configured for destination \"%s\"", site);
+}
+
+/* --- the command line --- */
+
+static bool called_mailq(const char *argv0) {
+    const char *slash = strrchr(argv0, '/');
+    return strcmp(slash ? slash + 1 : argv0, "mailq") == 0;
+}
+
+int main(int argc, char **argv) {
+    struct command m = { .arena = arena_new() };
+    const char *directory = NULL, *argument = NULL;
+    int mode = 0, verbose = 0;
+    bool bad = false;
+    signal(SIGPIPE, SIG_IGN);
+    logging_start_early(STR("postqueue"), LOGGING_COMMAND);
+    log_set_fatal_status(EXIT_UNAVAILABLE);
+    const char *options = "c:fi:jps:v";
+    if (argc > 0 && called_mailq(argv[0])) {
+        mode = 'p';
+        options = "c:C:v";
+    }
+    for (int c; (c = getopt(argc, argv, options)) != -1;) {
+        switch (c) {
+        case 'c':
+        case 'C':
+            directory = optarg;
+            break;
+        case 'v':
+            verbose++;
+            break;
+        case 'f':
+        case 'i':
+        case 'j':
+        case 'p':
+        case 's':
+            bad = bad || mode;
+            mode = c;
+            argument = optarg;
+            break;
+        default:
+            bad = true;
+        }
+    }
+    if (bad || !mode || optind < argc)
+        log_fatal(USAGE);
+    if (getuid() == 0) /* what else is logged then is not everybody's */
+        log_set_verbose(verbose);
+    struct conf_source source = { .process_name = STR("postqueue") };
+    setgid_begin(directory, m.arena, &source);
+    error e = conf_load(&source, m.arena, &m.conf);
+    if (!e)
+        e = logging_start(m.conf, STR("postqueue"), LOGGING_COMMAND, m.arena);
+    if (e)
+        log_fatal("%.*s", STR_ARG(e->text));
+    switch (mode) {
+    case 'p':
+        list(&m, SHOWQ_TABLE);
+        break;
+    case 'j':
+        list(&m, SHOWQ_JSON);
+        break;
+    case 'f':
+        flush_all(&m);
+        break;
+    case 'i':
+        flush_one(&m, argument);
+        break;
+    default:
+        flush_site(&m, argument);
+        break;
+    }
+    conf_free(m.conf);
+    arena_free(m.arena);
+    return 0;
+}
