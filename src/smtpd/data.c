@@ -26,8 +26,8 @@ static struct str received_header(struct session *s) {
     else
         buf_printf(&b, "Received: from %.*s (%.*s [%s%.*s])\n\tby %.*s (%.*s) with %s id %.*s",
                    STR_ARG(s->helo.n ? s->helo : s->name), STR_ARG(s->name), is_ipv6(s->address) ? "IPv6:" : "",
-                   STR_ARG(s->address), STR_ARG(set->myhostname), STR_ARG(set->mail_name),
-                   s->esmtp ? "ESMTP" : "SMTP", STR_ARG(id));
+                   STR_ARG(s->address), STR_ARG(set->myhostname), STR_ARG(set->mail_name), s->esmtp ? "ESMTP" : "SMTP",
+                   STR_ARG(id));
     if (tx->rcpts == 1) {
         struct str to = address_quote(a, tx->first_rcpt);
         buf_printf(&b, "\n\tfor <%.*s>; ", STR_ARG(to));
@@ -84,20 +84,31 @@ static void put(void *ctx, struct str bytes) {
     }
 }
 
+/* When the next bytes must be here: each read has its own time, or (smtpd_per_request_deadline) all of the content has
+ * one, to which what has come adds what it needs at the least data rate. */
+static int64_t next_deadline(const struct session *s, int64_t deadline, size_t received) {
+    int64_t fresh = session_deadline(s);
+    if (!s->set->request_deadline)
+        return fresh;
+    int64_t longer = deadline + (int64_t)received * US_PER_S / s->set->min_data_rate;
+    return longer < fresh ? longer : fresh;
+}
+
 /* True when the end was seen; else the connection is broken. */
 static bool receive(struct stream *x, struct content *c) {
     struct session *s = x->s;
+    int64_t deadline = session_deadline(s);
     while (!c->ended) {
         struct str bytes = io_peek(s->io);
-        size_t used = 0;
         error e = NULL;
         if (bytes.n == 0) {
-            e = io_some(s->io, 1, session_deadline(s), &bytes);
+            e = io_some(s->io, 1, deadline, &bytes);
             if (!e)
                 content_feed(c, bytes);
+            deadline = next_deadline(s, deadline, 1 + io_pending(s->io, false));
         } else {
-            used = content_feed(c, bytes);
-            e = io_some(s->io, used, session_deadline(s), &bytes);
+            size_t used = content_feed(c, bytes);
+            e = io_some(s->io, used, deadline, &bytes);
         }
         if (e) {
             session_broken(s, e);

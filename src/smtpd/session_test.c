@@ -67,6 +67,32 @@ static void test_timeout_in_content(void **state) {
     assert_true(h.messages[0].aborted);
 }
 
+/* smtpd_per_request_deadline: so much time for all of the content, and more for more of it */
+static void test_slow_content(void **state) {
+    (void)state;
+    static const char script[] = OPENING RECIPIENT "> DATA\n<< 354\nwait 6\n> 12345678\nwait 6\n"
+                                                   "> 12345678\n> .\n<< %s\n> QUIT\ndrop\n";
+    static const struct {
+        const char *options, *reply;
+    } rows[] = {
+        { "smtpd_timeout = 10\nsmtpd_per_request_deadline = no", "250" },
+        { "smtpd_timeout = 10\nsmtpd_per_request_deadline = yes\nsmtpd_min_data_rate = 10", "421 4.4.2" },
+        { "smtpd_timeout = 10\nsmtpd_per_request_deadline = yes\nsmtpd_min_data_rate = 2", "250" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct buf b = { 0 };
+        struct str text = str_c(script);
+        ptrdiff_t at = str_index(text, '%');
+        buf_add(&b, str_sub(text, 0, (size_t)at));
+        buf_add(&b, str_c(rows[i].reply));
+        buf_add(&b, str_from(text, (size_t)at + 2));
+        play(rows[i].options, "192.0.2.1", b.p);
+        buf_free(&b);
+        if (i + 1 < sizeof rows / sizeof *rows)
+            harness_end(&h);
+    }
+}
+
 /* A byte now and then does not keep a command line open for ever. */
 static void test_trickle(void **state) {
     (void)state;
@@ -386,8 +412,8 @@ static void test_standard_input(void **state) {
                    OPENING "> RCPT TO:<x@elsewhere.example>\n<< 250\n> VRFY nobody@here.example\n<< 252\n" CONTENT
                            "<< 250\n> QUIT\n<< 221\neof\n");
     assert_logged("connect from localhost?127.0.0.1?");
-    assert_true(str_starts(buf_str(&h.messages[0].content),
-                           STR("Received: from client.example (localhost [127.0.0.1])\n")));
+    assert_true(
+        str_starts(buf_str(&h.messages[0].content), STR("Received: from client.example (localhost [127.0.0.1])\n")));
     assert_int_equal(h.messages[0].envelope_flags, 0);
 }
 
@@ -507,6 +533,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         SESSION_TEST(test_idle_client),
         SESSION_TEST(test_timeout_in_content),
+        SESSION_TEST(test_slow_content),
         SESSION_TEST(test_trickle),
         SESSION_TEST(test_error_delay),
         SESSION_TEST(test_lost_before_mail),

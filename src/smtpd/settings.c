@@ -112,6 +112,7 @@ static void read_numbers(struct settings *s, const struct conf *c) {
     s->junk_commands = u32_param(c, PARAM_smtpd_junk_command_limit);
     s->timeout = conf_time(c, PARAM_smtpd_timeout);
     s->error_sleep = conf_time(c, PARAM_smtpd_error_sleep_time);
+    s->min_data_rate = conf_int(c, PARAM_smtpd_min_data_rate);
     s->client_connections = u32_param(c, PARAM_smtpd_client_connection_count_limit);
     s->ipv4_block = u32_param(c, PARAM_smtpd_client_ipv4_prefix_length);
     s->ipv6_block = u32_param(c, PARAM_smtpd_client_ipv6_prefix_length);
@@ -142,6 +143,7 @@ static void read_choices(struct settings *s, const struct conf *c) {
     s->peername_lookup = conf_bool(c, PARAM_smtpd_peername_lookup);
     s->delay_open = conf_bool(c, PARAM_smtpd_delay_open_until_valid_rcpt);
     s->port_logging = conf_bool(c, PARAM_smtpd_client_port_logging);
+    s->request_deadline = conf_bool(c, PARAM_smtpd_per_request_deadline);
     s->hide_client = conf_bool(c, PARAM_smtpd_hide_client_session);
     s->untrusted_routing = conf_bool(c, PARAM_allow_untrusted_routing);
     s->swap_bangpath = conf_bool(c, PARAM_swap_bangpath);

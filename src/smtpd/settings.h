@@ -36,6 +36,7 @@ struct settings {
     uint32_t recipients, recipients_overshoot;
     uint32_t soft_errors, hard_errors, junk_commands;
     int64_t timeout, error_sleep; /* seconds */
+    int64_t min_data_rate;        /* bytes a second of content, with request_deadline */
     uint32_t client_connections;  /* at a time from one client block; 0: no limit */
     unsigned ipv4_block, ipv6_block;
 
@@ -49,6 +50,7 @@ struct settings {
     bool reject_unlisted_recipient, reject_unlisted_sender, relay_before_recipient;
     bool soft_bounce, smtputf8, strict_smtputf8, peername_lookup, delay_open, port_logging, hide_client;
     bool untrusted_routing, swap_bangpath, percent_hack, numeric_domains;
+    bool request_deadline; /* the whole content has smtpd_timeout, not each read of it */
     unsigned submit_flags; /* receive_override_options: enum submit_flags */
 
     struct match *mynetworks, *bare_newline_exclusions, *limit_exceptions;

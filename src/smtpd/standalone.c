@@ -20,10 +20,9 @@ struct submission {
 };
 
 /* Also the answer to questions that a session on standard input never asks. */
-static const struct err no_postdrop = { .kind = ERR_TEMP,
-                                        .dsn = STR_INIT(""),
-                                        .text = STR_INIT("cannot run postdrop"),
-                                        .detail = STR_INIT("") };
+static const struct err no_postdrop = {
+    .kind = ERR_TEMP, .dsn = STR_INIT(""), .text = STR_INIT("cannot run postdrop"), .detail = STR_INIT("")
+};
 
 /* --- postdrop --- */
 static error start_postdrop(struct submission *m) {
@@ -35,8 +34,8 @@ static error start_postdrop(struct submission *m) {
         close(in[1]);
         return &no_postdrop;
     }
-    char *path = arena_cstr(m->arena, arena_printf(m->arena, "%.*s/postdrop",
-                                                   STR_ARG(conf_str(m->conf, PARAM_command_directory))));
+    char *path = arena_cstr(
+        m->arena, arena_printf(m->arena, "%.*s/postdrop", STR_ARG(conf_str(m->conf, PARAM_command_directory))));
     char *argv[] = { path, arena_cstr(m->arena, STR("-r")), NULL };
     m->pid = fork();
     if (m->pid == 0) {
