@@ -48,7 +48,9 @@ int main(int argc, char **argv) {
         .session = smtpd_session,
     };
     /* a user's own session, with nothing but the user's rights; postdrop must be able to raise them */
-    static const struct service standalone = { .program = "smtpd", .init = smtpd_init, .session = smtpd_session };
+    static const struct service standalone = {
+        .program = "smtpd", .confine = CONFINE_EXEC, .init = smtpd_init, .session = smtpd_session
+    };
     bool on_standard_input = false;
     for (int i = 1; i < argc; i++)
         on_standard_input = on_standard_input || strcmp(argv[i], "-S") == 0;
