@@ -168,7 +168,7 @@ static int cmd_status(const struct command *m) {
 }
 static int cmd_flush(const struct command *m) {
     /* everything deferred is due, dead destinations get another chance, and what has just come is taken up */
-    error e = trigger_send(m->c, STR("public"), conf_str(m->c, PARAM_queue_service_name), STR("FAI"));
+    error e = trigger_send(m->c, STR("public"), conf_str(m->c, PARAM_queue_service_name), STR("FADI"));
     if (e)
         log_fatal("Cannot flush mail queue - mail system is down");
     return 0;
