@@ -61,10 +61,8 @@ static bool byte_of(struct str *s, unsigned all, uint8_t *ret) {
     return !(*ret & ~all);
 }
 
-/* The content of a record, and its place among the others. */
+/* The content of a record, and its place among the others. Its type is a known one, and END was not before it. */
 static bool check_record(struct maildrop_reader *r, struct maildrop_record *m) {
-    if (m->type < MAILDROP_SENDER || m->type > MAILDROP_END || r->ended)
-        return false;
     unsigned bit = 1U << m->type;
     bool first = !(r->seen & bit), begun = r->seen & (1U << MAILDROP_SENDER);
     bool head = !(r->seen & (1U << MAILDROP_RCPT)) && !r->content;

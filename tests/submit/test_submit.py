@@ -380,3 +380,43 @@ def test_cancelled_transaction_closes_its_id(mail):
         smtp.rset()
     instance.wait_log("removed (canceled)")
     assert instance.queue_is_empty()
+
+
+# --- modes that run another program ---
+
+def test_bs_speaks_smtp(mail):
+    instance = mail()
+    dialogue = f"EHLO x\r\nMAIL FROM:<me@mail.example>\r\nRCPT TO:<{ME}>\r\nDATA\r\nSubject: bs\r\n\r\nx\r\n.\r\nQUIT\r\n"
+    done = instance.sendmail("-bs", message=dialogue)
+    assert done.returncode == 0 and "\n250 2.0.0 Ok: queued as " in done.stdout.replace("\r", "")
+    message, = delivered(instance)
+    assert message["Subject"] == "bs"
+
+
+def test_listing_and_flushing(mail):
+    instance = mail("defer_transports = local\n")
+    assert instance.sendmail("-f", "me", ME).returncode == 0
+    instance.wait_log("status=deferred")
+    for command in (("sendmail", "-bp"), ("mailq",)):
+        listing = instance.command(*command, capture_output=True)
+        assert listing.returncode == 0 and ME in listing.stdout and "me@mail.example" in listing.stdout
+    main_cf = instance.etc / "main.cf"
+    main_cf.write_text(main_cf.read_text().replace("defer_transports = local", ""))
+    instance.reload()
+    assert instance.sendmail("-q").returncode == 0
+    delivered(instance)
+
+
+@pytest.mark.parametrize("how", [("sendmail", "-bi"), ("sendmail", "-I"), ("newaliases",)])
+def test_newaliases(mail, how):
+    instance = mail(start=False)
+    aliases = instance.etc / "aliases"
+    aliases.write_text("root: somebody\n")
+    if os.geteuid() == 0:
+        os.chown(aliases, pwd.getpwnam(USER).pw_uid, -1)
+    main_cf = instance.etc / "main.cf"
+    main_cf.write_text(main_cf.read_text() + f"alias_database = lmdb:{aliases}\nalias_maps = $alias_database\n")
+    done = instance.command(*how, capture_output=True)
+    assert done.returncode == 0, done
+    found = instance.command("postalias", "-q", "root", f"lmdb:{aliases}", capture_output=True)
+    assert found.stdout == "somebody\n"
