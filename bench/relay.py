@@ -11,6 +11,7 @@ import os
 import pathlib
 import platform
 import re
+import select
 import statistics
 import subprocess
 import sys
@@ -39,9 +40,25 @@ class Load:
         self.root = pathlib.Path(root)
         self.env = {**os.environ, "LD_LIBRARY_PATH": str(self.root / "usr/lib/postfix")}
 
-    def sink(self, port, messages):
-        return subprocess.Popen([str(self.root / "usr/sbin/smtp-sink"), "-u", "nobody", "-M", str(messages),
-                                 f"127.0.0.1:{port}", "500"], env=self.env, stdout=subprocess.DEVNULL)
+    def sink(self, port):
+        return subprocess.Popen([str(self.root / "usr/sbin/smtp-sink"), "-u", "nobody", "-c", f"127.0.0.1:{port}", "500"],
+                                env=self.env, stdout=subprocess.PIPE)
+
+    @staticmethod
+    def wait_for_messages(sink, messages, seconds=600):
+        """smtp-sink -c prints a running `mesg=N`."""
+        end = time.monotonic() + seconds
+        seen = b""
+        while time.monotonic() < end:
+            if select.select([sink.stdout], [], [], 1)[0]:
+                piece = os.read(sink.stdout.fileno(), 65536)
+                if not piece:
+                    break
+                seen = (seen + piece)[-200:]
+                counts = re.findall(rb"mesg=(\d+)", seen)
+                if counts and int(counts[-1]) >= messages:
+                    return
+        raise RuntimeError(f"the sink did not get its {messages} messages")
 
     def source(self, port, messages, sessions, size):
         return subprocess.run([str(self.root / "usr/sbin/smtp-source"), "-d", "-l", str(size), "-m", str(messages), "-s",
@@ -49,14 +66,17 @@ class Load:
                                f"127.0.0.1:{port}"], env=self.env, timeout=600, check=True)
 
     def timed(self, port, sink_port, messages, sessions, size):
-        sink = self.sink(sink_port, messages)
-        time.sleep(0.3)  # the sink must listen before the first delivery
-        started = time.monotonic()
-        self.source(port, messages, sessions, size)
-        accepted = time.monotonic() - started
-        if sink.wait(timeout=600) != 0:
-            raise RuntimeError("smtp-sink ended with an error")
-        return messages / (time.monotonic() - started), messages / accepted
+        sink = self.sink(sink_port)
+        try:
+            time.sleep(0.3)  # the sink must listen before the first delivery
+            started = time.monotonic()
+            self.source(port, messages, sessions, size)
+            accepted = time.monotonic() - started
+            self.wait_for_messages(sink, messages)
+            return messages / (time.monotonic() - started), messages / accepted
+        finally:
+            sink.kill()
+            sink.wait()
 
 
 def cpu_seconds(pids):
