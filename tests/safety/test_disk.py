@@ -36,6 +36,7 @@ def test_queue_minfree(make_instance):
 def test_unwritable_queue(make_instance):
     instance = make_instance(user=USER if os.geteuid() == 0 else None)
     assert send(instance) == 250
+    instance.wait_log("status=sent")  # nothing is on its way when the queue becomes unwritable
     incoming = instance.queue / "incoming"
     incoming.chmod(0o500)
     assert send(instance) == 451
