@@ -26,7 +26,7 @@ struct world {
     unsigned requests, busy, busy_max, rcpts_max, connections, refused;
     struct str seen[SEEN_MAX]; /* addresses that were delivered, in order */
     size_t seen_count;
-    bool no_transport, bounce_down, late_ok;
+    bool no_transport, bounce_down, late_ok, hang_up_once;
     struct cond release;
     unsigned notices, warnings;
     size_t notice_rcpts;
@@ -120,6 +120,10 @@ static void agent_run(void *arg) {
         struct delivery_request r;
         alive = delivery_unpack_request(&m, a, &r);
         CHECK(alive);
+        if (alive && world->hang_up_once) {
+            world->hang_up_once = alive = false;
+            close(r.content_fd);
+        }
         if (alive) {
             world->requests++;
             if (++world->busy > world->busy_max)
@@ -561,6 +565,31 @@ static void a_stale_connection_script(struct world *w) {
 }
 SCENE(a_stale_connection)
 
+/* The agent ends just as the next request comes: it has not been seen, so it goes to another. */
+static void an_agent_that_ends_script(struct world *w) {
+    told(w, "a@b.example", "ok1@there.example");
+    settle(w);
+    w->hang_up_once = true;
+    told(w, "a@b.example", "ok2@there.example");
+    settle(w);
+    CHECK(delivered("ok2@there.example") == 1 && w->connections == 2 && !logged("status=deferred"));
+}
+SCENE(an_agent_that_ends)
+
+/* Whoever is done is marked at once, not when the last one is: a crash in between must not deliver twice. */
+static void marked_at_once_script(struct world *w) {
+    struct queue_id id = told(w, "a@b.example", "ok@there.example hang@other.example bounce@third.example");
+    for (int i = 0; i < 20; i++)
+        wait_until(deadline_in_us(STEP_US));
+    struct envelope env;
+    CHECK(w->q->active.n == 1 && !spool_load(w->reader, &id, SPOOL_ACTIVE, w->dir.arena, &env, NULL));
+    CHECK(env.rcpts[0].state == RCPT_DONE && env.rcpts[1].state == RCPT_TODO && env.rcpts[2].state == RCPT_DONE);
+    cond_broadcast(&w->release);
+    settle(w);
+    CHECK(w->notices == 1 && logged("removed") == 1);
+}
+SCENE(marked_at_once)
+
 static void concurrency_script(struct world *w) {
     for (int i = 0; i < 30; i++)
         told(w, "a@b.example", "ok@there.example");
@@ -772,6 +801,8 @@ int main(void) {
         cmocka_unit_test(the_agent_dies),
         cmocka_unit_test(the_agent_forgets),
         cmocka_unit_test(a_stale_connection),
+        cmocka_unit_test(an_agent_that_ends),
+        cmocka_unit_test(marked_at_once),
         cmocka_unit_test(concurrency),
         cmocka_unit_test(recipients_per_delivery),
         cmocka_unit_test(resolving),
