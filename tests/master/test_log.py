@@ -5,6 +5,7 @@ import signal
 import socket
 import stat
 import subprocess
+import time
 
 import pytest
 from instance import wait_for
@@ -72,6 +73,24 @@ def test_last_lines(probe):
     log = probe.log()
     assert "the last words" in log
     assert "]: stopping the Postfix mail system" in log
+
+
+def test_lines_behind_the_order_to_end(probe):
+    """The log daemon has been told to drain; what is sent before it is gone is written all the same."""
+    with probe.connect() as line:
+        line.say("log before")
+        probe.wait_log("]: before")
+    pid = probe.pids("postlogd")[0]
+    os.kill(pid, signal.SIGSTOP)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.connect(str(probe.queue / "public/postlog"))
+        os.kill(probe.master_pid(), signal.SIGTERM)
+        wait_for(lambda: len(probe.pids()) == 2)
+        time.sleep(0.3)  # master is alone with it: the order is out
+        s.send(b"behind the order")
+        os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: not probe.pids())
+    assert "behind the order" in probe.log()
 
 
 def test_hostile_datagrams(probe):
