@@ -94,6 +94,7 @@ static void run(const char *content) {
 static void finish(void) {
     fake_cleanup_free(&t.cleanup);
     buf_free(&t.log);
+    conf_free(t.ctx.conf);
     arena_free(t.arena);
 }
 

@@ -1,0 +1,124 @@
+"""Notices as a mail program reads them: Python's email package takes them apart (RFC 3464, 6522)."""
+import email
+import email.policy
+import mailbox
+import os
+import pwd
+
+from instance import wait_for
+
+ME = pwd.getpwuid(os.geteuid()).pw_name
+SENDER = "sender@mail.example"
+BASE = f"""\
+smtpd_reject_unlisted_recipient = no
+alias_maps = inline:{{ {{sender={ME}}}, {{postmaster={ME}}} }}
+minimal_backoff_time = 1s
+maximal_backoff_time = 1s
+queue_run_delay = 1s
+transport_maps = inline:{{ {{err.example=error:5.1.6 moved away}}, {{retry.example=retry:4.7.9 come again}} }}
+"""
+
+
+def send(instance, rcpts, message="Subject: original\nX-Mark: 1\n\nthe body\n", sender=SENDER, **options):
+    with instance.smtp() as s:
+        s.sendmail(sender, rcpts, message if isinstance(message, bytes) else message.encode(), **options)
+
+
+def notices(instance, count=1):
+    path = instance.mail / ME
+    wait_for(lambda: path.exists() and len(mailbox.mbox(path)) >= count, 30, f"{count} notices")
+    box = mailbox.mbox(path)
+    raw = [box.get_bytes(key) for key in box.keys()]
+    return [email.message_from_bytes(r, policy=email.policy.default) for r in raw]
+
+
+def parts(notice):
+    assert notice.get_content_type() == "multipart/report"
+    assert notice.get_param("report-type") == "delivery-status"
+    text, report, returned = notice.get_payload()
+    assert not notice.defects and not text.defects and not report.defects
+    assert text.get_content_type() == "text/plain"
+    assert report.get_content_type() == "message/delivery-status"
+    return text, report.get_payload(), returned
+
+
+def test_failure(make_instance):
+    i = make_instance(main_cf=BASE)
+    send(i, ["one@err.example", "two@err.example", "nosuchuser@mail.example"])
+    line = i.wait_log("sender non-delivery notification: ")
+    old, new = line.split(": ")[1], line.split("notification: ")[1]
+    i.wait_log(f"{old}: removed")
+    i.wait_log(f"{new}: from=<>, ")
+    all_of_them = notices(i)
+    assert len(all_of_them) == 1
+    notice = all_of_them[0]
+    assert notice["return-path"] == "<>"
+    assert notice["subject"] == "Undelivered Mail Returned to Sender"
+    assert notice["from"] == "Mail Delivery System <MAILER-DAEMON@mail.example>"
+    assert notice["to"] == SENDER
+    assert notice["auto-submitted"] == "auto-replied"
+    assert notice["message-id"] and notice["date"] and notice["mime-version"] == "1.0"
+    text, (message, *recipients), returned = parts(notice)
+    assert "<one@err.example>: moved away\n" in text.get_content()
+    assert message["reporting-mta"] == "dns; mail.example"
+    assert message["x-postfix-queue-id"] == old
+    assert message["x-postfix-sender"] == f"rfc822; {SENDER}"
+    assert message["arrival-date"]
+    assert {r["final-recipient"]: (r["status"], r["diagnostic-code"]) for r in recipients} == {
+        "rfc822; one@err.example": ("5.1.6", "X-Postfix; moved away"),
+        "rfc822; two@err.example": ("5.1.6", "X-Postfix; moved away"),
+        "rfc822; nosuchuser@mail.example": ("5.1.1", 'X-Postfix; unknown user: "nosuchuser"')}
+    assert {r["action"] for r in recipients} == {"failed"}
+    assert returned.get_content_type() == "message/rfc822"
+    original = returned.get_payload(0)
+    assert original["subject"] == "original" and original["x-mark"] == "1"
+    assert original["return-path"] == f"<{SENDER}>"
+    # the parser of Python gives the line break before a boundary to what is inside message/rfc822
+    assert original.get_payload().removesuffix("\n") == "the body\n"
+
+
+def test_large_and_8bit(make_instance):
+    i = make_instance(main_cf=BASE + "bounce_size_limit = 1000\n")
+    send(i, ["small@err.example"], "Subject: x\n\nstra\u00dfe\n".encode(), mail_options=["BODY=8BITMIME"])
+    small = notices(i)[0]
+    assert small["content-transfer-encoding"] == "8bit"
+    assert "stra\u00dfe".encode() in small.as_bytes()
+    send(i, ["large@err.example"], "Subject: big\n\n" + "line\n" * 100000)
+    large = notices(i, 2)[1]
+    assert len(large.as_bytes()) < 6000
+    assert large["content-transfer-encoding"] is None
+    assert parts(large)[2].get_content_type() == "text/rfc822-headers"
+
+
+def test_delay(make_instance):
+    i = make_instance(main_cf=BASE + "delay_warning_time = 1s\n")
+    send(i, ["slow@retry.example"])
+    i.wait_log("sender delay notification: ")
+    notice = notices(i)[0]
+    assert notice["subject"] == "Delayed Mail (still being retried)"
+    _, (_, recipient), returned = parts(notice)
+    assert recipient["action"] == "delayed" and recipient["status"] == "4.7.9"
+    assert recipient["will-retry-until"]
+    assert returned.get_content_type() == "text/rfc822-headers"
+
+
+def test_null_sender_and_double_bounce(make_instance):
+    i = make_instance(main_cf=BASE)
+    send(i, ["x@err.example"], sender="")
+    wait_for(i.queue_is_empty, 20, "the empty queue")
+    assert "notification" not in i.log()
+    i.stop()
+    i = make_instance(main_cf=BASE + "notify_classes = 2bounce\n2bounce_notice_recipient = gone@err.example\n")
+    send(i, ["x@err.example"], sender="")
+    i.wait_log("postmaster non-delivery notification: ")
+    i.wait_log("undeliverable postmaster notification discarded")
+    wait_for(i.queue_is_empty, 20, "the empty queue")
+
+
+def test_postmaster_copy(make_instance):
+    i = make_instance(main_cf=BASE + "notify_classes = bounce, 2bounce\n")
+    send(i, ["x@err.example"])
+    both = notices(i, 2)
+    copy = next(n for n in both if n["subject"] == "Postmaster Copy: Undelivered Mail")
+    assert copy["return-path"] == "<double-bounce@mail.example>"
+    assert parts(copy)[2].get_content_type() == "text/rfc822-headers"
