@@ -78,7 +78,7 @@ static void finish(struct showq_writer *w, struct buf *out) {
 static error connect_public(const struct conf *c, struct str service, struct ipc **ret) {
     struct buf path = { 0 };
     struct endpoint at;
-    struct io *io;
+    struct io *io = NULL;
     buf_printf(&path, "%.*s/public/%.*s", STR_ARG(conf_str(c, PARAM_queue_directory)), STR_ARG(service));
     error e = endpoint_unix(buf_str(&path), &at) ? io_connect(&at, NULL, deadline_in(CONNECT_SECONDS), &io)
                                                  : err_errno(ENAMETOOLONG);
@@ -149,7 +149,7 @@ static void list_directly(const struct command *m, enum showq_form form) {
 
 static void list(const struct command *m, enum showq_form form) {
     must_be_listed(m->conf, STR("authorized_mailq_users"), conf_str(m->conf, PARAM_authorized_mailq_users), "view");
-    struct ipc *ipc;
+    struct ipc *ipc = NULL;
     error e = connect_public(m->conf, conf_str(m->conf, PARAM_showq_service_name), &ipc);
     if (!e) {
         list_from_service(m, ipc, form);
@@ -182,7 +182,7 @@ static void flush_one(const struct command *m, const char *text) {
     if (!queue_id_from(str_c(text), &id))
         log_fatal("Cannot flush queue ID - invalid name: \"%.100s%s\"", text, strlen(text) > 100 ? "..." : "");
     struct str service = conf_str(m->conf, PARAM_queue_service_name);
-    struct ipc *ipc;
+    struct ipc *ipc = NULL;
     error e = connect_public(m->conf, service, &ipc);
     if (!e) {
         notice_flush_id(ipc, &id);

@@ -493,7 +493,7 @@ static error take_lock(const struct spool *s, int fd) {
 }
 
 static error load_from(int fd, struct arena *a, struct envelope *ret, struct spool_content *ret_content) {
-    struct spool_head h;
+    struct spool_head h = { 0 };
     error e = read_head(fd, &h);
     if (e)
         return e;
@@ -529,7 +529,7 @@ error spool_content_open(struct spool *s, const struct queue_id *id, enum spool_
     int fd = spool_openat(s, state, id, O_RDONLY, 0);
     if (fd < 0)
         return err_errno(errno);
-    struct spool_head h;
+    struct spool_head h = { 0 };
     error e = take_lock(s, fd);
     if (!e)
         e = read_head(fd, &h);
@@ -577,7 +577,7 @@ static error set_mark(struct spool *s, const struct queue_id *id, enum spool_sta
     int fd = spool_openat(s, state, id, O_RDWR, 0);
     if (fd < 0)
         return err_errno(errno);
-    struct spool_head h;
+    struct spool_head h = { 0 };
     error e = read_head(fd, &h);
     if (!e && is_rcpt && index >= h.rcpt_count)
         e = err_errno(EINVAL);

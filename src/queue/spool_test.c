@@ -196,7 +196,7 @@ static void the_unfinished_of_the_dead_goes(void **state) {
     assert_int_equal(access(dead, F_OK), -1);
     assert_int_equal(access(temporary, F_OK), -1);
     assert_int_equal(access(live, F_OK), 0);
-    clock_ahead_s = 60 * 24 * 3600; /* set wrong: no reason to take it from a living writer */
+    clock_ahead_s = INT64_C(60) * 24 * 3600; /* set wrong: no reason to take it from a living writer */
     test_count(r, SPOOL_INCOMING);
     assert_int_equal(access(live, F_OK), 0);
     sys = &sys_real;
@@ -351,9 +351,13 @@ static void no_room_is_said_before_writing(void **state) {
     static const struct {
         uint64_t min_free, size_limit;
         bool refused;
-    } cases[] = { { 0, 0, false },           { 1000 * 1024, 0, false }, { 1001 * 1024, 0, true },
-                  { 0, 600 * 1024, false },  { 0, 700 * 1024, true },   { 0, UINT64_MAX, true },
-                  { 100, 600 * 1024, false } };
+    } cases[] = { { 0, 0, false },
+                  { UINT64_C(1000) * 1024, 0, false },
+                  { UINT64_C(1001) * 1024, 0, true },
+                  { 0, UINT64_C(600) * 1024, false },
+                  { 0, UINT64_C(700) * 1024, true },
+                  { 0, UINT64_MAX, true },
+                  { 100, UINT64_C(600) * 1024, false } };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct spool_options o = { .queue_directory = str_c(q.dir),
                                    .access = SPOOL_WRITER,
@@ -390,7 +394,7 @@ static void long_names(void **state) {
     o.access = SPOOL_READER;
     assert_null(spool_open(&o, q.arena, &r));
     for (int i = 0; i < 50; i++) {
-        struct queue_id id;
+        struct queue_id id = { 0 };
         struct envelope e;
         assert_null(test_message(w, q.arena, 10, 1, SPOOL_INCOMING, &id));
         assert_true(strlen(id.text) > 11 && id.text[10] == 'z');
