@@ -208,7 +208,7 @@ def test_wakeups(probe):
     assert probe.command("postkick", "public", "qmgr", "I").returncode == 0
     probe.wait_log("wakeup I")
     assert probe.postfix("flush").returncode == 0
-    probe.wait_log("wakeup FAI")
+    probe.wait_log("wakeup FA")
     missing = probe.command("postkick", "public", "nosuch", "I", capture_output=True)
     assert missing.returncode == 1
     assert "Cannot contact class public service nosuch - perhaps the mail system is down" in missing.stderr
