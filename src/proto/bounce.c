@@ -31,6 +31,7 @@ static error send_one(struct ipc *ipc, const struct bounce_request *r, const str
         e = ipc_recv(ipc, deadline, &m);
     if (e)
         return e;
+    ipc_msg_drop(&m); /* an answer has no descriptor */
     struct unpack u = unpack_from(m.payload);
     unsigned status = unpack_u8(&u);
     struct str id = unpack_str(&u);

@@ -49,6 +49,7 @@ static error ask(struct ipc *ipc, uint8_t type, struct buf *b, int64_t deadline,
     error e = ipc_recv(ipc, deadline, &m);
     if (e)
         return e;
+    ipc_msg_drop(&m); /* an answer has no descriptor */
     *ret = unpack_from(m.payload);
     return m.type == REWRITE_MSG_REPLY ? NULL : &malformed;
 }

@@ -68,6 +68,7 @@ error submit_open(struct ipc *ipc, unsigned flags, int64_t deadline, struct queu
     error e = ipc_recv(ipc, deadline, &m);
     if (e)
         return e;
+    ipc_msg_drop(&m); /* an answer has no descriptor */
     if (m.type == SUBMIT_MSG_OPENED) {
         struct unpack u = unpack_from(m.payload);
         if (!unpack_id(&u, false, ret_id) || !unpack_done(&u))
@@ -126,6 +127,7 @@ error submit_end(struct ipc *ipc, int64_t deadline, struct submit_result *ret) {
     error e = ipc_recv(ipc, deadline, &m);
     if (e)
         return e;
+    ipc_msg_drop(&m); /* an answer has no descriptor */
     if (m.type != SUBMIT_MSG_RESULT)
         return &malformed;
     e = unpack_result(&m, ret);

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 /* cmocka's assertions jump off the stack, which a coroutine must not: count, and say where */
 static int failed;
@@ -185,6 +186,43 @@ static void test_hostile_answers(void **state) {
     }
 }
 
+/* --- descriptors nobody asked for --- */
+
+enum { GIFTS = 20 };
+
+static void take_gifts(void *arg) {
+    int *more = arg;
+    struct queue_id id;
+    struct submit_result r;
+    int lowest_before = dup(ipc_fd(client));
+    CHECK(lowest_before >= 0);
+    close(lowest_before);
+    for (int i = 0; i < GIFTS; i++) {
+        submit_open(client, 0, DEADLINE, &id, &r);
+        submit_end(client, DEADLINE, &r);
+    }
+    int lowest = dup(ipc_fd(client));
+    *more = lowest - lowest_before;
+    close(lowest);
+}
+
+static void give_gifts(void *arg) {
+    (void)arg;
+    struct ipc_msg m;
+    for (int i = 0; i < 2 * GIFTS; i++) {
+        CHECK(ipc_recv(server, DEADLINE, &m) == NULL);
+        ipc_send(server, SUBMIT_MSG_RESULT, STR("?"), ipc_fd(server));
+        CHECK(ipc_flush(server, DEADLINE) == NULL);
+    }
+}
+
+static void test_unasked_descriptors(void **state) {
+    (void)state;
+    int more = -1;
+    run_pair(take_gifts, give_gifts, &more);
+    assert_int_equal(more, 0);
+}
+
 /* --- a peer that goes away --- */
 
 static void write_to_nobody(void *arg) {
@@ -223,6 +261,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_message),
         cmocka_unit_test(test_hostile_answers),
+        cmocka_unit_test(test_unasked_descriptors),
         cmocka_unit_test(test_lost_connection),
         cmocka_unit_test(test_codes),
     };
