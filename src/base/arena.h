@@ -18,8 +18,8 @@ void arena_reset(struct arena *a);
 /* Bytes handed out since the start or the last reset: for limits per session. */
 size_t arena_used(const struct arena *a);
 
-void *arena_alloc(struct arena *a, size_t n);                /* 16-byte aligned, not cleared */
-void *arena_zalloc(struct arena *a, size_t n);               /* cleared */
+void *arena_alloc(struct arena *a, size_t n);                  /* 16-byte aligned, not cleared */
+void *arena_zalloc(struct arena *a, size_t n);                 /* cleared */
 void *arena_array(struct arena *a, size_t count, size_t size); /* cleared; the product is checked */
 /* A copy with a NUL behind it (not counted), so that `.p` may go to C functions. */
 struct str arena_str(struct arena *a, struct str s);

@@ -61,7 +61,7 @@ void log_record(enum log_level level, struct str text) {
     logger.busy = false;
 }
 
-static void log_v(enum log_level level, const char *format, va_list ap) {
+__attribute__((format(printf, 2, 0))) static void log_v(enum log_level level, const char *format, va_list ap) {
     struct buf text = { 0 };
     buf_vprintf(&text, format, ap);
     log_record(level, buf_str(&text));

@@ -1,6 +1,7 @@
 /* pack.h - values in and out of bytes, for messages between our own processes and for queue files.
  * Little endian, no alignment, strings with a 32-bit length in front. The reader trusts nothing: the first
- * value that does not fit sets `bad`, and from then on every value is zero or empty, so one check at the end will do. */
+ * value that does not fit sets `bad`, and from then on every value is zero or empty, so one check at the end will do.
+ */
 #ifndef ANGARIUM_BASE_PACK_H
 #define ANGARIUM_BASE_PACK_H
 

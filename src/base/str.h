@@ -2,8 +2,8 @@
  *
  * A `struct str` never owns memory and may hold any byte, NUL included. The empty string is { "", 0 };
  * `p` is never NULL in a value made here;
- * { NULL, 0 } out of a zeroed struct is read as the empty string everywhere. Case folding is ASCII only (RFC 5321, 2.4: commands and domains).
- * Nothing here allocates, logs or fails. */
+ * { NULL, 0 } out of a zeroed struct is read as the empty string everywhere. Case folding is ASCII only (RFC 5321, 2.4:
+ * commands and domains). Nothing here allocates, logs or fails. */
 #ifndef ANGARIUM_BASE_STR_H
 #define ANGARIUM_BASE_STR_H
 
@@ -19,7 +19,8 @@ struct str {
 
 /* A literal, and the two arguments of "%.*s". Lengths over INT_MAX never occur: every input limit is far below. */
 #define STR(literal) ((struct str){ "" literal, sizeof(literal) - 1 })
-#define STR_INIT(literal) { "" literal, sizeof(literal) - 1 }
+#define STR_INIT(literal)                                                                                              \
+    { "" literal, sizeof(literal) - 1 }
 #define STR_ARG(s) (int)(s).n, (s).p
 
 static inline struct str str_c(const char *c) {

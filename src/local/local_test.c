@@ -100,7 +100,7 @@ static void result(enum delivery_status status, const char *dsn) {
     assert_int_equal(f.results[0].status, status);
     assert_str(f.results[0].dsn, dsn);
 }
-static const char *fmt(const char *format, ...) {
+__attribute__((format(printf, 1, 2))) static const char *fmt(const char *format, ...) {
     static char ring[8][600];
     static unsigned at;
     char *p = ring[at++ % 8];
