@@ -21,7 +21,8 @@ transport_maps = inline:{{ {{err.example=error:5.1.6 moved away}}, {{retry.examp
 
 def send(instance, rcpts, message="Subject: original\nX-Mark: 1\n\nthe body\n", sender=SENDER, **options):
     with instance.smtp() as s:
-        s.sendmail(sender, rcpts, message if isinstance(message, bytes) else message.encode(), **options)
+        message = message if isinstance(message, bytes) else message.encode()
+        s.sendmail(sender, rcpts, message.replace(b"\n", b"\r\n"), **options)
 
 
 def notices(instance, count=1):
@@ -73,8 +74,7 @@ def test_failure(make_instance):
     original = returned.get_payload(0)
     assert original["subject"] == "original" and original["x-mark"] == "1"
     assert original["return-path"] == f"<{SENDER}>"
-    # the parser of Python gives the line break before a boundary to what is inside message/rfc822
-    assert original.get_payload().removesuffix("\n") == "the body\n"
+    assert original.get_payload() == "the body\n"
 
 
 def test_large_and_8bit(make_instance):
