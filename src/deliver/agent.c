@@ -109,6 +109,7 @@ static void answer(struct agent_request *r, size_t index, const struct agent_sta
     struct delivery_result result = {
         .rcpt_index = r->req.rcpt_index[index],
         .status = o.status,
+        .address = s->address,
         .dsn = dsn_for(r, s, o),
         .reason = s->reason,
         .diagnostic_type = s->diagnostic_type,

@@ -30,6 +30,7 @@ void agent_serve(struct service_ctx *ctx, struct ipc *ipc, void (*deliver)(struc
 struct agent_status { /* strings borrowed for the call; `relay` e.g. "mx.example[192.0.2.1]:25", "local", "none" */
     struct str relay, dsn, reason;
     struct str diagnostic_type, diagnostic, remote_type, remote_mta;
+    struct str address; /* for agent_answer(): what failed, when that is not the recipient itself */
 };
 /* Logs `QID: to=<..>, orig_to=<..>, relay=.., delay=.., delays=a/b/c/d, dsn=.., status=.. (reason)` and reports to
  * qmgr. With soft_bounce, bounced becomes deferred ("SOFTBOUNCE") here and nowhere else. A failure's class digit is

@@ -97,6 +97,7 @@ static inline void fake_qmgr_side(void *arg) {
             f->failed = &err_limit;
             break;
         }
+        r.address = arena_str(f->arena, r.address);
         r.dsn = arena_str(f->arena, r.dsn);
         r.reason = arena_str(f->arena, r.reason);
         r.diagnostic = arena_str(f->arena, r.diagnostic);

@@ -220,6 +220,7 @@ static void test_aliases(void **state) {
     run();
     result(DELIVERY_BOUNCED, "5.1.1");
     logged("to=<nosuchuser@here.example>, orig_to=<bad@here.example>, ");
+    assert_str(f.results[0].address, "nosuchuser@here.example");
     finish();
     /* the extension is not part of the name, unless that is an alias itself */
     deliver("base+ext@here.example", aliases, NULL, NULL, 0);
@@ -247,6 +248,20 @@ static void test_aliases(void **state) {
     assert_str(cleanup.messages[0].env.sender, me);
     finish();
     free((void *)(uintptr_t)aliases);
+}
+
+/* AL-02: a name with blanks is asked for with quotes, then without. */
+static void test_alias_quotes(void **state) {
+    (void)state;
+    const char *maps = "regexp:{ {/^\"al ice\"$$/ far@away.example} {/^bo b$$/ near@away.example} }";
+    deliver("al ice@here.example", maps, NULL, NULL, 0);
+    run();
+    assert_str(cleanup.messages[0].rcpts[0].address, "far@away.example");
+    finish();
+    deliver("bo b@here.example", maps, NULL, NULL, 0);
+    run();
+    assert_str(cleanup.messages[0].rcpts[0].address, "near@away.example");
+    finish();
 }
 
 /* What was asked for with the message goes on with what is forwarded, but success (RFC 3461, 5.2.7.1). */
@@ -605,15 +620,25 @@ static int end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mailbox),       cmocka_unit_test(test_unknown),
-        cmocka_unit_test(test_loop),          cmocka_unit_test(test_maildir_spool),
-        cmocka_unit_test(test_aliases),       cmocka_unit_test(test_forward_dsn),
-        cmocka_unit_test(test_table_down),    cmocka_unit_test(test_includes),
-        cmocka_unit_test(test_forward_file),  cmocka_unit_test(test_command_results),
-        cmocka_unit_test(test_command_limit), cmocka_unit_test(test_command_environment),
-        cmocka_unit_test(test_command_words), cmocka_unit_test(test_default_privs),
-        cmocka_unit_test(test_spool_rights),  cmocka_unit_test(test_expand),
-        cmocka_unit_test(test_luser_relay),   cmocka_unit_test(test_probe),
+        cmocka_unit_test(test_mailbox),
+        cmocka_unit_test(test_unknown),
+        cmocka_unit_test(test_loop),
+        cmocka_unit_test(test_maildir_spool),
+        cmocka_unit_test(test_aliases),
+        cmocka_unit_test(test_forward_dsn),
+        cmocka_unit_test(test_alias_quotes),
+        cmocka_unit_test(test_table_down),
+        cmocka_unit_test(test_includes),
+        cmocka_unit_test(test_forward_file),
+        cmocka_unit_test(test_command_results),
+        cmocka_unit_test(test_command_limit),
+        cmocka_unit_test(test_command_environment),
+        cmocka_unit_test(test_command_words),
+        cmocka_unit_test(test_default_privs),
+        cmocka_unit_test(test_spool_rights),
+        cmocka_unit_test(test_expand),
+        cmocka_unit_test(test_luser_relay),
+        cmocka_unit_test(test_probe),
     };
     return cmocka_run_group_tests(tests, start, end);
 }

@@ -36,6 +36,8 @@ void delivery_result_diagnostic(struct delivery *d, struct str address, struct s
         s.diagnostic_type = STR("x-unix");
         s.diagnostic = diagnostic;
     }
+    if (!str_eq(address, d->r->req.env.rcpts[d->index].address))
+        s.address = address;
     agent_log(d->r, d->index, address, &s);
     /* deferred wins over bounced, bounced over sent: a recipient is done only when all it stands for is */
     static const struct str order = STR_INIT("254");

@@ -66,6 +66,7 @@ void delivery_send_result(struct ipc *ipc, const struct delivery_result *r) {
     struct buf b = { 0 };
     pack_u32(&b, r->rcpt_index);
     pack_u8(&b, (uint8_t)r->status);
+    pack_str(&b, r->address);
     pack_str(&b, r->dsn);
     pack_str(&b, r->action);
     pack_str(&b, r->reason);
@@ -83,6 +84,7 @@ bool delivery_unpack_result(const struct ipc_msg *m, struct delivery_result *ret
     struct unpack u = unpack_from(m->payload);
     struct delivery_result r = { .rcpt_index = unpack_u32(&u) };
     unsigned status = unpack_u8(&u);
+    r.address = unpack_str(&u);
     r.dsn = unpack_str(&u);
     r.action = unpack_str(&u);
     r.reason = unpack_str(&u);

@@ -33,9 +33,10 @@ enum delivery_status { DELIVERY_SENT = 1, DELIVERY_DEFERRED, DELIVERY_BOUNCED };
 struct delivery_result {
     uint32_t rcpt_index;
     enum delivery_status status;
-    struct str dsn;    /* "2.0.0" */
-    struct str action; /* RFC 3464 action when not the usual one ("relayed", "expanded"), or empty */
-    struct str reason; /* the log line's text */
+    struct str address; /* what failed, when the agent expanded the recipient (an alias' member); otherwise empty */
+    struct str dsn;     /* "2.0.0" */
+    struct str action;  /* RFC 3464 action when not the usual one ("relayed", "expanded"), or empty */
+    struct str reason;  /* the log line's text */
     struct str diagnostic_type, diagnostic; /* "smtp" + full reply, or empty */
     struct str remote_type, remote_mta;     /* "dns" + name, or empty */
 };

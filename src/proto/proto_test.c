@@ -89,7 +89,8 @@ static void delivery_near(void *arg) {
     CHECK(p, !delivery_unpack_done(&m, &done));
     CHECK(p, delivery_unpack_result(&m, &res));
     CHECK(p, res.rcpt_index == 9 && res.status == DELIVERY_BOUNCED);
-    CHECK(p, IS(res.dsn, "5.1.1") && IS(res.reason, "no such user") && IS(res.remote_mta, "mx.example"));
+    CHECK(p, IS(res.address, "member@there.example") && IS(res.dsn, "5.1.1") && IS(res.reason, "no such user") &&
+                 IS(res.remote_mta, "mx.example"));
     CHECK(p, IS(res.action, "failed") && IS(res.diagnostic, "550 5.1.1 no") && IS(res.diagnostic_type, "smtp"));
     CHECK(p, !ipc_recv(p->near, DEADLINE_NEVER, &m));
     CHECK(p, delivery_unpack_done(&m, &done));
@@ -109,6 +110,7 @@ static void delivery_far(void *arg) {
     CHECK(p, r.active_us == 5 && r.sent_us == 6 && r.content_offset == 64 && r.content_size == 4711);
     struct delivery_result res = { .rcpt_index = 9,
                                    .status = DELIVERY_BOUNCED,
+                                   .address = STR("member@there.example"),
                                    .dsn = STR("5.1.1"),
                                    .action = STR("failed"),
                                    .reason = STR("no such user"),
@@ -264,7 +266,7 @@ static void bad_frames(void **state) {
     buf_clear(&b);
     pack_u32(&b, 0);
     pack_u8(&b, 4); /* no such status */
-    for (int i = 0; i < 7; i++)
+    for (int i = 0; i < 8; i++)
         pack_str(&b, STR(""));
     m = message(DELIVERY_MSG_RESULT, &b);
     assert_false(delivery_unpack_result(&m, &res));

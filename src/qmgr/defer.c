@@ -46,10 +46,11 @@ static bool wants_delay_notice(const struct rcpt *r) {
 
 static struct spool_failure failure_of(const struct message *m, uint32_t index, const struct result *r) {
     const struct rcpt *rcpt = &m->env.rcpts[index];
+    bool member = r->address.n > 0;
     return (struct spool_failure){
         .rcpt_index = index,
-        .address = rcpt->address,
-        .orig = rcpt->orig,
+        .address = member ? r->address : rcpt->address,
+        .orig = member && !rcpt->orig.n ? rcpt->address : rcpt->orig,
         .dsn_orcpt = rcpt->dsn_orcpt,
         .dsn_notify = rcpt->dsn_notify,
         .status = r->dsn,
@@ -78,6 +79,7 @@ static void rcpt_deferred(struct message *m, uint32_t index, const struct result
     error e = spool_log_add(m->q->spool, &m->id, SPOOL_LOG_DEFER, &f);
     if (e) /* only mailq's reason is missing */
         log_warn("%s: defer log: %.*s", m->id.text, STR_ARG(e->text));
+    f.address = arena_str(m->arena, f.address);
     f.status = arena_str(m->arena, f.status);
     f.action = arena_str(m->arena, f.action);
     f.reason = arena_str(m->arena, f.reason);

@@ -61,6 +61,7 @@ static error read_answers(struct ipc *ipc, struct entry *e, struct arena *a, str
         struct delivery_done done;
         if (delivery_unpack_result(&m, &r) && is_mine(e, r.rcpt_index)) {
             struct result res = { .status = r.status,
+                                  .address = r.address,
                                   .dsn = r.dsn,
                                   .action = r.action,
                                   .reason = r.reason,

@@ -114,6 +114,7 @@ void entry_free(struct entry *e);
 /* --- defer.c --- */
 struct result { /* of one recipient */
     enum delivery_status status;
+    struct str address; /* empty: that of the recipient */
     struct str dsn, action, reason, diagnostic_type, diagnostic, remote_type, remote_mta;
 };
 /* Write down what became of recipient `index`; a second answer for the same is ignored. May wait for the disk. */

@@ -77,6 +77,17 @@ def test_failure(make_instance):
     assert original.get_payload() == "the body\n"
 
 
+def test_member_of_an_alias(make_instance):
+    """The notice names what failed, and what it was expanded from."""
+    i = make_instance(main_cf=BASE.replace("inline:{ ", "inline:{ {team=nosuchuser}, ", 1))
+    send(i, ["team@mail.example"])
+    text, (_, recipient), _ = parts(notices(i)[0])
+    assert '<nosuchuser@mail.example> (expanded from <team@mail.example>): unknown user' in text.get_content().replace(
+        "\n    ", " ")
+    assert recipient["final-recipient"] == "rfc822; nosuchuser@mail.example"
+    assert recipient["original-recipient"] == "rfc822;team@mail.example"
+
+
 def test_large_and_8bit(make_instance):
     i = make_instance(main_cf=BASE + "bounce_size_limit = 1000\n")
     send(i, ["small@err.example"], "Subject: x\n\nstra\u00dfe\n".encode(), mail_options=["BODY=8BITMIME"])
