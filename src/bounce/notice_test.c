@@ -175,9 +175,8 @@ static void test_hostile(void **state) {
 
 static void test_boundary_in_content(void **state) {
     (void)state;
-    for (read_max = 1; read_max < 40; read_max++) {
+    for (size_t max = 1; max < 40; max++) {
         struct notice n = basic();
-        size_t max = read_max;
         content = STR("Subject: x\n\n--ABC.1795256104/mx.example--\n\nABC.1795256104.1/mx.example");
         read_max = max;
         struct str s = compose(&n);
