@@ -216,6 +216,7 @@ void agent_serve(struct service_ctx *ctx, struct ipc *ipc, void (*deliver)(struc
         arena_reset(a);
     if (e && e->kind == ERR_SYNTAX)
         log_warn("malformed message from the queue manager: %.*s", STR_ARG(e->text));
+    ipc_msg_drop(&m); /* a malformed request may have come with one */
     arena_free(a);
 }
 
