@@ -74,7 +74,7 @@ static void got_free(struct got *g) {
 }
 
 static const size_t steps[] = { 0, 1, 2, 3, 7, 64 };
-#define EACH_STEP(i) for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++)
+enum { STEP_COUNT = sizeof steps / sizeof steps[0] };
 
 #define ID "<20261121090000.QID@mx.example>"
 #define DATE "Sat, 21 Nov 2026 09:00:00 +0000 (UTC)"
@@ -125,7 +125,7 @@ static void test_messages(void **state) {
     const struct content_message local = { .add_missing = true, .rewrite = true, .sender = STR("me@here.example") };
     const struct content_message remote = { .sender = STR("me@here.example") };
     for (size_t i = 0; i < sizeof messages / sizeof messages[0]; i++)
-        EACH_STEP(s) {
+        for (size_t s = 0; s < STEP_COUNT; s++) {
             struct got g = { 0 }, h = { 0 };
             run(&r, &local, str_c(messages[i].in), steps[s], &g, NULL, NULL);
             assert_str(buf_str(&g.out), messages[i].local);
@@ -192,7 +192,7 @@ static void test_hops_and_seen(void **state) {
     for (int i = 0; i < 60; i++)
         buf_printf(&in, "%s: from x by y;\n\tdate\n", i % 2 ? "Received" : "RECEIVED ");
     buf_printf(&in, "X-Received: no\n\nReceived: not in the header\n");
-    EACH_STEP(s) {
+    for (size_t s = 0; s < STEP_COUNT; s++) {
         struct got g = { 0 };
         unsigned hops;
         run(&r, &m, buf_str(&in), steps[s], &g, &hops, NULL);
@@ -221,7 +221,7 @@ static void test_limits(void **state) {
         { "A: b\nnot a field, and longer than the limit", "A: b\n\nnot a field, and longer than the limit\n" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        EACH_STEP(s) {
+        for (size_t s = 0; s < STEP_COUNT; s++) {
             struct got g = { 0 };
             run(&r, &m, str_c(rows[i].in), steps[s], &g, NULL, NULL);
             assert_str(buf_str(&g.out), rows[i].want);
@@ -272,7 +272,7 @@ static void test_characters(void **state) {
     const struct str in = STR("Sub\0ject: a\0b\rc\n\nd\0\re\nf\0\n");
     struct content_rules r = rules();
     r.strip = byte_set_parse(STR("\\0"));
-    EACH_STEP(s) {
+    for (size_t s = 0; s < STEP_COUNT; s++) {
         struct got g = { 0 };
         run(&r, &m, in, steps[s], &g, NULL, NULL);
         assert_str(buf_str(&g.out), "Subject: ab c\n\nd e\nf\n");

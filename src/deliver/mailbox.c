@@ -452,7 +452,7 @@ static struct failure deliver_maildir(const struct job *j) {
         return fail(j->arena, arena_printf(j->arena, "create maildir file %s", tmp).p, errno);
     struct writer w = { .fd = fd, .at = 0, .limit = m->limit };
     struct failure f = copy_message(j, &w, false);
-    struct stat st;
+    struct stat st = { 0 };
     if (!f.why.n && (sys->fsync(fd) != 0 || fstat(fd, &st) != 0))
         f = fail(j->arena, "error writing message", errno);
     if (sys->close(fd) != 0 && !f.why.n)

@@ -280,7 +280,9 @@ static void test_other_locks(void **state) {
 static void test_mbox_odd_files(void **state) {
     (void)state;
     put_file("other", "keep\n", 0600);
-    assert_int_equal(link(path_of("other"), strcat(strcpy((char[300]){ 0 }, dir), "/linked")), 0);
+    char linked[700];
+    snprintf(linked, sizeof(linked), "%s/linked", dir);
+    assert_int_equal(link(path_of("other"), linked), 0);
     deliver_to("linked");
     failed("5.2.0", "file has 2 hard links");
     has_file("other", "keep\n");

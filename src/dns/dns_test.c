@@ -135,7 +135,7 @@ static void with_server(void (*test)(struct dns *d, struct arena *a)) {
     struct endpoint at;
     assert_true(endpoint_ip(STR("127.0.0.1"), 0, &at));
     assert_null(listen_on(&at, 5, 0, &server.tcp));
-    struct sockaddr_in bound;
+    struct sockaddr_in bound = { 0 };
     socklen_t len = sizeof bound;
     getsockname(server.tcp, (struct sockaddr *)&bound, &len);
     server.port = ntohs(bound.sin_port);

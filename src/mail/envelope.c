@@ -29,8 +29,14 @@ enum { CLIENT_FIELDS = 10 };
 #define CLIENT_EACH(X, c)                                                                                              \
     X((c)->name)                                                                                                       \
     X((c)->reverse_name)                                                                                               \
-    X((c)->address) X((c)->port) X((c)->helo) X((c)->protocol) X((c)->ident) X((c)->sasl_method) X((c)->sasl_username) \
-        X((c)->sasl_sender)
+    X((c)->address)                                                                                                    \
+    X((c)->port)                                                                                                       \
+    X((c)->helo)                                                                                                       \
+    X((c)->protocol)                                                                                                   \
+    X((c)->ident)                                                                                                      \
+    X((c)->sasl_method)                                                                                                \
+    X((c)->sasl_username)                                                                                              \
+    X((c)->sasl_sender)
 _Static_assert(sizeof(struct client_info) == CLIENT_FIELDS * sizeof(struct str),
                "a new field belongs into CLIENT_EACH");
 

@@ -14,8 +14,23 @@ enum { FAULTS_MAX = 64, GIVE_UP_MS = 20 * 1000, OFFLOAD_POLL_MS = 1000 };
     X(connect)                                                                                                         \
     X(accept4)                                                                                                         \
     X(recvmsg)                                                                                                         \
-    X(sendmsg) X(read) X(writev) X(close) X(openat) X(pread) X(pwrite) X(fsync) X(fdatasync) X(fchmod) X(fstatat)      \
-        X(renameat) X(unlinkat) X(mkdirat) X(utimensat) X(fstatvfs) X(flock)
+    X(sendmsg)                                                                                                         \
+    X(read)                                                                                                            \
+    X(writev)                                                                                                          \
+    X(close)                                                                                                           \
+    X(openat)                                                                                                          \
+    X(pread)                                                                                                           \
+    X(pwrite)                                                                                                          \
+    X(fsync)                                                                                                           \
+    X(fdatasync)                                                                                                       \
+    X(fchmod)                                                                                                          \
+    X(fstatat)                                                                                                         \
+    X(renameat)                                                                                                        \
+    X(unlinkat)                                                                                                        \
+    X(mkdirat)                                                                                                         \
+    X(utimensat)                                                                                                       \
+    X(fstatvfs)                                                                                                        \
+    X(flock)
 
 enum call {
 #define CALL_ENUM(name) CALL_##name,
