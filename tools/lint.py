@@ -26,14 +26,17 @@ def check_format():
 
 
 def tidy_one(build, path):
-    done = subprocess.run(["clang-tidy", "--quiet", "-p", str(build), path], capture_output=True, text=True, cwd=build)
+    # tests are run, under sanitizers too; to walk their paths as well would be half of the whole time
+    options = ["--checks=-clang-analyzer-*"] if path.endswith(("_test.c", "_fuzz.c")) else []
+    done = subprocess.run(["clang-tidy", "--quiet", "-p", str(build), *options, path],
+                          capture_output=True, text=True, cwd=build)
     return path, done.returncode, done.stdout
 
 
 def check_tidy(build):
     commands = json.loads((build / "compile_commands.json").read_text())
     paths = sorted({os.path.normpath(os.path.join(c["directory"], c["file"])) for c in commands
-                    if "-fsanitize=fuzzer" not in c["command"]})
+                    if c["file"].endswith(".c") and "-fsanitize=fuzzer" not in c["command"]})
     clean = True
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for number, (path, status, text) in enumerate(pool.map(lambda p: tidy_one(build, p), paths), 1):

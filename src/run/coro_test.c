@@ -36,9 +36,9 @@ static void three_steps(void *arg) {
     const char *name = arg;
     for (int i = 1; i <= 3; i++) {
         buf_printf(&trace, "%s%d ", name, i);
-        errno = name[0];
+        errno = (unsigned char)name[0];
         coro_yield();
-        assert_int_equal(errno, name[0]);
+        assert_int_equal(errno, (unsigned char)name[0]);
     }
 }
 

@@ -331,7 +331,7 @@ error logging_start(const struct conf *c, struct str program, enum logging_role 
     if (role == LOGGING_COMMAND || role == LOGGING_COMMAND_QUIET)
         return command_file(c, err_arena);
     if (role == LOGGING_DIRECT) {
-        int fd;
+        int fd = -1;
         error e = logging_open_file(c, err_arena, &fd);
         if (!e)
             set_target(TO_FILE, fd);

@@ -14,7 +14,7 @@ bool destination_parse(const struct client_config *c, struct str text, struct de
     }
     if (str_starts(text, STR("inet:")))
         text = str_from(text, 5);
-    struct str port = STR("");
+    struct str port;
     if (text.n && text.p[0] == '[') {
         ptrdiff_t close = str_index(text, ']');
         if (close < 2)

@@ -68,7 +68,7 @@ static void add_server(const struct step *steps) {
     struct endpoint at;
     assert_true(endpoint_ip(STR("127.0.0.1"), 0, &at));
     assert_null(listen_on(&at, 5, 0, &s->fd));
-    struct sockaddr_in bound;
+    struct sockaddr_in bound = { 0 };
     socklen_t len = sizeof bound;
     assert_int_equal(getsockname(s->fd, (struct sockaddr *)&bound, &len), 0);
     s->port = ntohs(bound.sin_port);

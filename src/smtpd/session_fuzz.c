@@ -12,14 +12,16 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+static const char at_each_command[] = "smtpd_forbid_unauth_pipelining = no\nsmtpd_delay_reject = no\n"
+                                      "smtpd_helo_restrictions = reject_invalid_helo_hostname\n"
+                                      "smtpd_sender_restrictions = reject_non_fqdn_sender\n"
+                                      "smtpd_end_of_data_restrictions = reject\nline_length_limit = 512";
+
 static const char *const worlds[] = {
     "smtpd_forbid_unauth_pipelining = no\nsmtpd_hard_error_limit = 1000",
     "smtpd_forbid_unauth_pipelining = no\nsmtpd_forbid_bare_newline = no\nstrict_rfc821_envelopes = yes",
     "smtpd_forbid_unauth_pipelining = no\nsmtpd_forbid_bare_newline = reject\nmessage_size_limit = 100",
-    "smtpd_forbid_unauth_pipelining = no\nsmtpd_delay_reject = no\nsmtpd_helo_restrictions = "
-    "reject_invalid_helo_hostname\nsmtpd_sender_restrictions = reject_non_fqdn_sender\nsmtpd_end_of_data_restrictions "
-    "= "
-    "reject\nline_length_limit = 512",
+    at_each_command,
     "",
 };
 
