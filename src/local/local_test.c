@@ -334,6 +334,44 @@ static void test_includes(void **state) {
     free((void *)(uintptr_t)alias);
 }
 
+/* Lists of other users: root's alias makes their owner act, a user's ~/.forward does not. */
+static void test_include_rights(void **state) {
+    (void)state;
+    const struct passwd *entry = getpwnam("daemon");
+    if (getuid() != 0 || !entry)
+        return; /* only root can act as others */
+    uid_t user = entry->pw_uid;
+    entry = getpwnam("bin");
+    if (!entry)
+        return;
+    uid_t owner = entry->pw_uid;
+    char list[200], out[200], path[200];
+    snprintf(list, sizeof(list), "%s/list", dir);
+    snprintf(out, sizeof(out), "%s/out", dir);
+    snprintf(path, sizeof(path), "%s/forward-daemon", dir);
+    const struct setting set[] = { { "allow_mail_to_commands", "alias, forward, include" } };
+    const char *alias = strdup(fmt("inline:{l=:include:%s}", list));
+    const struct {
+        const char *to;
+        uid_t uid;
+    } rows[] = { { "daemon@here.example", user }, { "l@here.example", owner } };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        put(out, "", 0666);
+        put(list, fmt("\"|/usr/bin/id -u >%s\"\n", out), 0644);
+        assert_int_equal(chown(list, owner, (gid_t)-1), 0);
+        put(path, fmt(":include:%s\n", list), 0644);
+        deliver(rows[i].to, alias, NULL, set, 1);
+        run();
+        result(DELIVERY_SENT, "2.0.0");
+        assert_true(file_has(out, fmt("%ld\n", (long)rows[i].uid)));
+        finish();
+    }
+    unlink(list);
+    unlink(out);
+    unlink(path);
+    free((void *)(uintptr_t)alias);
+}
+
 /* --- ~/.forward --- */
 static void test_forward_file(void **state) {
     (void)state;
@@ -629,6 +667,7 @@ int main(void) {
         cmocka_unit_test(test_alias_quotes),
         cmocka_unit_test(test_table_down),
         cmocka_unit_test(test_includes),
+        cmocka_unit_test(test_include_rights),
         cmocka_unit_test(test_forward_file),
         cmocka_unit_test(test_command_results),
         cmocka_unit_test(test_command_limit),

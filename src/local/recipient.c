@@ -307,10 +307,16 @@ static void include(struct delivery *d, struct agenda *g, struct str path, const
         defer(d, from, STR("cannot open include file"));
         return;
     }
-    /* its commands and files run as its owner; root's as default_privs */
-    bool failed = false;
-    if (geteuid() == 0 && (file.uid == 0 || !account_find_uid(d->arena, file.uid, &o->rights, &failed)))
-        o->rights = d->local->default_privs;
+    /* A list that root's aliases name acts for its owner, since default_privs are not the owner's to use. A user's
+     * alias or ~/.forward keeps the user's rights: else naming another user's file would be acting in that user's name.
+     */
+    bool failed = false, by_root = from->kind != ORIGIN_FORWARD && from->rights.uid == d->local->default_privs.uid;
+    if (geteuid() == 0 && by_root && file.uid != 0)
+        (void)account_find_uid(d->arena, file.uid, &o->rights, &failed);
+    if (failed) {
+        defer(d, from, STR("user lookup error"));
+        return;
+    }
     struct alias_list items = { 0 };
     alias_list_parse_lines(d->arena, file.text, &items);
     plan_items(d, g, &items, o, from->extension);
