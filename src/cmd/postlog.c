@@ -1,5 +1,7 @@
-/* postlog(1): a line for the mail log from a script. */
+/* postlog(1): a line for the mail log from a script. Set-gid in an installation, so that scripts of all users reach
+ * postlogd: what main.cf says is then not the caller's choice. */
 #include "base/log.h"
+#include "cmd/setgid.h"
 #include "service/logging.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,14 +50,14 @@ static void log_words(enum log_level level, char *const *word) {
 }
 
 int main(int argc, char **argv) {
-    const char *tag = NULL;
+    const char *tag = NULL, *directory = NULL;
     enum log_level level = LOG_LEVEL_INFO;
     int verbose = 0;
     logging_start_early(STR("postlog"), LOGGING_COMMAND_QUIET);
     for (int c; (c = getopt(argc, argv, "+c:ip:t:v")) != -1;) {
         switch (c) {
         case 'c':
-            setenv("MAIL_CONFIG", optarg, 1);
+            directory = optarg;
             break;
         case 'i': /* the process id is always there */
             break;
@@ -72,9 +74,11 @@ int main(int argc, char **argv) {
             usage();
         }
     }
-    log_set_verbose(verbose);
     struct arena *a = arena_new();
     struct conf_source source = { .process_name = STR("postlog") };
+    setgid_begin(directory, a, &source);
+    if (!setgid_elevated())
+        log_set_verbose(verbose);
     struct conf *conf;
     error e = conf_load(&source, a, &conf);
     if (!e)

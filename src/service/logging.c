@@ -214,8 +214,15 @@ static void set_role(struct str prefix, struct str program, enum logging_role ro
     to.to_stderr = role == LOGGING_COMMAND || (role == LOGGING_COMMAND_QUIET && isatty(STDERR_FILENO));
 }
 
+/* A set-gid command does not connect with its group's rights wherever its caller's environment says. */
+static const char *trusted_env(const char *name) {
+    bool elevated = getuid() != 0 && (getuid() != geteuid() || getgid() != getegid());
+    return elevated ? NULL : getenv(name);
+}
+
 void logging_start_early(struct str program, enum logging_role role) {
-    const char *tag = getenv("MAIL_LOGTAG"), *postlog = getenv("POSTLOG_SERVICE"), *host = getenv("POSTLOG_HOSTNAME");
+    const char *tag = trusted_env("MAIL_LOGTAG"), *postlog = trusted_env("POSTLOG_SERVICE"),
+               *host = trusted_env("POSTLOG_HOSTNAME");
     struct buf name = { 0 };
     struct str prefix = tag && *tag ? str_c(tag) : STR("postfix");
     set_role(prefix, program, role);
