@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+"""Make the directories that the mail system keeps its state in, and give the commands of group postdrop that group:
+install_state.py QUEUE_DIRECTORY DATA_DIRECTORY COMMAND_DIRECTORY.
+
+Meson calls it from `ninja install`. What is there stays as it is. Owners are for root to set, and only on the machine
+itself: below DESTDIR they are the business of who makes the package."""
+import grp
+import os
+import pathlib
+import pwd
+import shutil
+import sys
+
+MAIL_OWNER, SETGID_GROUP = "postfix", "postdrop"
+SETGID_COMMANDS = ("postdrop", "postqueue", "postlog")
+
+
+def known(look, name):
+    try:
+        return look(name)
+    except KeyError:
+        return None
+
+
+def make(path, mode):
+    if path.is_dir():
+        print(f"Keeping {path}")
+        return False
+    path.mkdir(parents=True)
+    path.chmod(mode)
+    print(f"Making {path}")
+    return True
+
+
+def main():
+    destdir = os.environ.get("DESTDIR", "")
+    queue, data, commands = (pathlib.Path(destdir + word) for word in sys.argv[1:])
+    make(queue, 0o755)
+    new_data = make(data, 0o700)
+    if destdir or os.geteuid() != 0:
+        return
+    if known(pwd.getpwnam, MAIL_OWNER) is None:
+        print(f"There is no user {MAIL_OWNER} yet, who owns the queue (mail_owner):\n"
+              f"    useradd --system --user-group --home-dir {queue} --shell /usr/sbin/nologin {MAIL_OWNER}\n"
+              f"    chown {MAIL_OWNER} {data}")
+    elif new_data:
+        shutil.chown(data, MAIL_OWNER)
+    if known(grp.getgrnam, SETGID_GROUP) is None:
+        names = " ".join(str(commands / name) for name in SETGID_COMMANDS)
+        print(f"There is no group {SETGID_GROUP} yet, which lets everybody hand in mail (setgid_group):\n"
+              f"    groupadd --system {SETGID_GROUP}\n    chgrp {SETGID_GROUP} {names}\n    chmod 2755 {names}")
+        return
+    for name in SETGID_COMMANDS:
+        shutil.chown(commands / name, group=SETGID_GROUP)
+        (commands / name).chmod(0o2755)
+
+
+main()
