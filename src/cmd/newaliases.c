@@ -2,10 +2,13 @@
 #include "base/log.h"
 #include "cmd/map_tool.h"
 #include "service/logging.h"
+#include <sysexits.h>
 #include <unistd.h>
 
 int main(int argc, char **argv) {
     static const struct map_tool tool = { "newaliases", "", true };
+    /* Where Postfix has sendmail do the first part, sendmail's status; where postalias does the rest, its status. */
+    log_set_fatal_status(EX_TEMPFAIL);
     logging_start_early(STR("newaliases"), LOGGING_COMMAND);
     struct conf_source source = { .config_directory = STR(""), .process_name = STR("newaliases") };
     int opt, verbose = 0;
@@ -24,6 +27,7 @@ int main(int argc, char **argv) {
         e = logging_start(c, STR("newaliases"), LOGGING_COMMAND, a);
     if (e)
         log_fatal("%.*s", STR_ARG(e->text));
+    log_set_fatal_status(1);
     struct str rest = conf_str(c, PARAM_alias_database), word;
     const struct map_options o = { 0 };
     while (str_word_braced(&rest, STR_COMMA_SPACE, &word))

@@ -463,7 +463,9 @@ static enum mode mode_of_name(const char *name) {
 
 int main(int argc, char **argv) {
     struct request r = { .mode = mode_of_name(argc > 0 && argv[0] ? argv[0] : "sendmail") };
-    static char name[] = "sendmail";
+    static char names[][sizeof "newaliases"] = { "sendmail", "mailq", "newaliases" };
+    char *name = names[r.mode == MODE_MAILQ ? 1 : r.mode == MODE_NEWALIASES ? 2 : 0];
+    struct str tag = str_c(name);
     if (argc > 0)
         argv[0] = name; /* getopt()'s messages begin with it */
     signal(SIGPIPE, SIG_IGN);
@@ -472,13 +474,13 @@ int main(int argc, char **argv) {
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
             return EX_TEMPFAIL;
     log_set_fatal_status(EX_TEMPFAIL);
-    logging_start_early(STR("sendmail"), LOGGING_COMMAND);
+    logging_start_early(tag, LOGGING_COMMAND);
     arena = arena_new();
     parse_options(&r, argc, argv);
-    struct conf_source source = { .process_name = STR("sendmail") };
+    struct conf_source source = { .process_name = tag };
     error e = conf_load(&source, arena, &conf);
     if (!e)
-        e = logging_start(conf, STR("sendmail"), LOGGING_COMMAND, arena);
+        e = logging_start(conf, tag, LOGGING_COMMAND, arena);
     if (e)
         log_fatal("%.*s", STR_ARG(e->text));
     if (r.verbose > 1)
