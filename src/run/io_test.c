@@ -707,7 +707,7 @@ static void test_idle_memory(void **state) {
     if (limit.rlim_cur < 2 * IDLE_SESSIONS + 100) {
         limit.rlim_cur = 2 * IDLE_SESSIONS + 100;
         if (setrlimit(RLIMIT_NOFILE, &limit)) {
-            print_message("idle session: too few descriptors allowed here to measure\n");
+            print_message("# idle session: too few descriptors allowed here to measure\n");
             return;
         }
     }
@@ -724,7 +724,7 @@ static void test_idle_memory(void **state) {
     coro_spawn(idle_measure, peers, "measure");
     assert_null(loop_run());
     size_t each = (idle_memory - before) / IDLE_SESSIONS;
-    print_message("idle session: %zu bytes resident\n", each);
+    print_message("# idle session: %zu bytes resident\n", each);
 #if !defined(RUN_ASAN) && !defined(CORO_STACK_MARKS)
     assert_true(each <= IDLE_BYTES_MAX);
 #endif
