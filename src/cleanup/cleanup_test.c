@@ -336,6 +336,10 @@ static const struct step hostile[][STEPS_MAX] = {
       { SUBMIT_MSG_FULL_NAME, STR_INIT("\1\0\0\0a") } },
     { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") },
       { SUBMIT_MSG_ENVELOPE, { NULL, 0 } },
+      { SUBMIT_MSG_FULL_NAME, STR_INIT("\0\0\0\0") },
+      { SUBMIT_MSG_FULL_NAME, STR_INIT("\0\0\0\0") } },
+    { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") },
+      { SUBMIT_MSG_ENVELOPE, { NULL, 0 } },
       { SUBMIT_MSG_RESULT, STR_INIT("") } },
     { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") }, { SUBMIT_MSG_ENVELOPE, { NULL, 0 } }, { 99, STR_INIT("") } },
 };

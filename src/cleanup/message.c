@@ -92,6 +92,9 @@ bool message_envelope(struct message *m, struct str payload) {
 }
 
 bool message_full_name(struct message *m, struct str payload) {
+    if (m->has_full_name) /* what is said again and again would be kept again and again */
+        return false;
+    m->has_full_name = true;
     struct unpack u = keep(m, payload);
     m->full_name = unpack_str(&u);
     return unpack_done(&u) && m->has_envelope && !m->content_begun;

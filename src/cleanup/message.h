@@ -12,7 +12,7 @@ struct message {
     struct spool_new *file;
     struct queue_id id;
     struct envelope env; /* the sender as it will be queued; without recipients until the end */
-    bool has_envelope;
+    bool has_envelope, has_full_name;
     struct str full_name;
     size_t bytes; /* envelope and recipients, as received */
     VEC(struct rcpt) given;
