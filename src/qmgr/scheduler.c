@@ -429,7 +429,8 @@ struct entry *scheduler_done(struct entry *e, enum attempt outcome, struct str d
     if (d->dead_until)
         list = take_waiting(d, list);
     destination_update(d);
-    destination_free_if_idle(d);
+    if (!list) /* entries of it may be in there; scheduler_sweep() frees it later */
+        destination_free_if_idle(d);
     return list;
 }
 

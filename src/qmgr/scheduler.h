@@ -110,7 +110,7 @@ enum attempt {
 };
 /* A busy entry has been tried. `dsn` and `reason` say why for the failures. Returns the entries (linked by `next`) that
  * are not going to be tried now, because their destination or transport has just been found dead; they are the
- * caller's. `e->destination` may be gone after this. */
+ * caller's, and their destinations stay until the next call. `e->destination` may be gone after this. */
 struct entry *scheduler_done(struct entry *e, enum attempt outcome, struct str dsn, struct str reason, int64_t now);
 /* Forget what is dead (qmgr(8), trigger F). */
 void scheduler_revive(struct scheduler *s);

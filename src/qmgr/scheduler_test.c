@@ -74,6 +74,24 @@ static void end(struct scheduler *s) {
     scheduler_free(s);
 }
 
+static void what_a_dead_transport_lets_go_knows_its_destination(void **state) {
+    (void)state;
+    defaults();
+    params.process_limit = 1;
+    struct scheduler *s = make();
+    struct entry *e;
+    put_many(s, "smtp", "a", 2);
+    assert_int_equal(take(s, &e, 1), 1);
+    struct entry *list = scheduler_done(e, ATTEMPT_NO_TRANSPORT, STR("4.3.0"), STR("unavailable"), 0);
+    free(e);
+    struct str dsn, reason;
+    assert_non_null(list);
+    assert_true(destination_dead(list->destination, 1, &dsn, &reason));
+    assert_str(reason, "unavailable");
+    assert_int_equal(free_list(list), 1);
+    end(s);
+}
+
 static void feedback_forms(void **state) {
     (void)state;
     static const struct {
@@ -375,6 +393,7 @@ static void sweeping_forgets(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(feedback_forms),
+        cmocka_unit_test(what_a_dead_transport_lets_go_knows_its_destination),
         cmocka_unit_test(the_window_opens_to_its_limit),
         cmocka_unit_test(a_window_that_is_not_used_stays),
         cmocka_unit_test(a_failed_cohort_suspends),
