@@ -153,10 +153,13 @@ static bool lookup_literal(const struct client_config *c, struct arena *a, const
 }
 
 /* RFC 5321, 5.1: targets that are not better than ourselves would send the mail in a circle. */
-static bool cut_at_self(const struct client_config *c, struct arena *a, const struct destination *d,
-                        struct target_list *list, struct failure *ret_why) {
+bool destination_cut_at_self(const struct client_config *c, struct arena *a, const struct destination *d, uint16_t best,
+                             struct target_list *list, struct failure *ret_why) {
     if (d->port != 25)
         return true; /* another port on this host is another server */
+    uint16_t found = UINT16_MAX;
+    for (size_t i = 0; i < list->n; i++)
+        found = list->at[i].preference < found ? list->at[i].preference : found;
     for (size_t i = 0; i < list->n; i++) {
         bool self = str_eq_icase(list->at[i].name, c->myhostname) || client_is_own_address(c, &list->at[i].addr);
         if (!self)
@@ -170,6 +173,11 @@ static bool cut_at_self(const struct client_config *c, struct arena *a, const st
     }
     if (list->n)
         return true;
+    if (found != best) {
+        *ret_why = (struct failure){ STR("4.4.4"),
+                                     arena_printf(a, "unable to find primary relay for %.*s", STR_ARG(d->host)) };
+        return false;
+    }
     *ret_why =
         (struct failure){ STR("5.4.6"), arena_printf(a, "mail for %.*s loops back to myself", STR_ARG(d->host)) };
     return false;
@@ -184,7 +192,7 @@ static bool lookup_domain(const struct client_config *c, struct arena *a, const 
     if (mx.status == DNS_NO_DATA) { /* no MX: the domain itself (RFC 5321, 5.1) */
         enum dns_status status = add_host(c, a, d->host, 0, d->port, deadline, ret);
         if (ret->n)
-            return cut_at_self(c, a, d, ret, ret_why);
+            return destination_cut_at_self(c, a, d, 0, ret, ret_why);
         *ret_why = dns_failure(a, d->host, c->families & DNS_FAMILY_IPV6 ? DNS_AAAA : DNS_A, status);
         return false;
     }
@@ -194,6 +202,9 @@ static bool lookup_domain(const struct client_config *c, struct arena *a, const 
     }
     enum dns_status worst = DNS_NOT_FOUND;
     struct str missing = d->host;
+    uint16_t best = UINT16_MAX;
+    for (size_t i = 0; i < mx.count; i++)
+        best = mx.records[i].preference < best ? mx.records[i].preference : best;
     for (size_t i = 0; i < mx.count && i < MX_HOSTS_MAX; i++) {
         struct str host = mx.records[i].name;
         if (host.n == 0 || str_eq(host, STR("."))) {
@@ -213,7 +224,7 @@ static bool lookup_domain(const struct client_config *c, struct arena *a, const 
             ret_why->dsn = STR("4.4.4");
         return false;
     }
-    return cut_at_self(c, a, d, ret, ret_why);
+    return destination_cut_at_self(c, a, d, best, ret, ret_why);
 }
 
 bool destination_lookup(const struct client_config *c, struct arena *a, const struct destination *d, int64_t deadline,

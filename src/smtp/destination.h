@@ -34,4 +34,8 @@ bool destination_parse(const struct client_config *c, struct str text, struct de
  * list there (mail must move towards a better preference). */
 bool destination_lookup(const struct client_config *c, struct arena *a, const struct destination *d, int64_t deadline,
                         struct target_list *ret, struct failure *ret_why);
+/* The cutting alone, for MX hosts; `best` is the best preference among the MX records. Nothing left: false, a loop when
+ * we are the best host ourselves, otherwise a primary whose address is not to be had now. */
+bool destination_cut_at_self(const struct client_config *c, struct arena *a, const struct destination *d, uint16_t best,
+                             struct target_list *list, struct failure *ret_why);
 #endif

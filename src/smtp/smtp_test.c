@@ -219,6 +219,73 @@ static void temporary_refusal_goes_to_the_next_server(void **state) {
     finish(&f);
 }
 
+/* What DATA is refused for are the recipients that had been accepted; the others' own answers stand. */
+static void refused_data_is_not_for_those_refused_before(void **state) {
+    (void)state;
+    static const struct step first[] = {
+        { NULL, "220 one ESMTP\r\n" },
+        { "EHLO", "250 one\r\n" },
+        { "MAIL", "250 Ok\r\n" },
+        { "RCPT TO:<a@", "250 Ok\r\n" },
+        { "RCPT TO:<b@", "450 4.2.0 later\r\n" },
+        { "DATA", "554 5.6.0 not this\r\n" },
+        { "QUIT", "221 bye\r\n" },
+        END,
+    };
+    static const struct step second[] = {
+        { NULL, "220 two ESMTP\r\n" }, { "EHLO", "250 two\r\n" },
+        { "MAIL", "250 Ok\r\n" },      { "RCPT TO:<b@", "250 Ok\r\n" },
+        { "DATA", "354 go on\r\n" },   { "<data>", "250 Ok\r\n" },
+        { "QUIT", "221 bye\r\n" },     END,
+    };
+    struct fake_qmgr f;
+    start(&f, first, second);
+    fake_rcpt(&f, STR("b@there.example"), STR(""));
+    fake_run(&f);
+    assert_int_equal(f.result_count, 2);
+    assert_int_equal(f.results[0].rcpt_index, 100);
+    assert_int_equal(f.results[0].status, DELIVERY_BOUNCED);
+    assert_int_equal(f.results[1].status, DELIVERY_SENT);
+    finish(&f);
+}
+
+/* RFC 5321, 5.1: among the MX hosts of a domain. */
+static void own_name_among_the_hosts(void **state) {
+    (void)state;
+    static const struct {
+        const char *names[3];
+        uint16_t preferences[3];
+        uint16_t best; /* of the MX records */
+        size_t left;
+        const char *dsn, *text;
+    } rows[] = {
+        { { "a", "b" }, { 10, 20 }, 10, 2, "", "" },
+        { { "a", "us.example", "c" }, { 10, 20, 30 }, 10, 1, "", "" },
+        { { "us.example", "b" }, { 10, 10 }, 10, 0, "5.4.6", "mail for there.example loops back to myself" },
+        /* the primary has no address just now: that is not a loop */
+        { { "us.example", "c" }, { 20, 30 }, 10, 0, "4.4.4", "unable to find primary relay for there.example" },
+    };
+    struct arena *a = arena_new();
+    struct endpoint at;
+    assert_true(endpoint_ip(STR("192.0.2.1"), 25, &at));
+    struct client_config c = { .myhostname = STR("us.example") };
+    const struct destination d = { .host = STR("there.example"), .port = 25 };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct target targets[3];
+        struct target_list list = { .at = targets };
+        struct failure why = { STR(""), STR("") };
+        while (list.n < 3 && rows[i].names[list.n]) {
+            targets[list.n] = (struct target){ str_c(rows[i].names[list.n]), at, rows[i].preferences[list.n] };
+            list.n++;
+        }
+        assert_int_equal(destination_cut_at_self(&c, a, &d, rows[i].best, &list, &why), rows[i].left > 0);
+        assert_int_equal(list.n, rows[i].left);
+        assert_str(why.dsn, rows[i].dsn);
+        assert_str(why.text, rows[i].text);
+    }
+    arena_free(a);
+}
+
 static void permanent_refusal_does_not(void **state) {
     (void)state;
     static const struct step script[] = {
@@ -391,6 +458,8 @@ int main(void) {
         cmocka_unit_test(one_of_two_refused),
         cmocka_unit_test(old_server_gets_helo),
         cmocka_unit_test(temporary_refusal_goes_to_the_next_server),
+        cmocka_unit_test(refused_data_is_not_for_those_refused_before),
+        cmocka_unit_test(own_name_among_the_hosts),
         cmocka_unit_test(permanent_refusal_does_not),
         cmocka_unit_test(broken_conversations),
         cmocka_unit_test(nobody_listens),

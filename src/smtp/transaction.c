@@ -226,6 +226,18 @@ static void read_final_replies(struct transaction *t) {
     }
 }
 
+/* What DATA is refused for: the recipients that were accepted. The others have answers of their own, or wait for the
+ * next server. */
+static void fail_accepted(struct transaction *t, const struct problem *p) {
+    if (t->more_targets && is_temporary(p)) {
+        log_and_go_on(t->r, p);
+        return;
+    }
+    for (size_t k = 0; k < t->sent_count; k++)
+        if (t->accepted[k])
+            fail_one(t->r, t->sent[k], t->s->relay, t->s->remote_mta, p);
+}
+
 static void data_phase(struct transaction *t) {
     struct session *s = t->s;
     struct reply reply;
@@ -241,7 +253,7 @@ static void data_phase(struct transaction *t) {
             p.dsn = STR("4.5.0");
             s->broken = true;
         }
-        fail_rest(s, t->r, &p, t->more_targets);
+        fail_accepted(t, &p);
         return;
     }
     if (!send_content(t, &p)) {
