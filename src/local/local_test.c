@@ -326,6 +326,12 @@ static void test_includes(void **state) {
     logged("is world writable\n");
     result(DELIVERY_BOUNCED, "5.3.5");
     finish();
+    put(fmt("%s/list", dir), "# nobody yet\n", 0644);
+    deliver("l@here.example", alias, NULL, NULL, 0);
+    run();
+    logged("status=sent (discarded)\n");
+    result(DELIVERY_SENT, "2.0.0");
+    finish();
     deliver("l@here.example", "inline:{l=:include:/nonexistent/list}", NULL, NULL, 0);
     run();
     logged("warning: unable to lookup :include: file /nonexistent/list: No such file or directory\n");
@@ -370,6 +376,22 @@ static void test_include_rights(void **state) {
     unlink(out);
     unlink(path);
     free((void *)(uintptr_t)alias);
+}
+
+/* Of a list that is too long nobody is left out in silence. */
+static void test_long_list(void **state) {
+    (void)state;
+    struct buf b = { 0 };
+    for (size_t i = 0; i <= ALIAS_ITEMS_MAX; i++)
+        buf_add(&b, STR("far@away.example\n"));
+    buf_byte(&b, 0);
+    put(fmt("%s/long", dir), b.p, 0644);
+    buf_free(&b);
+    deliver("l@here.example", fmt("inline:{l=:include:%s/long}", dir), NULL, NULL, 0);
+    run();
+    result(DELIVERY_DEFERRED, "4.3.5");
+    assert_int_equal(cleanup.count, 0);
+    finish();
 }
 
 /* --- ~/.forward --- */
@@ -668,6 +690,7 @@ int main(void) {
         cmocka_unit_test(test_table_down),
         cmocka_unit_test(test_includes),
         cmocka_unit_test(test_include_rights),
+        cmocka_unit_test(test_long_list),
         cmocka_unit_test(test_forward_file),
         cmocka_unit_test(test_command_results),
         cmocka_unit_test(test_command_limit),

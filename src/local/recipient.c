@@ -89,8 +89,11 @@ static void plan_items(struct delivery *d, struct agenda *g, const struct alias_
                                             [ALIAS_COMMAND] = WORK_COMMAND,
                                             [ALIAS_FILE] = WORK_FILE,
                                             [ALIAS_INCLUDE] = WORK_INCLUDE };
-    if (items->truncated)
-        log_warn("%s: too many members in %.*s, the rest is ignored", d->r->req.id.text, STR_ARG(from->name));
+    if (items->truncated) { /* none of them rather than some: nobody would tell the sender of the rest */
+        log_warn("%s: too many members in %.*s", d->r->req.id.text, STR_ARG(from->name));
+        delivery_result(d, from->address, STR("4.3.5"), STR("mail system configuration error"));
+        return;
+    }
     for (size_t i = items->n; i-- > 0;) {
         struct str text = items->at[i].text;
         if (items->at[i].kind == ALIAS_ADDRESS && (d->local->propagate & from->kind))
@@ -560,8 +563,9 @@ static void one_recipient(struct delivery *d) {
         work(d, &g, &w);
     }
     forward_all(d);
-    if (d->any)
-        agent_answer(d->r, d->index, &d->worst);
+    if (!d->any) /* a list without members */
+        delivery_result(d, rcpt->address, STR("2.0.0"), STR("discarded"));
+    agent_answer(d->r, d->index, &d->worst);
     ipc_close(d->rewrite);
     map_free(&g.seen);
 }
