@@ -440,7 +440,7 @@ static void confine_service(const struct owner *owner) {
         if (s->empty_chroot) {
             buf_printf(&empty, "%.*s/empty", STR_ARG(conf_str(run.ctx.conf, PARAM_process_id_directory)));
             c.chroot_dir = empty.p;
-        } else if (run.args.chroot) {
+        } else if (run.args.chroot && !s->no_chroot) {
             c.chroot_dir = conf_str(run.ctx.conf, PARAM_queue_directory).p;
         }
     }
