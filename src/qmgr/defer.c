@@ -246,7 +246,11 @@ static bool give_up(struct message *m) {
              STR_ARG(address_quote(a, m->env.sender)));
     size_t count;
     struct spool_failure *f = deferred_who(m, wants_failure_notice, STR("failed"), &count);
-    return send_notice(m, BOUNCE_FAILED, "private/bounce", f, count);
+    if (!send_notice(m, BOUNCE_FAILED, "private/bounce", f, count))
+        return false;
+    for (size_t i = 0; i < m->deferred.n; i++) /* not again, should the message have to stay for another reason */
+        m->outcome[m->deferred.at[i].rcpt_index] = OUTCOME_DONE;
+    return true;
 }
 
 static void warn_of_delay(struct message *m) {

@@ -26,7 +26,7 @@ struct world {
     unsigned requests, busy, busy_max, rcpts_max, connections, refused;
     struct str seen[SEEN_MAX]; /* addresses that were delivered, in order */
     size_t seen_count;
-    bool no_transport, bounce_down, late_ok, hang_up_once;
+    bool no_transport, bounce_down, bounce_down_once, late_ok, hang_up_once;
     struct cond release;
     unsigned notices, warnings;
     size_t notice_rcpts;
@@ -158,6 +158,8 @@ static void bounce_run(void *arg) {
         world->last_action = arena_str(world->dir.arena, r.rcpts[0].action);
         world->last_status = arena_str(world->dir.arena, r.rcpts[0].status);
         bounce_reply(self->ipc, world->bounce_down ? BOUNCE_TEMP : BOUNCE_OK, &id);
+        if (world->bounce_down_once)
+            world->bounce_down_once = world->bounce_down = false;
         close(r.content_fd);
         if (ipc_flush(self->ipc, DEADLINE_NEVER))
             break;
@@ -466,6 +468,19 @@ static void expired_script(struct world *w) {
     CHECK(in(SPOOL_DEFERRED) == 1);
 }
 SCENE(expired, { STR_INIT("bounce_queue_lifetime"), STR_INIT("7d") })
+
+static void returned_only_once_script(struct world *w) {
+    w->bounce_down = w->bounce_down_once = true; /* the first notice is not taken, the second is */
+    struct queue_id id = mail(w, "a@b.example", "bounce@there.example defer@there.example", INT64_C(6) * 24 * 3600);
+    feed_notice(w->q, &id, SPOOL_INCOMING);
+    settle(w);
+    CHECK(w->notices == 2 && in(SPOOL_DEFERRED) == 1);
+    wait_until(deadline_in(5000));
+    settle(w);
+    CHECK(w->notices == 3 && w->requests == 1); /* what has been returned is not tried again */
+    CHECK(in(SPOOL_DEFERRED) == 0 && logged("removed") == 1);
+}
+SCENE(returned_only_once)
 
 static void tried_only_once_script(struct world *w) {
     told(w, "a@b.example", "defer1@there.example");
@@ -794,6 +809,7 @@ int main(void) {
         cmocka_unit_test(returned_to_the_sender),
         cmocka_unit_test(no_notice_no_removal),
         cmocka_unit_test(expired),
+        cmocka_unit_test(returned_only_once),
         cmocka_unit_test(tried_only_once),
         cmocka_unit_test(warned_once),
         cmocka_unit_test(no_transport),
