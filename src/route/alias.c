@@ -42,6 +42,11 @@ static enum table_result map_step(struct router *r, struct arena *a, struct maps
         return TABLE_FOUND;
     }
     struct header_addresses parsed = header_addresses_parse(a, value);
+    if (parsed.truncated) { /* nobody would hear of those left out */
+        log_warn("%.*s lookup of %.*s: an address is too long, or there are too many", STR_ARG(parameter),
+                 STR_ARG(address));
+        return TABLE_ERROR;
+    }
     ret->at = arena_array(a, parsed.n, sizeof *ret->at);
     bool extend = extension.n > 0 && list_has(conf_str(r->c, PARAM_propagate_unmatched_extensions), propagate);
     for (size_t i = 0; i < parsed.n; i++) {

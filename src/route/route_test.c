@@ -1,5 +1,6 @@
 #include "test/test.h"
 
+#include "mail/address.h"
 #include "route/route.h"
 
 #include <stdlib.h>
@@ -485,6 +486,17 @@ static void test_virtual(void **state) {
     close_router(&f);
 }
 
+/* A member that is no address makes the mail wait; it is not left out. */
+static void test_virtual_overlong(void **state) {
+    (void)state;
+    char map[1200];
+    snprintf(map, sizeof map, "inline:{ { a@va.example = ok@o.test, %0*d@o.test } }", ADDRESS_MAX, 1);
+    const char *const settings[] = { "virtual_alias_maps", map, NULL };
+    struct fixture f = open_router(settings);
+    assert_str(expanded(&f, STR("a@va.example")), LATER "virtual_alias_maps map lookup problem for a@va.example");
+    close_router(&f);
+}
+
 static void test_canonical(void **state) {
     (void)state;
     static const struct {
@@ -521,8 +533,9 @@ static void test_canonical(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rewrite),  cmocka_unit_test(test_resolve), cmocka_unit_test(test_failing_tables),
-        cmocka_unit_test(test_validate), cmocka_unit_test(test_virtual), cmocka_unit_test(test_canonical),
+        cmocka_unit_test(test_rewrite),   cmocka_unit_test(test_resolve), cmocka_unit_test(test_failing_tables),
+        cmocka_unit_test(test_validate),  cmocka_unit_test(test_virtual), cmocka_unit_test(test_virtual_overlong),
+        cmocka_unit_test(test_canonical),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
