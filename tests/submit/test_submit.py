@@ -308,7 +308,8 @@ def test_interrupted(mail):
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
         process = subprocess.Popen([instance.bin / "sendmail", "-f", "me", ME], stdin=subprocess.PIPE,
                                    stderr=subprocess.DEVNULL, env=instance.environment(), cwd=instance.directory,
-                                   **as_user)
+                                   # a test run in the background of a script would hand down an ignored SIGINT
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **as_user)
         process.stdin.write(b"Subject: s\n\n" + b"line\n" * 100000)
         process.stdin.flush()
         wait_for(lambda: any((instance.queue / "maildrop").iterdir()))
