@@ -8,7 +8,7 @@ help:
 	@echo 'make demo    build, start a private instance, send mail through it, show what became of it'
 	@echo 'make run     the same instance in the foreground, until Ctrl-C'
 	@echo 'make check   every test, plain and under sanitizers; ends with "N passed, N failed"'
-	@echo 'make unit    the unit tests alone, as they are in $(BUILD)/'
+	@echo 'make unit    build and run the unit tests alone'
 	@echo 'make lint    clang-format and clang-tidy'
 	@echo 'make format  let clang-format mend what make lint found'
 	@echo 'make bench   messages a second beside Debian'"'"'s Postfix, into docs/benchmarks.md'
@@ -27,6 +27,8 @@ check:
 	@/usr/bin/python3 tools/check.py
 
 unit:
+	@tools/deps build test
+	@if test -f $(BUILD)/build.ninja; then meson configure $(BUILD) -Dtests=true; else meson setup $(BUILD); fi
 	@meson test -C $(BUILD) --suite unit
 
 lint:
