@@ -128,6 +128,20 @@ def test_check_warns(make_probe):
     assert "my_destination" in log
 
 
+def test_daemons_to_come_are_one_line(make_probe):
+    """A stock master.cf names daemons that are not there yet: that is one warning; a mistyped name is another."""
+    p = make_probe(start=False)
+    for program in ("verify", "qmqpd"):
+        (p.daemons / program).unlink(missing_ok=True)
+    p.edit_master("pickup  unix", "verify unix - - n - 1 verify\nold unix n - n - - qmqpd\n"
+                  "typo unix - - n - - verfiy\npickup unix")
+    assert p.postfix("check").returncode == 0
+    warnings = [line.split("warning: ", 1)[1] for line in p.log().splitlines() if "warning: " in line]
+    assert f"{p.etc}/master.cf: services that this version does not have yet: verify, old" in warnings
+    assert len([line for line in warnings if "verify" in line or "verfiy" in line]) == 2
+    assert any("service typo: cannot execute" in line for line in warnings)
+
+
 def test_abort_is_quick_although_sessions_run(probe):
     with probe.connect() as line:
         assert line.ask("pid")
