@@ -135,7 +135,10 @@ class Instance:
         (self.etc / "main.cf").write_text(text + self.extra + "\n")
         smtpd = f"127.0.0.1:{self.port} inet n - n - - smtpd{self.smtpd_args}\n"
         services = self.master_cf if self.master_cf is not None else MASTER_CF
-        (self.etc / "master.cf").write_text(services.replace("{smtpd}", smtpd) + self.master_extra)
+        services = services.replace("{smtpd}", smtpd)
+        if self.master_cf is None:
+            services = self._only_built(services)
+        (self.etc / "master.cf").write_text(services + self.master_extra)
         if root:
             from oracle import Oracle
             Oracle.make_users()
@@ -145,6 +148,11 @@ class Instance:
             for path in [self.directory, *self.directory.rglob("*")]:
                 if not path.is_symlink():
                     shutil.chown(path, self.user, self._group_of(self.user))
+
+    def _only_built(self, services):
+        """The basic services without those whose daemon this version does not have yet: `postfix start` warns of them."""
+        return "".join(line for line in services.splitlines(keepends=True)
+                       if (self.daemons / line.split()[7]).exists())
 
     @staticmethod
     def _group_of(user):

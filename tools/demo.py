@@ -105,27 +105,52 @@ def demonstrate(near, far, owner, directory):
     show_log(near, "to=<no-such-user@near.example>")
 
 
-def foreground(near, far, owner, directory):
+def foreground(near, far, owner, as_user):
+    become = f"runuser -u {owner} -- " if as_user else ""
     print(f"""
-SMTP       127.0.0.1:{near.port}   (for any domain; others are relayed to a second instance)
-try        swaks --server 127.0.0.1 --port {near.port} --to {owner}@near.example --from me@near.example
-           swaks --server 127.0.0.1 --port {near.port} --to anna@office.example --from me@near.example
-           {near.bin}/mailq -C {near.etc}      {near.bin}/sendmail -C {near.etc} {owner}
-mail       {near.mail}
-queue      {near.queue}
-config     {near.etc}
-log        {near.log_file}   (follows; Ctrl-C ends everything)
+Send, from another terminal:
+  echo hello | {become}{near.bin}/sendmail -C {near.etc} {owner}
+  swaks --server 127.0.0.1 --port {near.port} --from me@near.example --to anna@office.example
+Look:
+  {become}{near.bin}/mailq -C {near.etc}
+
+SMTP     127.0.0.1:{near.port}
+takes    {owner}@near.example (mbox), anna@office.example (Maildir); every other domain is relayed to far.example
+mail     {near.mail}, {far.mail}
+queue    {near.queue}
+config   {near.etc}
+log      {near.log_file}, as it grows:
 """, flush=True)
-    tail = subprocess.Popen(["tail", "-n", "+1", "-F", str(near.log_file), str(far.log_file)], stderr=subprocess.DEVNULL)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # a group of its own: Ctrl-C is for us, who have still something to say
+    tail = subprocess.Popen(["tail", "-q", "-n", "+1", "-F", str(near.log_file), str(far.log_file)],
+                            stderr=subprocess.DEVNULL, process_group=0)
     try:
-        while near.running():
+        while near.pids("master") and far.pids("master"):  # `postfix status` would fill the log
             time.sleep(1)
-        print("the instance has ended")
-    except (KeyboardInterrupt, SystemExit):
-        print("\nstopping")
+        print("an instance has ended by itself: its log says why", flush=True)
     finally:
         tail.terminate()
+        tail.wait()
+
+
+def stop_all(instances, directory):
+    """Whatever was started ends here, even if somebody is impatient; the last lines say whether it did."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    print("\nStopping both instances ...", end="", flush=True)
+    for instance in instances:
+        instance.stop()
+    try:
+        wait_for(lambda: not any(instance.pids() for instance in instances), 10)
+        print(" done: no process of theirs is left")
+    except TimeoutError:
+        print(f" these processes are left: {[pid for instance in instances for pid in instance.pids()]}")
+    print(f"Configuration, queue, mail and logs stay for you to look at: {directory}\nTo remove them: rm -r {directory}",
+          flush=True)
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
 
 
 def main():
@@ -139,23 +164,33 @@ def main():
     near, far, owner = make_instances(args.build.resolve(), directory, user)
     if user:
         shutil.chown(directory, user)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupted)
     step(f"A private Angarium, as user {owner}, in {directory}")
+    status = 0
     try:
         for instance in (far, near):
             print(f"  starting {instance.name}.example on 127.0.0.1:{instance.port} ...", end="", flush=True)
             instance.start()
             print(" done", flush=True)
         if args.foreground:
-            foreground(near, far, owner, directory)
+            foreground(near, far, owner, user is not None)
+            status = 1
         else:
             demonstrate(near, far, owner, directory)
-            step("Done.")
+            step("Done: four messages, each where it belongs.")
             print(f"  queue    {near.command('mailq', capture_output=True).stdout.strip()}")
             print(f"  mail     {near.mail} and {far.mail}\n  log      {near.log_file}\n  config   {near.etc}")
+    except KeyboardInterrupt:
+        status = 0 if args.foreground else 1
+    except (AssertionError, OSError, RuntimeError, smtplib.SMTPException) as problem:  # a TimeoutError is an OSError
+        print(f"\n  FAILED: {problem}\n  the log ends with:")
+        for line in (near.log() or far.log()).splitlines()[-15:]:
+            print(f"    {line}")
+        status = 1
     finally:
-        for instance in (near, far):
-            instance.stop()
-        print("  both instances are stopped; the directory stays: remove it when you have looked")
+        stop_all((near, far), directory)
+    sys.exit(status)
 
 
 if __name__ == "__main__":
