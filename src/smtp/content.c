@@ -1,5 +1,9 @@
 #include "smtp/content.h"
 
+size_t content_line_limit(int64_t parameter) {
+    return parameter == 1 ? 2 : (size_t)parameter; /* a continuation is a blank and a byte: 1 would never end */
+}
+
 static void write_piece(struct content_writer *w, struct str piece) {
     while (piece.n) {
         if (w->column == 0 && piece.p[0] == '.')

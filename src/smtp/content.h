@@ -7,9 +7,11 @@
 
 struct content_writer {
     struct io *io;
-    size_t line_limit; /* bytes of a line; 0: none */
+    size_t line_limit; /* bytes of a line; 0: none; at least 2: a continuation begins with a blank */
     size_t column;     /* bytes of the current line so far */
 };
+/* smtp_line_length_limit as a limit that can be kept. */
+size_t content_line_limit(int64_t parameter);
 void content_write(struct content_writer *w, struct str bytes);
 /* The end: the last line gets its end if it has none; the lone dot is not written. */
 void content_end(struct content_writer *w);

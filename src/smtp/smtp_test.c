@@ -159,6 +159,31 @@ static void accepted(void **state) {
     finish(&f);
 }
 
+static void long_lines_are_folded(void **state) {
+    (void)state;
+    static const struct step script[] = {
+        { NULL, "220 x ESMTP\r\n" }, { "EHLO", "250 x\r\n" },    { "MAIL", "250 Ok\r\n" },  { "RCPT", "250 Ok\r\n" },
+        { "DATA", "354 go\r\n" },    { "<data>", "250 Ok\r\n" }, { "QUIT", "221 bye\r\n" }, END,
+    };
+    static const struct {
+        int64_t limit;
+        const char *wire;
+    } rows[] = {
+        { 0, "abcdefgh\r\nij\r\n" },
+        { 4, "abcd\r\n efg\r\n h\r\nij\r\n" },
+        { 1, "ab\r\n c\r\n d\r\n e\r\n f\r\n g\r\n h\r\nij\r\n" }, /* taken as 2 */
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct fake_qmgr f;
+        start(&f, script, NULL);
+        config.line_length_limit = rows[i].limit;
+        f.content = STR("abcdefgh\nij\n");
+        fake_run(&f);
+        assert_str(buf_str(&servers[0].content), rows[i].wire);
+        finish(&f);
+    }
+}
+
 static void one_of_two_refused(void **state) {
     (void)state;
     static const struct step script[] = {
@@ -455,6 +480,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(destinations),
         cmocka_unit_test(accepted),
+        cmocka_unit_test(long_lines_are_folded),
         cmocka_unit_test(one_of_two_refused),
         cmocka_unit_test(old_server_gets_helo),
         cmocka_unit_test(temporary_refusal_goes_to_the_next_server),

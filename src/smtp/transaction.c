@@ -149,7 +149,7 @@ static bool envelope_phase(struct transaction *t) {
 
 static bool send_content(struct transaction *t, struct problem *ret_why) {
     struct session *s = t->s;
-    struct content_writer w = { .io = s->io, .line_limit = (size_t)s->config->line_length_limit };
+    struct content_writer w = { .io = s->io, .line_limit = content_line_limit(s->config->line_length_limit) };
     s->doing = STR("sending message body");
     struct buf chunk = { 0 };
     bool good = true;
