@@ -43,7 +43,7 @@ def main():
         print(f"There is no user {MAIL_OWNER} yet, who owns the queue (mail_owner):\n"
               f"    useradd --system --user-group --home-dir {queue} --shell /usr/sbin/nologin {MAIL_OWNER}\n"
               f"    chown {MAIL_OWNER} {data}")
-    elif new_data:
+    elif new_data or not any(data.iterdir()):  # made by an earlier run, when the user was not there
         shutil.chown(data, MAIL_OWNER)
     if known(grp.getgrnam, SETGID_GROUP) is None:
         names = " ".join(str(commands / name) for name in SETGID_COMMANDS)
