@@ -1,13 +1,14 @@
 """Every test of the project, as `make check` runs it; the last line is `N passed, N failed`.
 
-usage: check.py [--plain-only] [--keep-going]
+usage: check.py [--plain-only] [--no-lint] [argument of pytest ...]
 
 1. the style of the source (clang-format, clang-tidy)
 2. plain build with warnings as errors: unit tests, fuzz corpora, black-box tests
 3. the same under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer
 4. an installation under a prefix of its own
 
-A build that fails counts as one failed test. Results are read from the JUnit files that meson and pytest write.
+Files or folders of tests/ among the arguments are then the only black-box tests. A build that fails counts as one
+failed test. Results are read from the JUnit files that meson and pytest write.
 """
 import argparse
 import os
@@ -80,6 +81,12 @@ def build(tally, folder, options, label):
     return tally.step(f"{label}: build", run(["ninja", "-C", str(folder)], folder / "build.log"))
 
 
+def black_box(pytest_args):
+    """The arguments for pytest: all of tests/ unless some of it is named."""
+    args = [a for a in pytest_args if a != "--stop"]
+    return args if any((ROOT / a.split("::")[0]).exists() for a in args) else ["tests", *args]
+
+
 def suite(tally, folder, label, extra_env, pytest_args):
     env = {**os.environ, **extra_env, "ANGARIUM_BUILD": str(folder)}
     say(f"{label}: unit tests and fuzz corpora")
@@ -91,7 +98,7 @@ def suite(tally, folder, label, extra_env, pytest_args):
     junit = folder / "pytest.xml"
     junit.unlink(missing_ok=True)
     run([PYTHON, "-m", "pytest", "-q", "-x" if "--stop" in pytest_args else "-q", f"--junitxml={junit}", "-p",
-         "no:cacheprovider", "--durations=15", "tests", *[a for a in pytest_args if a != "--stop"]],
+         "no:cacheprovider", "--durations=15", *black_box(pytest_args)],
         folder / "pytest.log", env=env)
     tally.add_junit(junit, label)
 
