@@ -3,7 +3,6 @@
 #include "base/buf.h"
 #include "base/die.h"
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 static struct {
