@@ -149,7 +149,7 @@ def test_confinement(make_instance):
         assert is_["uids"] == {owner}, program
         if AS_ROOT:
             assert is_["powers"] == 0 and "0" not in is_["groups"], program
-        if program != "postlogd":
+        if program != "postlogd" and "ASAN_OPTIONS" not in os.environ:  # a sanitizer's build has no filters
             assert is_["confined"], program
     if AS_ROOT:
         assert seen["smtpd"]["root"].startswith(str(instance.queue))
