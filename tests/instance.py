@@ -58,6 +58,22 @@ def wait_for(condition, seconds=20, what="the condition"):
         time.sleep(0.05)
 
 
+def start_many(kind):
+    """The body of a fixture: gives make(...), which starts a `kind`; each is stopped at the end, after its log was shown
+    (pytest prints that when the test failed)."""
+    made = []
+
+    def make(start=True, **kwargs):
+        one = kind(**kwargs)
+        made.append(one)
+        return one.start() if start else one
+
+    yield make
+    for one in made:
+        print(f"--- log of {one.name}:\n{one.log()}")
+        one.stop()
+
+
 def build_directory():
     return pathlib.Path(os.environ.get("ANGARIUM_BUILD", ROOT / "build")).resolve()
 

@@ -8,10 +8,11 @@ import pathlib
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
+
+from instance import free_port
 
 SERVICES = """\
 {smtpd}pickup unix n - n 60 1 pickup
@@ -39,12 +40,6 @@ postlog unix-dgram n - n - 1 postlogd
 tlsmgr unix - - n 1000? 1 tlsmgr
 """
 OWNED = "active bounce corrupt defer deferred flush hold incoming private public saved trace maildrop".split()
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Oracle:
