@@ -104,10 +104,18 @@ static enum table_result pipe_get(struct table *t, struct str key, struct arena 
     return r;
 }
 
-const struct table_type table_type_proxy = { STR_INIT("proxy"),  false, false, proxy_open, proxy_get, combined_close,
-                                             combined_is_pattern };
-const struct table_type table_type_unionmap = {
-    STR_INIT("unionmap"), false, false, list_open, union_get, combined_close, combined_is_pattern
-};
-const struct table_type table_type_pipemap = { STR_INIT("pipemap"), false, false, list_open, pipe_get, combined_close,
-                                               combined_is_pattern };
+const struct table_type table_type_proxy = { .name = STR_INIT("proxy"),
+                                             .open = proxy_open,
+                                             .get = proxy_get,
+                                             .close = combined_close,
+                                             .is_pattern = combined_is_pattern };
+const struct table_type table_type_unionmap = { .name = STR_INIT("unionmap"),
+                                                .open = list_open,
+                                                .get = union_get,
+                                                .close = combined_close,
+                                                .is_pattern = combined_is_pattern };
+const struct table_type table_type_pipemap = { .name = STR_INIT("pipemap"),
+                                               .open = list_open,
+                                               .get = pipe_get,
+                                               .close = combined_close,
+                                               .is_pattern = combined_is_pattern };

@@ -137,9 +137,15 @@ static enum table_result lmdb_get(struct table *t, struct str key, struct arena 
     return rc ? TABLE_NOT_FOUND : TABLE_FOUND;
 }
 
-const struct table_type table_type_lmdb = { STR_INIT("lmdb"), false, true, lmdb_open, lmdb_get, lmdb_close, NULL };
-const struct table_type table_type_hash = { STR_INIT("hash"), false, true, lmdb_open, lmdb_get, lmdb_close, NULL };
-const struct table_type table_type_btree = { STR_INIT("btree"), false, true, lmdb_open, lmdb_get, lmdb_close, NULL };
+const struct table_type table_type_lmdb = {
+    .name = STR_INIT("lmdb"), .fixed = true, .open = lmdb_open, .get = lmdb_get, .close = lmdb_close
+};
+const struct table_type table_type_hash = {
+    .name = STR_INIT("hash"), .fixed = true, .open = lmdb_open, .get = lmdb_get, .close = lmdb_close
+};
+const struct table_type table_type_btree = {
+    .name = STR_INIT("btree"), .fixed = true, .open = lmdb_open, .get = lmdb_get, .close = lmdb_close
+};
 
 static error texthash_open(struct table *t) {
     struct lmdb_state *s = ARENA_NEW(t->gen, struct lmdb_state);
@@ -149,5 +155,6 @@ static error texthash_open(struct table *t) {
     return read_text(t, s, path);
 }
 
-const struct table_type table_type_texthash = { STR_INIT("texthash"), false, true, texthash_open, lmdb_get,
-                                                lmdb_close,           NULL };
+const struct table_type table_type_texthash = {
+    .name = STR_INIT("texthash"), .fixed = true, .open = texthash_open, .get = lmdb_get, .close = lmdb_close
+};

@@ -541,7 +541,11 @@ static error cidr_open(struct table *t) {
 }
 
 const struct table_type table_type_regexp = {
-    STR_INIT("regexp"), true, false, regexp_open, rules_get, rules_close, NULL
+    .name = STR_INIT("regexp"), .pattern = true, .open = regexp_open, .get = rules_get, .close = rules_close
 };
-const struct table_type table_type_pcre = { STR_INIT("pcre"), true, false, pcre_open, rules_get, rules_close, NULL };
-const struct table_type table_type_cidr = { STR_INIT("cidr"), true, false, cidr_open, rules_get, rules_close, NULL };
+const struct table_type table_type_pcre = {
+    .name = STR_INIT("pcre"), .pattern = true, .open = pcre_open, .get = rules_get, .close = rules_close
+};
+const struct table_type table_type_cidr = {
+    .name = STR_INIT("cidr"), .pattern = true, .open = cidr_open, .get = rules_get, .close = rules_close
+};

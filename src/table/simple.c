@@ -28,7 +28,7 @@ static enum table_result static_get(struct table *t, struct str key, struct aren
     return TABLE_FOUND;
 }
 
-const struct table_type table_type_static = { STR_INIT("static"), false, false, static_open, static_get, NULL, NULL };
+const struct table_type table_type_static = { .name = STR_INIT("static"), .open = static_open, .get = static_get };
 
 /* --- inline:{ key=value, { key = value with blanks } } --- */
 
@@ -79,8 +79,9 @@ static enum table_result inline_get(struct table *t, struct str key, struct aren
     return TABLE_FOUND;
 }
 
-const struct table_type table_type_inline = { STR_INIT("inline"), false,        true, inline_open,
-                                              inline_get,         inline_close, NULL };
+const struct table_type table_type_inline = {
+    .name = STR_INIT("inline"), .fixed = true, .open = inline_open, .get = inline_get, .close = inline_close
+};
 
 /* --- environ: --- */
 
@@ -100,9 +101,7 @@ static enum table_result environ_get(struct table *t, struct str key, struct are
     return TABLE_FOUND;
 }
 
-const struct table_type table_type_environ = {
-    STR_INIT("environ"), false, false, environ_open, environ_get, NULL, NULL
-};
+const struct table_type table_type_environ = { .name = STR_INIT("environ"), .open = environ_open, .get = environ_get };
 
 /* --- unix:passwd.byname, unix:group.byname --- */
 
@@ -159,7 +158,7 @@ static enum table_result unix_get(struct table *t, struct str key, struct arena 
     return table_fail(t, "%.*s: %s", STR_ARG(t->spec), strerror(rc));
 }
 
-const struct table_type table_type_unix = { STR_INIT("unix"), false, false, unix_open, unix_get, NULL, NULL };
+const struct table_type table_type_unix = { .name = STR_INIT("unix"), .open = unix_open, .get = unix_get };
 
 /* --- fail: --- */
 
@@ -173,4 +172,4 @@ static enum table_result fail_get(struct table *t, struct str key, struct arena 
     return table_fail(t, "%.*s: look-ups always fail", STR_ARG(t->spec));
 }
 
-const struct table_type table_type_fail = { STR_INIT("fail"), false, false, fail_open, fail_get, NULL, NULL };
+const struct table_type table_type_fail = { .name = STR_INIT("fail"), .open = fail_open, .get = fail_get };

@@ -214,24 +214,73 @@ static void refresh(struct table *t) {
         log_debug("table %.*s has changed -- reopened", STR_ARG(t->spec));
 }
 
-enum table_result table_get(struct table *t, struct str key, struct arena *a, struct str *ret_value) {
-    *ret_value = STR("");
+static bool usable(struct table *t) {
     if (!t->type)
-        return TABLE_ERROR;
+        return false;
     refresh(t);
     if (!t->open)
-        return TABLE_ERROR;
+        return false;
     arena_reset(t->error_arena);
     t->error = NULL;
+    return true;
+}
+
+static struct str fold(struct table *t, struct str key) {
+    if (!t->type->fixed || !(t->flags & TABLE_FOLD))
+        return key;
+    buf_clear(&t->folded);
+    for (size_t i = 0; i < key.n; i++)
+        buf_byte(&t->folded, byte_lower(key.p[i]));
+    return buf_str(&t->folded);
+}
+
+enum table_result table_get(struct table *t, struct str key, struct arena *a, struct str *ret_value) {
+    *ret_value = STR("");
+    if (!usable(t))
+        return TABLE_ERROR;
     if (key.n > TABLE_KEY_MAX || (t->type->fixed && str_index(key, 0) >= 0))
         return TABLE_NOT_FOUND;
-    if (t->type->fixed && (t->flags & TABLE_FOLD)) {
-        buf_clear(&t->folded);
-        for (size_t i = 0; i < key.n; i++)
-            buf_byte(&t->folded, byte_lower(key.p[i]));
-        key = buf_str(&t->folded);
-    }
-    return t->type->get(t, key, a, ret_value);
+    return t->type->get(t, fold(t, key), a, ret_value);
+}
+
+/* --- writing --- */
+
+static bool writable(struct table *t, bool can) {
+    if (!usable(t))
+        return false;
+    if (can && (t->flags & TABLE_WRITE))
+        return true;
+    table_fail(t, "%.*s: %s", STR_ARG(t->spec),
+               can ? "the table is not opened for writing" : "this type of table cannot be written or listed");
+    return false;
+}
+
+static bool key_is_usable(struct table *t, struct str key) {
+    if (key.n && key.n <= TABLE_KEY_MAX && str_index(key, 0) < 0)
+        return true;
+    table_fail(t, "%.*s: a key is empty, longer than %d bytes or has a NUL byte in it", STR_ARG(t->spec),
+               TABLE_KEY_MAX);
+    return false;
+}
+
+enum table_result table_put(struct table *t, struct str key, struct str value) {
+    if (!writable(t, t->type && t->type->put) || !key_is_usable(t, key))
+        return TABLE_ERROR;
+    return t->type->put(t, fold(t, key), value);
+}
+
+enum table_result table_delete(struct table *t, struct str key) {
+    if (!writable(t, t->type && t->type->del) || !key_is_usable(t, key))
+        return TABLE_ERROR;
+    return t->type->del(t, fold(t, key));
+}
+
+enum table_result table_next(struct table *t, struct str after, struct arena *a, struct str *ret_key,
+                             struct str *ret_value) {
+    *ret_key = *ret_value = STR("");
+    if (!writable(t, t->type && t->type->next))
+        return TABLE_ERROR;
+    return t->type->next(t, fold(t, after), a, ret_key, ret_value);
 }
 
 const char *braces_open(struct str s, struct str *ret_inside) {

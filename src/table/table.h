@@ -1,8 +1,8 @@
 /* table.h - look-up tables, "type:name" (DATABASE_README's interface). One file per type.
  *
  * A table is opened once and asked many times. table_get() may block only for what its type needs (a local file);
- * types that talk to servers live in the look-up process. A table that cannot be opened is still a table: each
- * look-up on it gives TABLE_ERROR, so that mail waits instead of being refused (4xx). */
+ * types that talk to servers live in the look-up process: see remote.h. A table that cannot be opened is still a table:
+ * each look-up on it gives TABLE_ERROR, so that mail waits instead of being refused (4xx). */
 #ifndef ANGARIUM_TABLE_TABLE_H
 #define ANGARIUM_TABLE_TABLE_H
 
@@ -17,6 +17,7 @@ enum table_flags {
     TABLE_NO_REGSUB = 2, /* $1 in a result is an error: for look-ups on untrusted keys with sensitive results */
     TABLE_ALIASES = 4,   /* the text source is in aliases(5) form */
     TABLE_FROZEN = 8,    /* never look at the file system again: sandboxed workers */
+    TABLE_WRITE = 16,    /* a cache of ours: table_put() and the like are allowed, a missing file is made */
 };
 
 struct table;
@@ -32,6 +33,15 @@ error table_error(const struct table *t);
 struct str table_name(const struct table *t); /* "hash:/etc/aliases" */
 /* `*ret_value` is in `a`, NUL-terminated. */
 enum table_result table_get(struct table *t, struct str key, struct arena *a, struct str *ret_value);
+/* Writing, to tables opened with TABLE_WRITE of a type that can (lmdb, hash and btree as caches, internal, memcache,
+ * proxy: to such a one); TABLE_ERROR with table_error() where it cannot. PUT replaces. Changes of one process are seen
+ * by others at once, but are not synced: caches may be lost, not broken, by a power failure. */
+enum table_result table_put(struct table *t, struct str key, struct str value);
+enum table_result table_delete(struct table *t, struct str key);
+/* All entries, one a call, in an order of the type's own. `after` empty: the first; else the one behind that key,
+ * which need not exist any more. Entries that change meanwhile may be seen or not. NOT_FOUND at the end. */
+enum table_result table_next(struct table *t, struct str after, struct arena *a, struct str *ret_key,
+                             struct str *ret_value);
 /* A table whose keys are patterns (regexp, pcre, cidr, ...): asked with the full string only, never with parts. */
 bool table_is_pattern(const struct table *t);
 /* True when the file under the table is another one than when it was opened; the next table_get() reopens it. */

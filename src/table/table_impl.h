@@ -27,6 +27,11 @@ struct table_type {
     enum table_result (*get)(struct table *t, struct str key, struct arena *a, struct str *ret_value);
     void (*close)(struct table *t);
     bool (*is_pattern)(const struct table *t); /* NULL: `pattern` */
+    /* Of tables opened with TABLE_WRITE; NULL: the type cannot. See table_put(), table_delete(), table_next(). */
+    enum table_result (*put)(struct table *t, struct str key, struct str value);
+    enum table_result (*del)(struct table *t, struct str key);
+    enum table_result (*next)(struct table *t, struct str after, struct arena *a, struct str *ret_key,
+                              struct str *ret_value);
 };
 
 struct file_id { /* all zero: no such file */

@@ -1,0 +1,40 @@
+/* remote.h - tables that this process does not open itself: the types that can block (mysql:, pgsql:, sqlite:, ldap:,
+ * memcache:, tcp:, socketmap:, unix:) and whatever is named through proxy:.
+ *
+ * Their clients are linked into one program only, proxymap, the look-up process. Everybody else asks it: a daemon
+ * through the connection that master makes (service/lookup_client.h), a command by starting the program for itself
+ * (cmd/lookup_child.h). This header is the seam between the two: table_get() on such a table calls `get` below.
+ *
+ * In the look-up process no remote is set: there the types are registered with table_register() and opened in place,
+ * and proxy: means the table itself. In a process with neither, such a table answers TABLE_ERROR and says why. */
+#ifndef ANGARIUM_TABLE_REMOTE_H
+#define ANGARIUM_TABLE_REMOTE_H
+
+#include "table/table.h"
+
+enum table_ask { TABLE_ASK_GET = 1, TABLE_ASK_PUT, TABLE_ASK_DELETE, TABLE_ASK_FIRST, TABLE_ASK_NEXT };
+
+struct table_question {
+    enum table_ask what;
+    struct str spec;  /* "mysql:/etc/postfix/users.cf", without "proxy:" */
+    bool proxied;     /* it was named as proxy:spec: proxy_read_maps (proxy_write_maps with TABLE_WRITE) must list it */
+    unsigned flags;   /* enum table_flags that matter there: TABLE_FOLD, TABLE_NO_REGSUB, TABLE_ALIASES, TABLE_WRITE */
+    struct str key;   /* not for FIRST; for NEXT the key that was returned last */
+    struct str value; /* PUT */
+};
+
+struct table_remote {
+    /* May wait, but not longer than its own hard deadline. `*ret_key` (FIRST, NEXT) and `*ret_value` are in `a`.
+     * TABLE_ERROR: `*ret_why` says what happened, for the log. */
+    enum table_result (*ask)(void *ctx, const struct table_question *q, struct arena *a, struct str *ret_key,
+                             struct str *ret_value, struct str *ret_why);
+    void *ctx;
+};
+
+/* For the whole process; set before the first table is asked. `r` is kept. NULL: none. */
+void table_set_remote(const struct table_remote *r);
+
+struct table_type; /* table_impl.h */
+/* Types that are opened in this process from now on, under the names they bear. `types` is kept. */
+void table_register(const struct table_type *const *types, size_t n);
+#endif
