@@ -20,6 +20,7 @@ import xml.etree.ElementTree as xml
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PYTHON = "/usr/bin/python3"
+WORKERS = 3  # of pytest, on two cores: tests mostly wait; the tests of one file stay in one worker
 SANITIZE = ["-Db_sanitize=address,undefined", "-Db_lundef=false"]
 SANITIZER_ENV = {
     "ASAN_OPTIONS": "detect_stack_use_after_return=0:abort_on_error=1:detect_leaks=1",
@@ -83,8 +84,8 @@ def build(tally, folder, options, label):
 
 def black_box(pytest_args):
     """The arguments for pytest: all of tests/ unless some of it is named."""
-    args = [a for a in pytest_args if a != "--stop"]
-    return args if any((ROOT / a.split("::")[0]).exists() for a in args) else ["tests", *args]
+    named = any((ROOT / a.split("::")[0]).exists() for a in pytest_args)
+    return pytest_args if named else ["tests", *pytest_args]
 
 
 def suite(tally, folder, label, extra_env, pytest_args):
@@ -97,8 +98,8 @@ def suite(tally, folder, label, extra_env, pytest_args):
     say(f"{label}: black-box tests")
     junit = folder / "pytest.xml"
     junit.unlink(missing_ok=True)
-    run([PYTHON, "-m", "pytest", "-q", "-x" if "--stop" in pytest_args else "-q", f"--junitxml={junit}", "-p",
-         "no:cacheprovider", "--durations=15", *black_box(pytest_args)],
+    run([PYTHON, "-m", "pytest", "-q", f"--junitxml={junit}", "-p",
+         "no:cacheprovider", "--durations=15", "-n", str(WORKERS), "--dist", "loadfile", *black_box(pytest_args)],
         folder / "pytest.log", env=env)
     tally.add_junit(junit, label)
 
