@@ -7,6 +7,7 @@
 #include "proto/submit.h"
 #include <errno.h>
 
+enum { NOTICE_ROOM = 16 * 1024 /* bytes of a notice beside the message that is returned in it */ };
 enum notify_class { NOTIFY_BOUNCE = 1, NOTIFY_2BOUNCE = 2, NOTIFY_DELAY = 4 };
 
 struct telling { /* one request */
@@ -149,8 +150,12 @@ static struct notice notice_for(struct telling *t) {
     };
 }
 
+/* Also when our own limit is the smaller one: a notice that cleanup refuses would be made again and again. */
 static bool fits(struct telling *t) {
-    return t->req->content_size <= (uint64_t)conf_int(t->ctx->conf, PARAM_bounce_size_limit);
+    uint64_t size = t->req->content_size;
+    int64_t message = conf_int(t->ctx->conf, PARAM_message_size_limit);
+    return size <= (uint64_t)conf_int(t->ctx->conf, PARAM_bounce_size_limit) &&
+           (message == 0 || size + NOTICE_ROOM <= (uint64_t)message);
 }
 
 static bool tell_sender(struct telling *t, struct spool_failure *rcpts, size_t count, struct queue_id *ret_id) {

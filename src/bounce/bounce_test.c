@@ -43,14 +43,15 @@ static void ask(void *arg) {
     ipc_close(t.ends[0]);
 }
 
+static struct str bounce_limit = STR_INIT("100"), message_limit = STR_INIT("10240000");
+
 static void begin(enum bounce_kind kind, const char *sender, size_t count, const char *classes) {
     memset(&t, 0, sizeof(t));
     t.arena = arena_new();
     const struct conf_override o[] = {
-        { STR("notify_classes"), str_c(classes) },
-        { STR("myhostname"), STR("mx.example") },
-        { STR("myorigin"), STR("example") },
-        { STR("bounce_size_limit"), STR("100") },
+        { STR("notify_classes"), str_c(classes) },    { STR("myhostname"), STR("mx.example") },
+        { STR("myorigin"), STR("example") },          { STR("bounce_size_limit"), bounce_limit },
+        { STR("message_size_limit"), message_limit },
     };
     struct conf_source source = { .config_directory = STR("/nonexistent/angarium"),
                                   .overrides = o,
@@ -124,6 +125,24 @@ static void test_failed(void **state) {
     content_has(0, "\n\nb\303\266dy\n");
     assert_str(buf_str(&t.log), "OLD1: sender non-delivery notification: NEW1\n");
     finish();
+}
+
+/* bounce_size_limit above message_size_limit: the notice must fit through cleanup. */
+static void test_message_limit(void **state) {
+    (void)state;
+    bounce_limit = STR("50000");
+    message_limit = STR("16500");
+    begin(BOUNCE_FAILED, "s@there.example", 1, "");
+    run("A: b\n\nbody\n");
+    content_has(0, "\n\nbody\n");
+    finish();
+    message_limit = STR("16390");
+    begin(BOUNCE_FAILED, "s@there.example", 1, "");
+    run("A: b\n\nbody\n");
+    content_has(0, "text/rfc822-headers");
+    finish();
+    bounce_limit = STR("100");
+    message_limit = STR("10240000");
 }
 
 static void test_size_and_ret(void **state) {
@@ -263,8 +282,9 @@ static int end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_failed), cmocka_unit_test(test_size_and_ret), cmocka_unit_test(test_notify),
-        cmocka_unit_test(test_double), cmocka_unit_test(test_copies),       cmocka_unit_test(test_cannot_queue),
+        cmocka_unit_test(test_failed),       cmocka_unit_test(test_message_limit), cmocka_unit_test(test_size_and_ret),
+        cmocka_unit_test(test_notify),       cmocka_unit_test(test_double),        cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_cannot_queue),
     };
     return cmocka_run_group_tests(tests, start, end);
 }

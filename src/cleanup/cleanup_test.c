@@ -392,6 +392,26 @@ static void test_hostile(void **state) {
 
 /* --- ends in the middle --- */
 
+/* What comes from the future would not grow old: nobody would ever be told that it cannot be delivered. */
+static void from_the_future(void *arg) {
+    (void)arg;
+    struct queue_id id;
+    struct submit_result r;
+    CHECK(!submit_open(t.client, 0, DEADLINE, &id, &r));
+    submit_envelope(t.client, &(struct envelope){ .sender = STR("a@b"), .arrival_us = INT64_MAX / 2 });
+    submit_rcpt(t.client, &(struct rcpt){ .address = STR("c@d") });
+    CHECK(!submit_content(t.client, STR("A: b\n\n"), DEADLINE));
+    CHECK(!submit_end(t.client, DEADLINE, &r) && r.status == SUBMIT_OK);
+    struct spool_options o = spool_options_from(t.c, SPOOL_LISTER);
+    struct spool *s;
+    struct envelope e;
+    CHECK(!spool_open(&o, t.a, &s) && !spool_load(s, &r.id, SPOOL_INCOMING, t.a, &e, NULL));
+    CHECK(e.arrival_us <= sys->wall_us());
+    spool_close(s);
+    ipc_close(t.client);
+    t.client = NULL;
+}
+
 static void hang_up(void *arg) {
     const int *stage = arg;
     struct queue_id id;
@@ -428,6 +448,11 @@ static void drain_idle(void *arg) {
     struct ipc_msg m;
     cleanup_drain(&t.cleanup);
     CHECK(ipc_recv(t.client, DEADLINE, &m) == &err_eof);
+}
+
+static void test_future(void **state) {
+    (void)state;
+    run_as_set_up(from_the_future, NULL, NULL);
 }
 
 static void test_ends(void **state) {
@@ -491,6 +516,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_good, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_hostile, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_future, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_ends, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_faults, set_up, tear_down),
     };

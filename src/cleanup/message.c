@@ -85,8 +85,9 @@ bool message_envelope(struct message *m, struct str payload) {
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
         if (!value_valid(values[i]))
             return false;
-    if (m->env.arrival_us <= 0)
-        m->env.arrival_us = sys->wall_us();
+    int64_t now = sys->wall_us();
+    if (m->env.arrival_us <= 0 || m->env.arrival_us > now) /* from the future it would never grow old */
+        m->env.arrival_us = now;
     m->has_envelope = true;
     return sender_complete(m);
 }

@@ -19,7 +19,12 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-enum { WRITE_SIZE = 64 * 1024, NAME_TRIES = 1000 };
+enum {
+    WRITE_SIZE = 64 * 1024,
+    NAME_TRIES = 1000,
+    RECORD_BYTES = 8,                /* what a record counts beside its bytes */
+    ENVELOPE_MAX = 64 * 1024 * 1024, /* bytes beside the content: cleanup takes no more */
+};
 
 /* Read by the signal handler: in place before the file is made, emptied before it is given to pickup. */
 static char unfinished[sizeof "maildrop/" + QUEUE_ID_MAX];
@@ -115,7 +120,7 @@ static void write_all(int fd, struct buf *b) {
 
 static void copy(const struct conf *c, int fd) {
     int64_t limit = conf_int(c, PARAM_message_size_limit);
-    uint64_t size = 0;
+    uint64_t size = 0, envelope = 0;
     struct maildrop_reader r = { 0 };
     struct maildrop_record m;
     struct buf out = { 0 };
@@ -128,6 +133,9 @@ static void copy(const struct conf *c, int fd) {
             write_failed();
         }
         size += m.type == MAILDROP_CONTENT ? m.bytes.n : 0;
+        envelope += m.type == MAILDROP_CONTENT ? 0 : RECORD_BYTES + m.bytes.n;
+        if (envelope > ENVELOPE_MAX)
+            give_up(EX_DATAERR, "too many recipients", "too many recipients");
         if (limit > 0 && size > (uint64_t)limit)
             give_up(EX_DATAERR, "File too large", "message file too big");
         if (m.type == MAILDROP_RCPT)

@@ -90,7 +90,7 @@ static struct attempted attempt(struct entry *e, struct arena *a) {
     struct message *m = e->message;
     struct qmgr *q = m->q;
     struct transport *t = e->destination->transport;
-    for (;;) {
+    for (bool again = false;; again = true) {
         struct ipc *ipc;
         struct delivery_done done = { 0 };
         bool used = false, any = false;
@@ -110,9 +110,9 @@ static struct attempted attempt(struct entry *e, struct arena *a) {
             return (struct attempted){ ATTEMPT_DONE, STR(""), STR("") };
         }
         ipc_close(ipc);
-        /* An agent may close an idle connection at any time; then the request has not been seen. (An agent that dies
-         * while it delivers costs one more try: the new connection is not a used one.) */
-        if (used && !any)
+        /* An agent may close an idle connection at any time, and one that drains as it is asked closes a new one: the
+         * request has not been seen. (An agent that dies while it delivers costs one more try.) */
+        if (!any && (used || (!again && err->kind == ERR_EOF)))
             continue;
         log_warn("private/%.*s socket: %.*s while delivering %s", STR_ARG(t->name), STR_ARG(err->text), m->id.text);
         return (struct attempted){ ATTEMPT_LOST, TRANSPORT_DSN, LOST };

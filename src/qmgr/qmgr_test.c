@@ -591,6 +591,15 @@ static void an_agent_that_ends_script(struct world *w) {
 }
 SCENE(an_agent_that_ends)
 
+/* The same on a connection that is new: an agent that drains takes it and closes it. */
+static void an_agent_that_drains_script(struct world *w) {
+    w->hang_up_once = true;
+    told(w, "a@b.example", "ok@there.example");
+    settle(w);
+    CHECK(delivered("ok@there.example") == 1 && w->connections == 2 && !logged("status=deferred"));
+}
+SCENE(an_agent_that_drains)
+
 /* Whoever is done is marked at once, not when the last one is: a crash in between must not deliver twice. */
 static void marked_at_once_script(struct world *w) {
     struct queue_id id = told(w, "a@b.example", "ok@there.example hang@other.example bounce@third.example");
@@ -818,6 +827,7 @@ int main(void) {
         cmocka_unit_test(the_agent_forgets),
         cmocka_unit_test(a_stale_connection),
         cmocka_unit_test(an_agent_that_ends),
+        cmocka_unit_test(an_agent_that_drains),
         cmocka_unit_test(marked_at_once),
         cmocka_unit_test(concurrency),
         cmocka_unit_test(recipients_per_delivery),

@@ -5,6 +5,7 @@ import pwd
 import re
 import resource
 import signal
+import struct
 import subprocess
 
 import pytest
@@ -259,6 +260,16 @@ def test_too_large(mail):
     assert instance.queue_is_empty()
     assert instance.sendmail("-f", "me", ME, message="Subject: s\n\n" + "x" * 5000).returncode == 0
     delivered(instance)
+
+
+def test_too_many_recipients(mail):
+    """What stands beside the content is bounded, too."""
+    instance = mail()
+    record = struct.pack("<BIB", 6, 250, 0) + b"x" * 249
+    many = struct.pack("<BI", 1, 1) + b"a" + record * (65 * 1024 * 1024 // len(record))
+    done = instance.command("postdrop", "-r", input=many, capture_output=True, text=False)
+    assert done.returncode == 65 and b"too many recipients" in done.stdout
+    assert instance.queue_is_empty()
 
 
 def test_unauthorized_user(mail):
