@@ -11,7 +11,7 @@ help:
 	@echo 'make unit    build and run the unit tests alone'
 	@echo 'make lint    clang-format and clang-tidy'
 	@echo 'make format  let clang-format mend what make lint found'
-	@echo 'make bench   messages a second beside Debian'"'"'s Postfix, into docs/benchmarks.md'
+	@echo 'make bench   speed beside Debian'"'"'s Postfix, into docs/benchmarks.md'
 	@echo 'make clean   remove $(BUILD)/ and build-*/'
 
 deps:
@@ -45,6 +45,7 @@ run: build
 
 bench: build
 	@/usr/bin/python3 bench/relay.py --build $(BUILD) --write docs/benchmarks.md
+	@/usr/bin/python3 bench/postconf.py --build $(BUILD) --write docs/benchmarks.md
 
 clean:
 	@rm -rf $(BUILD) build-*

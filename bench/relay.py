@@ -9,7 +9,6 @@ is the median of the ratios. Needs root (Debian's Postfix does).
 import argparse
 import os
 import pathlib
-import platform
 import re
 import select
 import statistics
@@ -22,6 +21,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from instance import Instance, free_port  # noqa: E402
 from oracle import Oracle  # noqa: E402
+from report import Report  # noqa: E402
 
 # Postfix as its TUNING_README says for a relay on a fast, near destination.
 TUNED = """\
@@ -108,19 +108,12 @@ def main():
     load = Load(oracle_root)
     sink_port = free_port()
     relay = f"relayhost = [127.0.0.1]:{sink_port}\n"
-    out = []
-
-    def say(text=""):
-        print(text, flush=True)
-        out.append(text)
-
     with Oracle(oracle_root, relay + TUNED) as postfix, \
             Instance(main_cf=relay + TUNED + "inet_interfaces = 127.0.0.1\n", build=args.build) as angarium:
         version = postfix.command("postconf", "-h", "mail_version", capture_output=True, text=True).stdout.strip()
-        cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
-        say("## Relay to a sink (bench/relay.py)")
-        say()
-        say(f"{time.strftime('%Y-%m-%d')}; {os.cpu_count()} CPUs ({cpu}), Linux {platform.release()}; "
+        report = Report("Relay to a sink (bench/relay.py)")
+        say = report.say
+        say(f"{report.machine()}; "
             f"{args.messages} messages of {args.size} bytes, {args.sessions} sessions, {args.pairs} pairs; "
             f"Angarium {angarium.postconf('angarium_version')}, Postfix {version}; both sync before 250.")
         say("Both: " + ", ".join(TUNED.split("\n")[:-1]) + ".")
@@ -139,11 +132,7 @@ def main():
         say(f"Median ratio: {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f}).")
         say(f"CPU of Angarium's processes for all of its runs: {cpu_seconds(angarium.pids()):.1f} s.")
     if args.write:
-        section = "\n".join(out) + "\n"
-        old = args.write.read_text() if args.write.exists() else ""
-        pattern = re.compile(r"## Relay to a sink \(bench/relay\.py\)\n.*?(?=\n## |\Z)", re.S)
-        head = "# Measured\n\nWritten by the scripts in bench/; `make bench` makes it anew.\n\n"
-        args.write.write_text(pattern.sub(lambda _: section, old) if pattern.search(old) else (old or head) + section)
+        report.write(args.write)
 
 
 if __name__ == "__main__":

@@ -122,6 +122,12 @@ def installation(tally, folder):
             tally.step(f"installation: stock {name}", (prefix / "etc/postfix" / name).is_file())
 
 
+def pending():
+    """How much of the interface is still to be done, in one line."""
+    shown = subprocess.run([PYTHON, "tools/check_params.py", "."], capture_output=True, text=True, cwd=ROOT).stdout
+    return shown.splitlines()[-1] if shown else "?"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plain-only", action="store_true", help="leave out the sanitizer build")
@@ -150,6 +156,7 @@ def main():
     minutes = (time.time() - started) / 60
     for name in tally.failures:
         print(f"FAILED {name}")
+    print(f"parameter rows: {pending()}")
     print(f"{tally.skipped} skipped; {minutes:.1f} minutes; logs in {top.relative_to(ROOT)}/")
     print(f"{tally.passed} passed, {tally.failed} failed")
     sys.exit(1 if tally.failed else 0)

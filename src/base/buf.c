@@ -104,10 +104,7 @@ void buf_printable(struct buf *b, struct str s, size_t max) {
     }
 }
 
-bool buf_read_file(struct buf *b, const char *path, size_t max) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    if (fd < 0)
-        return false;
+bool buf_read_fd(struct buf *b, int fd, size_t max) {
     size_t start = b->n;
     for (;;) {
         ssize_t got = read(fd, buf_reserve(b, 16384), 16384);
@@ -118,14 +115,24 @@ bool buf_read_file(struct buf *b, const char *path, size_t max) {
         bool over = b->n - start > max;
         if (got > 0 && !over)
             continue;
-        int saved = over ? EFBIG : errno;
-        close(fd);
         b->p[b->n] = 0;
         if (got < 0 || over) {
+            if (over)
+                errno = EFBIG;
             buf_truncate(b, start);
-            errno = saved;
             return false;
         }
         return true;
     }
+}
+
+bool buf_read_file(struct buf *b, const char *path, size_t max) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0)
+        return false;
+    bool good = buf_read_fd(b, fd, max);
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return good;
 }

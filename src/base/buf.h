@@ -40,4 +40,6 @@ void buf_printable(struct buf *b, struct str s, size_t max);
 
 /* Read a whole file of at most `max` bytes; false with errno set (EFBIG when over). */
 bool buf_read_file(struct buf *b, const char *path, size_t max);
+/* The same from where `fd` stands; it stays open. */
+bool buf_read_fd(struct buf *b, int fd, size_t max);
 #endif

@@ -110,7 +110,7 @@ static void add_setting(struct conf *c, const struct setting *s) {
     if (old && s->line)
         *vec_add(c->arena, &c->warnings) =
             arena_printf(c->arena, "%.*s, line %zu: overriding earlier entry: %.*s=%.*s", STR_ARG(c->path), s->line,
-                         STR_ARG(old->name), STR_ARG(old->value));
+                         STR_ARG(old->name), STR_ARG(conf_excerpt(old->value, c->arena)));
     union { /* the map hands out plain pointers; nobody writes through them */
         const struct setting *in;
         void *out;

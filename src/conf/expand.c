@@ -1,5 +1,6 @@
 #include "conf/expand.h"
 #include "base/buf.h"
+#include "conf/lines.h"
 
 #include <idn2.h>
 
@@ -94,7 +95,7 @@ static bool take_group(struct str *s, char open, char close, struct str *ret) {
 }
 
 static error bad(struct machine *m, const char *what, struct str where) {
-    return err_make(m->arena, ERR_CONFIG, "%s: \"%.*s\"", what, STR_ARG(where));
+    return err_make(m->arena, ERR_CONFIG, "%s: \"%.*s\"", what, STR_ARG(conf_excerpt(where, m->arena)));
 }
 
 /* As Postfix shows it: what was understood, then ">>>" and what was not. */
@@ -103,7 +104,8 @@ static error bad_at(struct machine *m, const char *what, struct str body, struct
     size_t done = (size_t)(at.p - body.p);
     size_t from = done > SHOWN ? done - SHOWN : 0;
     struct str before = str_sub(body, from, done - from), after = str_sub(at, 0, SHOWN);
-    return err_make(m->arena, ERR_CONFIG, "%s at: \"...%.*s>>>%.*s\"", what, STR_ARG(before), STR_ARG(after));
+    return err_make(m->arena, ERR_CONFIG, "%s at: \"...%.*s>>>%.*s\"", what, STR_ARG(conf_excerpt(before, m->arena)),
+                    STR_ARG(conf_excerpt(after, m->arena)));
 }
 
 /* cond, up to the end of the body; `at` is where it would begin. */

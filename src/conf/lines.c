@@ -2,6 +2,8 @@
 #include "base/buf.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* The next physical line that counts, without its newline; empty text and `*ret_more` false at the end. */
@@ -57,22 +59,63 @@ error lines_next(struct lines *l, struct logical_line *ret) {
     return e;
 }
 
-error conf_read_file(struct str path, struct arena *a, struct str *ret) {
+struct str conf_excerpt(struct str text, struct arena *a) {
     struct buf b = { 0 };
-    char *name = arena_cstr(a, path);
-    errno = 0;
-    if (!buf_read_file(&b, name, CONF_FILE_MAX)) {
-        int saved = errno;
-        buf_free(&b);
-        if (saved == EFBIG)
-            return err_make(a, ERR_CONFIG, "%s: larger than %d bytes", name, CONF_FILE_MAX);
-        struct err *e = ARENA_NEW(a, struct err);
-        *e = (struct err){
-            ERR_CONFIG, saved, 0, STR(""), arena_printf(a, "open %s: %s", name, strerror(saved)), STR("")
-        };
-        return e;
-    }
-    *ret = arena_str(a, buf_str(&b));
+    buf_printable(&b, text, CONF_EXCERPT_MAX);
+    if (text.n > CONF_EXCERPT_MAX)
+        buf_add(&b, STR("..."));
+    struct str shown = arena_str(a, buf_str(&b));
     buf_free(&b);
-    return NULL;
+    return shown;
+}
+
+static error cannot_open(struct arena *a, const char *name, int sys, const char *why) {
+    struct err *e = ARENA_NEW(a, struct err);
+    *e = (struct err){ ERR_CONFIG, sys, 0, STR(""), arena_printf(a, "open %s: %s", name, why), STR("") };
+    return e;
+}
+
+static bool same_state(const struct stat *x, const struct stat *y) {
+    return x->st_size == y->st_size && x->st_mtim.tv_sec == y->st_mtim.tv_sec &&
+           x->st_mtim.tv_nsec == y->st_mtim.tv_nsec;
+}
+
+/* Once. `*ret_whole`: nobody wrote to it meanwhile. */
+static error read_once(const char *name, struct arena *a, struct buf *b, bool *ret_whole) {
+    /* a FIFO must not make us wait for somebody who writes to it */
+    int fd = open(name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (fd < 0)
+        return cannot_open(a, name, errno, strerror(errno));
+    struct stat before, after;
+    error e = NULL;
+    errno = 0;
+    if (fstat(fd, &before) != 0)
+        e = cannot_open(a, name, errno, strerror(errno));
+    else if (!S_ISREG(before.st_mode) && !S_ISDIR(before.st_mode) && !S_ISCHR(before.st_mode)) /* /dev/null is one */
+        e = cannot_open(a, name, EINVAL, "not a regular file");
+    else if (!buf_read_fd(b, fd, CONF_FILE_MAX))
+        e = errno == EFBIG ? err_make(a, ERR_CONFIG, "%s: larger than %d bytes", name, CONF_FILE_MAX)
+                           : cannot_open(a, name, errno, strerror(errno));
+    else
+        *ret_whole = fstat(fd, &after) == 0 && same_state(&before, &after);
+    close(fd);
+    return e;
+}
+
+error conf_read_file(struct str path, struct arena *a, struct str *ret) {
+    enum { ATTEMPTS = 5 };
+    char *name = arena_cstr(a, path);
+    struct buf b = { 0 };
+    bool whole = false;
+    error e = NULL;
+    for (int i = 0; i < ATTEMPTS && !e && !whole; i++) {
+        buf_truncate(&b, 0);
+        e = read_once(name, a, &b, &whole);
+    }
+    if (!e && !whole)
+        e = err_make(a, ERR_CONFIG, "%s: somebody keeps writing to it while it is read; try again", name);
+    if (!e)
+        *ret = arena_str(a, buf_str(&b));
+    buf_free(&b);
+    return e;
 }

@@ -10,6 +10,7 @@
 enum {
     CONF_FILE_MAX = 16 << 20, /* bytes of a configuration file */
     CONF_LINE_MAX = 1 << 20,  /* bytes of a logical line */
+    CONF_EXCERPT_MAX = 200,   /* bytes of the input that an error or a warning shows */
 };
 
 struct lines {
@@ -26,6 +27,10 @@ struct logical_line {
 /* The next logical line; `ret->line` 0 at the end. ERR_CONFIG: a NUL byte, or longer than CONF_LINE_MAX. */
 error lines_next(struct lines *l, struct logical_line *ret);
 
-/* Read the whole file into the arena. ERR_CONFIG: "open PATH: No such file or directory", or too large. */
+/* The beginning of `text`, printable, for an error or a warning. Lives in `a`. */
+struct str conf_excerpt(struct str text, struct arena *a);
+
+/* Read the whole file into the arena, as it was at one moment. ERR_CONFIG: "open PATH: No such file or directory"
+ * (`sys` is the errno), not a file, too large, or written to all the time. Never waits. */
 error conf_read_file(struct str path, struct arena *a, struct str *ret);
 #endif

@@ -30,14 +30,14 @@ error main_cf_parse(struct str text, struct str path, struct arena *a, struct ma
             return NULL;
         if (byte_is_space(line.text.p[0])) {
             *vec_add(a, &ret->warnings) = arena_printf(a, "%.*s: logical line must not start with whitespace: \"%.*s\"",
-                                                       STR_ARG(path), STR_ARG(line.text));
+                                                       STR_ARG(path), STR_ARG(conf_excerpt(line.text, a)));
             continue;
         }
         struct str name, value;
         const char *wrong = assignment_split(line.text, &name, &value);
         if (wrong)
             return err_make(a, ERR_CONFIG, "%.*s, line %zu: %s: \"%.*s\"", STR_ARG(path), line.line, wrong,
-                            STR_ARG(line.text));
+                            STR_ARG(conf_excerpt(line.text, a)));
         if (ret->settings.n == MAIN_CF_SETTINGS_MAX)
             return err_make(a, ERR_CONFIG, "%.*s, line %zu: more than %d settings", STR_ARG(path), line.line,
                             MAIN_CF_SETTINGS_MAX);

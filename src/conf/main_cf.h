@@ -6,7 +6,7 @@
 #include "base/arena.h"
 #include "base/err.h"
 
-enum { MAIN_CF_SETTINGS_MAX = 100000 };
+enum { MAIN_CF_SETTINGS_MAX = 20000 };
 
 struct setting {
     struct str name, value; /* without white space around them; the value may be empty; both NUL-terminated */

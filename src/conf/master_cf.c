@@ -46,12 +46,13 @@ struct str service_type_name(enum service_type type) {
 }
 
 static error bad(const struct reader *r, const char *what, struct str text) {
-    return err_make(r->arena, ERR_CONFIG, "%.*s: line %zu: %s\"%.*s\"", STR_ARG(r->path), r->line, what, STR_ARG(text));
+    return err_make(r->arena, ERR_CONFIG, "%.*s: line %zu: %s\"%.*s\"", STR_ARG(r->path), r->line, what,
+                    STR_ARG(conf_excerpt(text, r->arena)));
 }
 
 static error bad_field(const struct reader *r, enum field field, struct str value) {
     return err_make(r->arena, ERR_CONFIG, "%.*s: line %zu: field \"%s\": bad value: \"%.*s\"", STR_ARG(r->path),
-                    r->line, field_names[field], STR_ARG(value));
+                    r->line, field_names[field], STR_ARG(conf_excerpt(value, r->arena)));
 }
 
 /* word = 1*non-blank / "{" text "}"; `*ret_braced` tells which, and the braces and the blanks inside them are off. */
@@ -189,7 +190,7 @@ static error take_arguments(const struct reader *r, struct str s, struct master_
             const char *wrong = assignment_split(text, &name, &value);
             if (wrong)
                 return err_make(r->arena, ERR_CONFIG, "%.*s: line %zu: invalid \"-o %.*s\" option value: %s",
-                                STR_ARG(r->path), r->line, STR_ARG(text), wrong);
+                                STR_ARG(r->path), r->line, STR_ARG(conf_excerpt(text, r->arena)), wrong);
             *vec_add(r->arena, &overrides) =
                 (struct conf_override){ arena_str(r->arena, name), arena_str(r->arena, value) };
             continue;
@@ -242,7 +243,7 @@ static error take_entry(const struct reader *r, struct str s, struct master_entr
             entry->type = types[i].type;
     if (!entry->type)
         return err_make(r->arena, ERR_CONFIG, "%.*s: line %zu: bad transport type: %.*s", STR_ARG(r->path), r->line,
-                        STR_ARG(fields[FIELD_TYPE]));
+                        STR_ARG(conf_excerpt(fields[FIELD_TYPE], r->arena)));
     if ((e = take_yes_no(r, FIELD_PRIVATE, fields[FIELD_PRIVATE], true, &entry->is_private)))
         return e;
     if ((e = take_yes_no(r, FIELD_UNPRIVILEGED, fields[FIELD_UNPRIVILEGED], true, &entry->unprivileged)))

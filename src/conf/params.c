@@ -144,9 +144,21 @@ bool service_uses(struct str command, enum service_users users) {
     return false;
 }
 
-const struct legacy_row *legacy_find(struct str name) {
+static bool is_restriction(const struct legacy_row *row) {
+    return row->kind == LEGACY_REMOVED || row->kind == LEGACY_LEAVING;
+}
+
+static const struct legacy_row *find_legacy(struct str name, bool restriction) {
     for (size_t i = 0; i < LEGACY_COUNT; i++)
-        if (str_eq(legacies[i].name, name))
+        if (is_restriction(&legacies[i]) == restriction && str_eq(legacies[i].name, name))
             return &legacies[i];
     return NULL;
+}
+
+const struct legacy_row *legacy_find(struct str name) {
+    return find_legacy(name, false);
+}
+
+const struct legacy_row *legacy_restriction_find(struct str word) {
+    return find_legacy(word, true);
 }

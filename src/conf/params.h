@@ -43,7 +43,7 @@ struct str service_default(struct str service, const struct service_row *row);
 /* Does a service that runs `command` (the program's name) have the parameters of `users`? */
 bool service_uses(struct str command, enum service_users users);
 
-enum legacy_kind { LEGACY_RENAMED = 1, LEGACY_DEPRECATED, LEGACY_ABSENT };
+enum legacy_kind { LEGACY_RENAMED = 1, LEGACY_DEPRECATED, LEGACY_ABSENT, LEGACY_REMOVED, LEGACY_LEAVING };
 
 struct legacy_row {
     struct str name;
@@ -51,6 +51,7 @@ struct legacy_row {
     struct str instead; /* the parameter to write; empty: none */
 };
 
-/* NULL: not a legacy name. */
+/* Of a parameter, or of a word of a restriction list (the last two kinds). NULL: not a legacy name. */
 const struct legacy_row *legacy_find(struct str name);
+const struct legacy_row *legacy_restriction_find(struct str word);
 #endif

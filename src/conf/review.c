@@ -1,4 +1,5 @@
 #include "conf/review.h"
+#include "conf/lines.h"
 #include "conf/private.h"
 #include "conf/settings.h"
 #include "conf/suggest.h"
@@ -50,6 +51,7 @@ struct review {
     VEC(struct database) databases;
     struct map defined;  /* names that main.cf or a -o of master.cf sets */
     struct map referred; /* names that some value refers to, or that are restriction classes */
+    struct map classes;  /* restriction classes */
     struct map reported; /* undefined names, with the file: once is enough */
     VEC(struct finding) found;
 };
@@ -198,29 +200,51 @@ static void review_undefined(struct review *r, const struct subject *s) {
         check_defined(r, s->path, name);
 }
 
+/* What to write instead. */
+static struct str advice(struct review *r, const struct legacy_row *row) {
+    if (!row->instead.n)
+        return STR("do not specify");
+    return str_starts(row->instead, STR("do not")) ? row->instead
+                                                   : arena_printf(r->arena, "specify \"%.*s\"", STR_ARG(row->instead));
+}
+
 static void review_legacy(struct review *r, const struct subject *s) {
     const struct legacy_row *row = legacy_find(s->setting->name);
     if (!row || row->kind == LEGACY_ABSENT) /* nobody knows an absent one any more: it is unused */
         return;
-    struct str instead = row->instead.n ? row->instead : STR("do not specify");
-    if (!str_starts(instead, STR("do not")))
-        instead = arena_printf(r->arena, "specify \"%.*s\"", STR_ARG(instead));
     add_finding(r, FINDING_DEPRECATED, row->name,
                 arena_printf(r->arena, "%.*s: support for parameter \"%.*s\" will be removed; instead, %.*s",
-                             STR_ARG(s->path), STR_ARG(row->name), STR_ARG(instead)));
+                             STR_ARG(s->path), STR_ARG(row->name), STR_ARG(advice(r, row))));
+}
+
+/* "check_client_access cidr:/x, reject_maps_rbl", also of a restriction class. */
+static void review_restrictions(struct review *r, const struct subject *s) {
+    struct str rest = s->setting->value, word;
+    if (!str_ends(s->setting->name, STR("_restrictions")) && !map_get(&r->classes, s->setting->name))
+        return;
+    while (str_word(&rest, STR_COMMA_SPACE, &word)) {
+        const struct legacy_row *row = legacy_restriction_find(word);
+        if (row)
+            add_finding(r, FINDING_DEPRECATED, s->setting->name,
+                        arena_printf(r->arena, "%.*s: %.*s: support for restriction \"%.*s\" %s removed; instead, %.*s",
+                                     STR_ARG(s->path), STR_ARG(s->setting->name), STR_ARG(word),
+                                     row->kind == LEGACY_REMOVED ? "has been" : "will be", STR_ARG(advice(r, row))));
+    }
 }
 
 static void review_unused(struct review *r, const struct subject *s) {
     struct str name = s->setting->name;
     if (is_known(name) || map_get(&r->referred, name) || belongs_to_service(r, name) || belongs_to_database(r, name))
         return;
-    struct str meant = legacy_find(name) ? STR("") : suggest_param(name, r->arena);
-    if (str_eq(meant, name)) /* right but for the service, which there is not */
-        meant = STR("");
+    const struct legacy_row *legacy = legacy_find(name);
+    struct str meant = legacy ? STR("") : suggest_param(name, r->arena), hint = STR("");
+    if (legacy)
+        hint = arena_printf(r->arena, "; instead, %.*s", STR_ARG(advice(r, legacy)));
+    else if (meant.n && !str_eq(meant, name)) /* else: right but for the service, which there is not */
+        hint = arena_printf(r->arena, " (did you mean %.*s?)", STR_ARG(meant));
     add_finding(r, FINDING_UNUSED, name,
-                arena_printf(r->arena, "%.*s: unused parameter: %.*s=%.*s%s%.*s%s", STR_ARG(s->path), STR_ARG(name),
-                             STR_ARG(s->setting->value), meant.n ? " (did you mean " : "", STR_ARG(meant),
-                             meant.n ? "?)" : ""));
+                arena_printf(r->arena, "%.*s: unused parameter: %.*s=%.*s%.*s", STR_ARG(s->path), STR_ARG(name),
+                             STR_ARG(conf_excerpt(s->setting->value, r->arena)), STR_ARG(hint)));
 }
 
 static void review_status(struct review *r, const struct subject *s) {
@@ -267,6 +291,7 @@ size_t conf_review(const struct conf *c, const struct master_cf *services, struc
     if (conf_lookup(c, STR("smtpd_restriction_classes"), a, &classes)) {
         while (str_word(&classes, STR_COMMA_SPACE, &word)) {
             map_put(&r.referred, word, &r);
+            map_put(&r.classes, word, &r);
             check_defined(&r, c->path, word);
         }
     }
@@ -274,11 +299,13 @@ size_t conf_review(const struct conf *c, const struct master_cf *services, struc
         review_comment(&r, &r.subjects.at[i]);
         review_undefined(&r, &r.subjects.at[i]);
         review_legacy(&r, &r.subjects.at[i]);
+        review_restrictions(&r, &r.subjects.at[i]);
         review_unused(&r, &r.subjects.at[i]);
         review_status(&r, &r.subjects.at[i]);
     }
     map_free(&r.defined);
     map_free(&r.referred);
+    map_free(&r.classes);
     map_free(&r.reported);
     if (r.found.n)
         qsort(r.found.at, r.found.n, sizeof r.found.at[0], finding_order);

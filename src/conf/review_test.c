@@ -122,7 +122,8 @@ static void networks(void **state) {
     assert_non_null(inet_protocols_parse(STR("ipv5"), arena, &ipv4, &ipv6));
 }
 
-static const char main_cf[] = "max_use = 5\n"      /* INERT */
+static const char main_cf[] = "max_use = 5\n" /* INERT */
+                              "maps_rbl_domains = list.example\n"
                               "table_x = $other\n" /* unused, and other is undefined */
                               "myorigin = $r1 ${r2:x} $$r3 ${domain_to_ascii{$mydomain}} $virtual_maps $from_master\n"
                               "relay_recipient_limit = 5\n"     /* a service of master.cf */
@@ -148,11 +149,15 @@ static const struct {
     { FINDING_DEPRECATED, "smtpd_tls_eecdh_grade",
       "/main.cf: support for parameter \"smtpd_tls_eecdh_grade\" will be removed; instead, do not specify (leave at "
       "default)" },
-    { FINDING_UNUSED, "lmtp_cache_connection", "/main.cf: unused parameter: lmtp_cache_connection=yes" },
+    { FINDING_UNUSED, "lmtp_cache_connection",
+      "/main.cf: unused parameter: lmtp_cache_connection=yes; instead, specify \"lmtp_connection_cache_on_demand\"" },
     { FINDING_UNUSED, "nobody_recipient_limit", NULL },
     { FINDING_UNUSED, "own", "/master.cf: unused parameter: own=$r4" },
     { FINDING_UNUSED, "people_hosts", NULL },
     { FINDING_UNUSED, "table_x", NULL },
+    { FINDING_INERT, "maps_rbl_domains",
+      "/main.cf: parameter maps_rbl_domains has no effect: reject_maps_rbl, which used it, is gone since Postfix 3.9: "
+      "write reject_rbl_client LIST for each" },
     { FINDING_INERT, "max_use",
       "/main.cf: parameter max_use has no effect: workers live on: they do not end after a number of sessions" },
 };

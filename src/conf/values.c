@@ -1,4 +1,5 @@
 #include "conf/values.h"
+#include "conf/lines.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -100,10 +101,10 @@ static error check_length(const struct param_row *row, struct str name, struct s
     int64_t n = (int64_t)text.n;
     if (row->min && n < row->min)
         return err_make(a, ERR_CONFIG, "bad string length %" PRId64 " < %" PRId64 ": %.*s = %.*s", n, row->min,
-                        STR_ARG(name), STR_ARG(text));
+                        STR_ARG(name), STR_ARG(conf_excerpt(text, a)));
     if (row->max && n > row->max)
         return err_make(a, ERR_CONFIG, "bad string length %" PRId64 " > %" PRId64 ": %.*s = %.*s", n, row->max,
-                        STR_ARG(name), STR_ARG(text));
+                        STR_ARG(name), STR_ARG(conf_excerpt(text, a)));
     return NULL;
 }
 
@@ -117,20 +118,23 @@ error value_convert(const struct param_row *row, struct str name, struct str tex
         return check_length(row, name, text, a);
     case TYPE_BOOL:
         if (!is_yes_no(trimmed, ret))
-            return err_make(a, ERR_CONFIG, "bad boolean configuration: %.*s = %.*s", STR_ARG(name), STR_ARG(text));
+            return err_make(a, ERR_CONFIG, "bad boolean configuration: %.*s = %.*s", STR_ARG(name),
+                            STR_ARG(conf_excerpt(text, a)));
         return NULL;
     case TYPE_INT:
         if (!number_parse(trimmed, INT_MIN, INT_MAX, ret))
-            return err_make(a, ERR_CONFIG, "bad numerical configuration: %.*s = %.*s", STR_ARG(name), STR_ARG(text));
+            return err_make(a, ERR_CONFIG, "bad numerical configuration: %.*s = %.*s", STR_ARG(name),
+                            STR_ARG(conf_excerpt(text, a)));
         return check_number(row, name, *ret, a);
     case TYPE_LONG:
         if (!number_parse(trimmed, INT64_MIN, INT64_MAX, ret))
-            return err_make(a, ERR_CONFIG, "bad numerical configuration: %.*s = %.*s", STR_ARG(name), STR_ARG(text));
+            return err_make(a, ERR_CONFIG, "bad numerical configuration: %.*s = %.*s", STR_ARG(name),
+                            STR_ARG(conf_excerpt(text, a)));
         return check_number(row, name, *ret, a);
     case TYPE_TIME:
         if (!time_parse(trimmed, row->unit, ret))
             return err_make(a, ERR_CONFIG, "parameter %.*s: bad time value or unit: %.*s", STR_ARG(name),
-                            STR_ARG(text));
+                            STR_ARG(conf_excerpt(text, a)));
         return check_number(row, name, *ret, a);
     }
     return err_make(a, ERR_CONFIG, "parameter %.*s: no such type", STR_ARG(name));

@@ -1,0 +1,36 @@
+"""What every benchmark says of where it ran, and how its section of docs/benchmarks.md is replaced."""
+import os
+import pathlib
+import platform
+import re
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+HEAD = "# Measured\n\nWritten by the scripts in bench/; `make bench` makes it anew.\n\n"
+
+
+class Report:
+    def __init__(self, title):
+        """`title` is the heading of the section: "Relay to a sink (bench/relay.py)"."""
+        self.title, self.lines = title, []
+        self.say(f"## {title}")
+        self.say()
+
+    def say(self, text=""):
+        print(text, flush=True)
+        self.lines.append(text)
+
+    @staticmethod
+    def machine():
+        cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
+        return f"{time.strftime('%Y-%m-%d')}; {os.cpu_count()} CPUs ({cpu}), Linux {platform.release()}"
+
+    def write(self, path):
+        """Into `path`, in place of the section of this title, else behind all others."""
+        section = "\n".join(self.lines) + "\n"
+        old = path.read_text() if path.exists() else HEAD
+        pattern = re.compile(rf"## {re.escape(self.title)}\n.*?(?=\n## |\Z)", re.S)
+        if pattern.search(old):
+            path.write_text(pattern.sub(lambda _: section, old))
+        else:
+            path.write_text(old + ("" if old.endswith("\n\n") else "\n") + section)
