@@ -5,8 +5,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-enum { SEND_SECONDS = 10 };
-
 static error send_fifo(const char *path, struct str request) {
     int fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
@@ -17,17 +15,17 @@ static error send_fifo(const char *path, struct str request) {
     return e;
 }
 
-static error send_socket(const char *path, struct str request, int64_t drain_seconds) {
+static error send_socket(const char *path, struct str request, int64_t send_seconds, int64_t drain_seconds) {
     struct endpoint at;
     struct io *io;
     if (!endpoint_unix(str_c(path), &at))
         return err_errno(ENAMETOOLONG);
-    error e = io_connect(&at, NULL, deadline_in(SEND_SECONDS), &io);
+    error e = io_connect(&at, NULL, deadline_in(send_seconds), &io);
     if (e)
         return e;
     struct str rest;
     io_write(io, request);
-    if (!(e = io_flush(io, deadline_in(SEND_SECONDS)))) {
+    if (!(e = io_flush(io, deadline_in(send_seconds)))) {
         shutdown(io_fd(io), SHUT_WR);
         io_some(io, 1, deadline_in(drain_seconds), &rest); /* the end of the stream: it has been read */
     }
@@ -45,7 +43,8 @@ error trigger_send(const struct conf *c, struct str class, struct str service, s
     else if (S_ISFIFO(st.st_mode))
         e = send_fifo(path.p, request);
     else
-        e = send_socket(path.p, request, conf_time(c, PARAM_application_event_drain_time));
+        e = send_socket(path.p, request, conf_time(c, PARAM_trigger_timeout),
+                        conf_time(c, PARAM_application_event_drain_time));
     buf_free(&path);
     return e;
 }

@@ -213,7 +213,8 @@ static void reload(void) {
         log_warn("to change queue_directory, stop and start Postfix");
     }
     report_warnings(c);
-    log_info("reload -- version %s, configuration %.*s", MAIL_VERSION, STR_ARG(conf_directory(c)));
+    log_info("reload -- version %.*s, configuration %.*s", STR_ARG(conf_str(c, PARAM_mail_version)),
+             STR_ARG(conf_directory(c)));
     make_environment();
     drain_up_to(STAGE_LOG);
     master.generation++;
@@ -281,7 +282,8 @@ static void tell_parent(void) {
 static void master_main(void *arg) {
     (void)arg;
     services_watch();
-    log_info("daemon started -- version %s, configuration %.*s", MAIL_VERSION, STR_ARG(conf_directory(master.conf)));
+    log_info("daemon started -- version %.*s, configuration %.*s", STR_ARG(conf_str(master.conf, PARAM_mail_version)),
+             STR_ARG(conf_directory(master.conf)));
     tell_parent();
     int64_t exit_at = run.exit_after ? deadline_in(run.exit_after) : DEADLINE_NEVER;
     for (;;) {

@@ -107,7 +107,7 @@ static error find_class(struct router *r, struct arena *a, struct str domain, bo
         case MATCH_ERROR:
             return router_lookup_error(a, lists[i].name, domain);
         case MATCH_YES:
-            if (*ret != CLASS_DEFAULT && lists[i].class != CLASS_RELAY)
+            if (*ret != CLASS_DEFAULT && lists[i].class != CLASS_RELAY && conf_bool(r->c, PARAM_helpful_warnings))
                 log_warn("do not list domain %.*s in BOTH %.*s and %.*s", STR_ARG(domain), STR_ARG(first),
                          STR_ARG(lists[i].name));
             if (*ret != CLASS_DEFAULT)
@@ -245,7 +245,9 @@ error route_resolve(struct router *r, struct arena *a, struct str sender, struct
     case TABLE_ERROR:
         return router_lookup_error(a, STR("relocated_maps"), route.recipient);
     case TABLE_FOUND:
-        d = (struct destination){ STR("error"), arena_printf(a, "5.1.6 User has moved to %.*s", STR_ARG(moved)) };
+        d = (struct destination){ STR("error"), conf_bool(r->c, PARAM_relocated_prefix_enable)
+                                                    ? arena_printf(a, "5.1.6 User has moved to %.*s", STR_ARG(moved))
+                                                    : moved };
         break;
     case TABLE_NOT_FOUND:
         break;

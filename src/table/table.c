@@ -166,7 +166,11 @@ struct table *table_open_nested(const struct conf *c, struct str spec, unsigned 
 }
 
 struct table *table_open(const struct conf *c, struct str spec, unsigned flags) {
-    return table_open_nested(c, spec, flags, 0);
+    struct table *t = table_open_nested(c, spec, flags, 0);
+    /* here, so that no daemon can forget it */
+    if (t->error && c && conf_bool(c, PARAM_daemon_table_open_error_is_fatal))
+        log_fatal("%.*s", STR_ARG(t->error->text));
+    return t;
 }
 
 void table_close(struct table *t) {
