@@ -4,6 +4,7 @@
 #include "base/utf8.h"
 #include "service/logging.h"
 #include "table/build.h"
+#include "table/fold.h"
 #include "table/table.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -46,7 +47,7 @@ static void add_text(struct entries *e, const struct map_tool *tool, struct str 
         .file = file,
         .lines = { .rest = text },
         .flags = (tool->aliases ? TEXT_ALIASES : 0u) | (e->o->no_fold ? 0u : TEXT_FOLD) |
-                 (e->o->any_bytes ? TEXT_ANY_BYTES : 0u),
+                 (e->o->any_bytes ? TEXT_ANY_BYTES | TEXT_ASCII : 0u),
         .ignoring = "",
     };
     struct buf scratch = { 0 };
@@ -263,7 +264,7 @@ static bool next_key(struct str *rest, struct str *ret) {
 
 static bool remove_key(struct entries *e, struct str key) {
     if (!e->o->no_fold)
-        key = arena_lower(e->arena, key);
+        key = arena_fold(e->arena, key, !e->o->any_bytes);
     uintptr_t at = (uintptr_t)map_remove(&e->positions, key);
     if (at)
         e->list.at[at - 1].key = STR("");
@@ -312,7 +313,7 @@ static bool query_tables(struct table **tables, size_t n, const struct map_optio
                          struct str *ret_value) {
     for (size_t i = 0; i < n; i++) {
         struct str name = table_name(tables[i]);
-        if (key.n == 0) {
+        if (key.n == 0 && !table_is_pattern(tables[i])) {
             log_warn("table %.*s: empty lookup key value is not allowed", STR_ARG(name));
             continue;
         }
@@ -341,8 +342,9 @@ static int query(const struct map_tool *tool, const struct map_options *o, const
     struct arena *a = arena_new();
     struct table **tables = arena_array(a, count, sizeof(struct table *));
     for (size_t i = 0; i < count; i++) {
-        tables[i] =
-            table_open(c, str_c(specs[i]), (o->no_fold ? 0u : TABLE_FOLD) | (tool->aliases ? TABLE_ALIASES : 0u));
+        tables[i] = table_open(c, str_c(specs[i]),
+                               (o->no_fold ? 0u : TABLE_FOLD) | (o->any_bytes ? TABLE_ASCII : 0u) |
+                                   (tool->aliases ? TABLE_ALIASES : 0u));
         if (table_error(tables[i]))
             log_fatal("%.*s", STR_ARG(table_error(tables[i])->text));
     }
@@ -491,6 +493,7 @@ int map_tool_main(int argc, char **argv, const struct map_tool *tool) {
         e = logging_start(c, str_c(tool->name), LOGGING_COMMAND, a);
     if (e)
         log_fatal("%.*s", STR_ARG(e->text));
+    o.any_bytes = o.any_bytes || !conf_bool(c, PARAM_smtputf8_enable);
     int status = 0;
     if (o.query) {
         status = query(tool, &o, c, argv + first, count);

@@ -4,8 +4,6 @@
 #include <sys/socket.h>
 
 bool cidr_parse_address(struct str s, struct cidr *ret) {
-    if (s.n >= 2 && s.p[0] == '[' && s.p[s.n - 1] == ']')
-        s = str_sub(s, 1, s.n - 2);
     char text[INET6_ADDRSTRLEN];
     if (s.n == 0 || s.n >= sizeof text || str_index(s, 0) >= 0)
         return false;
@@ -29,13 +27,26 @@ static bool clear_host_bits(struct cidr *c) {
     return was_set;
 }
 
-/* Both "[2001:db8::]/32" and "[2001:db8::/32]" are written. */
+/* "[2001:db8::]/32" and "[2001:db8::/32]" are both written. NULL, or the fault. */
+static const char *strip_brackets(struct arena *a, struct str *s) {
+    if (s->n == 0 || s->p[0] != '[')
+        return NULL;
+    ptrdiff_t close = str_index(*s, ']');
+    if (close < 0)
+        return arena_printf(a, "missing ']' character after \"%.*s\"", STR_ARG(*s)).p;
+    struct str inside = str_sub(*s, 1, (size_t)close - 1), rest = str_from(*s, (size_t)close + 1);
+    if (rest.n && (rest.p[0] != '/' || str_index(inside, '/') >= 0))
+        return arena_printf(a, "garbage after \"%.*s\"", STR_ARG(str_sub(*s, 0, (size_t)close + 1))).p;
+    *s = arena_cat(a, inside, rest);
+    return NULL;
+}
+
 const char *cidr_parse(struct arena *a, struct str s, struct cidr *ret) {
-    struct str text = s;
-    if (text.n >= 2 && text.p[0] == '[' && text.p[text.n - 1] == ']')
-        text = str_sub(text, 1, text.n - 2);
-    ptrdiff_t slash = str_index(text, '/');
-    struct str address = slash < 0 ? text : str_sub(text, 0, (size_t)slash);
+    const char *fault = strip_brackets(a, &s);
+    if (fault)
+        return fault;
+    ptrdiff_t slash = str_index(s, '/');
+    struct str address = slash < 0 ? s : str_sub(s, 0, (size_t)slash);
     if (!cidr_parse_address(address, ret)) {
         if (slash < 0)
             return arena_printf(a, "bad address pattern: \"%.*s\"", STR_ARG(s)).p;
@@ -44,8 +55,10 @@ const char *cidr_parse(struct arena *a, struct str s, struct cidr *ret) {
     if (slash < 0)
         return NULL;
     uint32_t bits;
-    if (!str_to_u32(str_from(text, (size_t)slash + 1), ret->bits, &bits))
+    if (!str_to_u32(str_from(s, (size_t)slash + 1), UINT32_MAX, &bits))
         return arena_printf(a, "bad mask value in \"%.*s\"", STR_ARG(s)).p;
+    if (bits > ret->bits)
+        return arena_printf(a, "bad mask length in \"%.*s\"", STR_ARG(s)).p;
     ret->bits = bits;
     if (clear_host_bits(ret)) {
         char right[INET6_ADDRSTRLEN] = "";

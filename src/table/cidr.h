@@ -10,7 +10,7 @@ struct cidr {
     unsigned char address[16];
 };
 
-/* One address, with or without brackets; bits is 32 or 128. */
+/* One address, without brackets; bits is 32 or 128. */
 bool cidr_parse_address(struct str s, struct cidr *ret);
 /* An address or a network. NULL, or what is wrong, in `a`. */
 const char *cidr_parse(struct arena *a, struct str s, struct cidr *ret);

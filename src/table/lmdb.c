@@ -59,7 +59,8 @@ static error read_text(struct table *t, struct lmdb_state *s, const char *path) 
     struct text_reader r = {
         .file = str_c(path),
         .lines = { .rest = buf_str(&content) },
-        .flags = (t->flags & TABLE_ALIASES ? TEXT_ALIASES : 0u) | (t->flags & TABLE_FOLD ? TEXT_FOLD : 0u),
+        .flags = (t->flags & TABLE_ALIASES ? TEXT_ALIASES : 0u) | (t->flags & TABLE_FOLD ? TEXT_FOLD : 0u) |
+                 (t->flags & TABLE_ASCII ? TEXT_ASCII : 0u),
         .ignoring = " -- ignoring this line",
     };
     dictionary_read(&s->text, &r, t->gen);

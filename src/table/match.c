@@ -2,6 +2,7 @@
 
 #include "base/buf.h"
 #include "table/cidr.h"
+#include "table/fold.h"
 #include "table/table_impl.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -18,7 +19,7 @@ enum item_kind { ITEM_TEXT, ITEM_CIDR, ITEM_TABLE };
 struct item {
     enum item_kind kind;
     bool negate;
-    struct str text; /* lower case */
+    struct str text; /* in one case */
     struct cidr cidr;
     struct table *table;
 };
@@ -27,6 +28,7 @@ struct match {
     struct arena *arena;
     enum match_kind kind;
     bool parents; /* "example.com" stands for its sub-domains too */
+    bool utf8;    /* letters beyond ASCII are folded */
     unsigned table_flags;
     const struct conf *conf;
     struct str parameter;
@@ -90,7 +92,7 @@ static error add_item(struct match *m, struct str word, bool negate) {
         if (fault)
             return list_fault(m, fault);
     } else {
-        it.text = arena_lower(m->arena, word);
+        it.text = arena_fold(m->arena, word, m->utf8);
     }
     *vec_add(m->arena, &m->items) = it;
     return NULL;
@@ -139,6 +141,7 @@ struct match *match_open(const struct conf *c, struct str parameter, struct str 
     m->arena = a;
     m->kind = kind;
     m->conf = c;
+    m->utf8 = !c || conf_bool(c, PARAM_smtputf8_enable);
     m->table_flags = table_flags;
     m->parameter = arena_str(a, parameter);
     m->error = parents_match(m, &m->parents);
@@ -162,7 +165,7 @@ error match_error(const struct match *m) {
 /* --- questions --- */
 
 struct question {
-    struct str name; /* lower case */
+    struct str name; /* in one case */
     struct str address_text;
     bool has_address;
     struct cidr address;
@@ -219,7 +222,7 @@ enum match_result match_find(struct match *m, struct str name, struct str addres
     if (m->error)
         return MATCH_ERROR;
     struct arena *a = arena_new();
-    struct question q = { .name = arena_lower(a, name), .address_text = address, .arena = a };
+    struct question q = { .name = arena_fold(a, name, m->utf8), .address_text = address, .arena = a };
     q.has_address = m->kind == MATCH_ADDRESS && cidr_parse_address(address, &q.address);
     enum match_result r = MATCH_NO;
     for (size_t i = 0; i < m->items.n; i++) {

@@ -1,6 +1,7 @@
-/* Tables without a file: static:, inline:, environ:, unix:, fail:. */
+/* Tables without a file: static:, inline:, randmap:, environ:, unix:, fail:. */
 #include "base/die.h"
 #include "base/log.h"
+#include "table/fold.h"
 #include "table/table_impl.h"
 #include "table/text.h"
 #include <errno.h>
@@ -62,7 +63,7 @@ static error inline_open(struct table *t) {
             return inline_fault(t, "missing '=' after attribute name");
         struct str *value = ARENA_NEW(t->gen, struct str);
         *value = arena_str(t->gen, str_trim(str_from(item, (size_t)eq + 1)));
-        key = t->flags & TABLE_FOLD ? arena_lower(t->gen, key) : arena_str(t->gen, key);
+        key = t->flags & TABLE_FOLD ? arena_fold(t->gen, key, !(t->flags & TABLE_ASCII)) : arena_str(t->gen, key);
         if (map_get(&s->map, key))
             log_warn("%.*s: duplicate entry: \"%.*s\"", STR_ARG(t->spec), STR_ARG(key));
         else
@@ -83,6 +84,33 @@ const struct table_type table_type_inline = {
     .name = STR_INIT("inline"), .fixed = true, .open = inline_open, .get = inline_get, .close = inline_close
 };
 
+/* --- randmap:{ value, value ... }: any of them, each as likely as the others --- */
+
+struct randmap_state {
+    VEC(struct str) values;
+};
+
+static error randmap_open(struct table *t) {
+    struct randmap_state *s = ARENA_NEW(t->gen, struct randmap_state);
+    t->state = s;
+    struct str rest = STR(""), item;
+    const char *fault = braces_open(t->name, &rest);
+    while (!fault && str_word_braced(&rest, STR_COMMA_SPACE, &item)) /* braces inside stay, as in Postfix */
+        *vec_add(t->gen, &s->values) = item;
+    if (fault || rest.n || s->values.n == 0)
+        return err_make(t->gen, ERR_CONFIG, "bad syntax: \"%.*s\"; need \"randmap:{value...}\"", STR_ARG(t->spec));
+    return NULL;
+}
+
+static enum table_result randmap_get(struct table *t, struct str key, struct arena *a, struct str *ret_value) {
+    (void)key;
+    const struct randmap_state *s = t->state;
+    *ret_value = arena_str(a, s->values.at[arc4random_uniform((uint32_t)s->values.n)]);
+    return TABLE_FOUND;
+}
+
+const struct table_type table_type_randmap = { .name = STR_INIT("randmap"), .open = randmap_open, .get = randmap_get };
+
 /* --- environ: --- */
 
 static error environ_open(struct table *t) {
@@ -101,7 +129,9 @@ static enum table_result environ_get(struct table *t, struct str key, struct are
     return TABLE_FOUND;
 }
 
-const struct table_type table_type_environ = { .name = STR_INIT("environ"), .open = environ_open, .get = environ_get };
+const struct table_type table_type_environ = {
+    .name = STR_INIT("environ"), .fixed = true, .open = environ_open, .get = environ_get
+};
 
 /* --- unix:passwd.byname, unix:group.byname --- */
 
@@ -158,7 +188,9 @@ static enum table_result unix_get(struct table *t, struct str key, struct arena 
     return table_fail(t, "%.*s: %s", STR_ARG(t->spec), strerror(rc));
 }
 
-const struct table_type table_type_unix = { .name = STR_INIT("unix"), .open = unix_open, .get = unix_get };
+const struct table_type table_type_unix = {
+    .name = STR_INIT("unix"), .fixed = true, .open = unix_open, .get = unix_get
+};
 
 /* --- fail: --- */
 

@@ -2,14 +2,16 @@
 
 #include "base/die.h"
 #include "base/log.h"
+#include "table/fold.h"
 #include "table/table_impl.h"
 #include <stdlib.h>
 #include <sys/stat.h>
 
 static const struct table_type *const types[] = {
-    &table_type_btree,  &table_type_cidr,   &table_type_environ,  &table_type_fail,     &table_type_hash,
-    &table_type_inline, &table_type_lmdb,   &table_type_pcre,     &table_type_pipemap,  &table_type_proxy,
-    &table_type_regexp, &table_type_static, &table_type_texthash, &table_type_unionmap, &table_type_unix,
+    &table_type_btree,    &table_type_cidr,    &table_type_debug,  &table_type_environ, &table_type_fail,
+    &table_type_hash,     &table_type_inline,  &table_type_lmdb,   &table_type_pcre,    &table_type_pipemap,
+    &table_type_proxy,    &table_type_randmap, &table_type_regexp, &table_type_static,  &table_type_texthash,
+    &table_type_unionmap, &table_type_unix,
 };
 enum { TYPES = sizeof types / sizeof types[0] };
 
@@ -146,7 +148,7 @@ struct table *table_open_nested(const struct conf *c, struct str spec, unsigned 
     if (!t)
         die_no_memory(sizeof *t);
     t->conf = c;
-    t->flags = flags;
+    t->flags = flags | (c && !conf_bool(c, PARAM_smtputf8_enable) ? TABLE_ASCII : 0);
     t->nesting = nesting;
     t->arena = arena_new();
     t->gen = arena_new();
@@ -232,9 +234,7 @@ static bool usable(struct table *t) {
 static struct str fold(struct table *t, struct str key) {
     if (!t->type->fixed || !(t->flags & TABLE_FOLD))
         return key;
-    buf_clear(&t->folded);
-    for (size_t i = 0; i < key.n; i++)
-        buf_byte(&t->folded, byte_lower(key.p[i]));
+    fold_key(&t->folded, key, !(t->flags & TABLE_ASCII));
     return buf_str(&t->folded);
 }
 

@@ -14,10 +14,11 @@ enum table_result { TABLE_FOUND, TABLE_NOT_FOUND, TABLE_ERROR };
 
 enum table_flags {
     TABLE_FOLD = 1,      /* keys compared in lower case (what Postfix's daemons do) */
-    TABLE_NO_REGSUB = 2, /* $1 in a result is an error: for look-ups on untrusted keys with sensitive results */
+    TABLE_NO_REGSUB = 2, /* rules with $1 are skipped: for look-ups on untrusted keys with sensitive results */
     TABLE_ALIASES = 4,   /* the text source is in aliases(5) form */
     TABLE_FROZEN = 8,    /* never look at the file system again: sandboxed workers */
     TABLE_WRITE = 16,    /* a cache of ours: table_put() and the like are allowed, a missing file is made */
+    TABLE_ASCII = 32,    /* TABLE_FOLD folds ASCII letters only; set by table_open() where smtputf8_enable = no */
 };
 
 struct table;

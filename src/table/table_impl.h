@@ -67,7 +67,8 @@ extern const struct table_type table_type_lmdb, table_type_hash, table_type_btre
 extern const struct table_type table_type_regexp, table_type_pcre, table_type_cidr;
 extern const struct table_type table_type_static, table_type_inline, table_type_environ, table_type_unix,
     table_type_fail;
-extern const struct table_type table_type_proxy, table_type_unionmap, table_type_pipemap;
+extern const struct table_type table_type_randmap;
+extern const struct table_type table_type_debug, table_type_proxy, table_type_unionmap, table_type_pipemap;
 
 /* table_open() for a table inside another. */
 struct table *table_open_nested(const struct conf *c, struct str spec, unsigned flags, unsigned nesting);

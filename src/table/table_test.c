@@ -108,7 +108,7 @@ static const struct row simple_rows[] = {
     { "inline:{ {a = b}x }", "a", "!" },
     { "inline:{ {x y = z} }", "x y", "!" },
     { "inline:{=b}", "", "!" },
-    { "environ:x", "TABLE_TEST_VARIABLE", "set" },
+    { "environ:x", "TABLE_TEST_variable", "set" },
     { "environ:x", "TABLE_TEST_ABSENT", "-" },
     { "unix:passwd.byname", "root", "root:x:0:0:root:/root:/bin/bash" },
     { "unix:passwd.byname", "no-such-user-here", "-" },
@@ -140,7 +140,7 @@ static const struct row simple_rows[] = {
 
 static void simple_types(void **state) {
     (void)state;
-    setenv("TABLE_TEST_VARIABLE", "set", 1);
+    setenv("table_test_variable", "set", 1); /* keys are folded */
     check_rows(simple_rows, sizeof simple_rows / sizeof simple_rows[0]);
     struct arena *a = arena_new();
     struct table *t = table_open(NULL, STR("inline:{a=b}"), TABLE_FOLD);
@@ -485,7 +485,7 @@ static const struct row regexp_rows[] = {
     { "cidr:{ {10.0.0.0/8 ten} {192.168.1.1 one} {!192.168.0.0/16 other} }", "192.168.1.2", "-" },
     { "cidr:{ {10.0.0.0/8 ten} {192.168.1.1 one} {!192.168.0.0/16 other} }", "8.8.8.8", "other" },
     { "cidr:{ {::1 v6} {[2001:db8::]/32 $doc} }", "2001:DB8::5", "$doc" },
-    { "cidr:{ {::1 v6} {[2001:db8::]/32 $doc} }", "[::1]", "v6" },
+    { "cidr:{ {::1 v6} {[2001:db8::]/32 $doc} }", "::1", "v6" },
     { "cidr:{ {::1 v6} }", "foo", "-" },
     { "cidr:{ {!10.0.0.0/8 x} {::/0 y} }", "::1", "y" },
     { "cidr:{ {if !10.0.0.0/8} {::/0 x} {endif} {::/0 y} }", "::1", "y" },
@@ -511,7 +511,7 @@ static void rule_files(void **state) {
         "warning: regexp map %1$s/rx, line 18: out of range replacement index \"2\": skipping this rule\n"
         "warning: regexp map %1$s/rx, line 19: non-numeric replacement index \"a\": skipping this rule\n"
         "warning: regexp map %1$s/rx, line 20: out of range replacement index \"2\": skipping this rule\n"
-        "warning: regexp map %1$s/rx, line 21: non-numeric replacement index \"\": skipping this rule\n"
+        "warning: regexp map %1$s/rx, line 21: no number after '$' in the replacement text: skipping this rule\n"
         "warning: regexp map %1$s/rx, line 24: $number found in negative match replacement text: skipping this rule\n"
         "warning: regexp map %1$s/rx, line 28: IF has no matching ENDIF\n",
         dir);
@@ -520,7 +520,7 @@ static void rule_files(void **state) {
     struct table *t = table_open(NULL, STR("regexp:{ {/x(a)/ $1} {/y/ y} }"), TABLE_NO_REGSUB);
     assert_true(table_is_pattern(t));
     assert_string_equal(get(t, STR("y"), a), "y");
-    assert_string_equal(get(t, STR("xa"), a), "!");
+    assert_string_equal(get(t, STR("xa"), a), "-");
     table_close(t);
     t = table_open(NULL, STR("proxy:regexp:{ {/x/ y} }"), 0);
     assert_true(table_is_pattern(t));

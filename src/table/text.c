@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/utf8.h"
 #include "mail/rfc822.h"
+#include "table/fold.h"
 
 static struct str first_line(struct str s) {
     ptrdiff_t eol = str_index(s, '\n');
@@ -137,7 +138,7 @@ bool text_next_entry(struct text_reader *r, struct arena *a, struct buf *scratch
             found = true;
         }
         if (found && (r->flags & TEXT_FOLD))
-            ret->key = arena_lower(a, ret->key);
+            ret->key = arena_fold(a, ret->key, !(r->flags & TEXT_ASCII));
     }
     buf_free(&line);
     return found;

@@ -25,8 +25,9 @@ struct text_entry {
 
 enum text_flags {
     TEXT_ALIASES = 1,   /* aliases(5) form */
-    TEXT_FOLD = 2,      /* keys in lower case */
+    TEXT_FOLD = 2,      /* keys in one case (fold.h) */
     TEXT_ANY_BYTES = 4, /* lines that are not UTF-8 are taken too (postmap -u) */
+    TEXT_ASCII = 8,     /* TEXT_FOLD folds ASCII letters only */
 };
 
 struct text_reader {
