@@ -106,7 +106,8 @@ def test_table_like_debians(ours, oracle, name):
         assert first != theirs, "no difference any more"
         return
     pairs = [(first, theirs)]
-    for key in keys.split(b"\n")[:-1][:ALONE]:
+    alone = 0 if "fatal: " in theirs[2] else ALONE  # Debian's waits a second before it ends that way
+    for key in keys.split(b"\n")[:-1][:alone]:
         pairs.append((run("-q", key, spec), oracle_run(oracle, folder, "-q", key, spec)))
     for mine, debian in pairs:
         assert mine[:2] == debian[:2]
