@@ -10,8 +10,13 @@ static struct {
     log_sink *sink;
     void *ctx;
     int verbose, fatal_status;
-    bool busy; /* a sink that logs must not come back here (no endless recursion) */
 } logger = { .name = "postfix", .fatal_status = 1 };
+
+static _Thread_local bool busy; /* a sink that logs must not come back here (no endless recursion) */
+static _Thread_local struct {
+    log_sink *sink;
+    void *ctx;
+} of_thread;
 
 void log_set_name(struct str name) {
     snprintf(logger.name, sizeof logger.name, "%.*s", STR_ARG(name));
@@ -36,6 +41,11 @@ void log_set_sink(log_sink *sink, void *ctx) {
     die_set_hook(panic_hook);
 }
 
+void log_set_thread_sink(log_sink *sink, void *ctx) {
+    of_thread.sink = sink;
+    of_thread.ctx = ctx;
+}
+
 struct str log_level_prefix(enum log_level level) {
     static const struct str prefix[] = { STR_INIT(""), STR_INIT("warning: "), STR_INIT("error: "), STR_INIT("fatal: "),
                                          STR_INIT("panic: ") };
@@ -43,13 +53,15 @@ struct str log_level_prefix(enum log_level level) {
 }
 
 void log_record(enum log_level level, struct str text) {
-    if (logger.busy)
+    if (busy)
         return;
-    logger.busy = true;
+    busy = true;
     struct buf line = { 0 };
     buf_add(&line, log_level_prefix(level));
     buf_printable(&line, text, LOG_LINE_MAX);
-    if (logger.sink) {
+    if (of_thread.sink) {
+        of_thread.sink(of_thread.ctx, level, STR(""), text);
+    } else if (logger.sink) {
         char tag[160];
         int n = snprintf(tag, sizeof tag, "%s[%d]", logger.name, (int)getpid());
         logger.sink(logger.ctx, level, str_n(tag, n > 0 ? (size_t)n : 0), buf_str(&line));
@@ -57,7 +69,7 @@ void log_record(enum log_level level, struct str text) {
         fprintf(stderr, "%s: %.*s\n", logger.name, STR_ARG(buf_str(&line)));
     }
     buf_free(&line);
-    logger.busy = false;
+    busy = false;
 }
 
 __attribute__((format(printf, 2, 0))) static void log_v(enum log_level level, const char *format, va_list ap) {

@@ -19,7 +19,10 @@ typedef void log_sink(void *ctx, enum log_level level, struct str tag, struct st
 /* `name` is copied: "postfix/smtpd". The process id is added by the logger. */
 void log_set_name(struct str name);
 void log_set_sink(log_sink *sink, void *ctx); /* NULL: standard error */
-void log_set_verbose(int level);              /* -v count */
+/* For the calling thread alone, until NULL: `text` comes without prefix and without tag. Sinks belong to the main
+ * thread; a thread that may log keeps its records here until somebody there can write them. */
+void log_set_thread_sink(log_sink *sink, void *ctx);
+void log_set_verbose(int level); /* -v count */
 int log_verbose(void);
 
 void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/utf8.h"
+#include "cmd/lookup_child.h"
 #include "service/logging.h"
 #include "table/build.h"
 #include "table/fold.h"
@@ -494,6 +495,7 @@ int map_tool_main(int argc, char **argv, const struct map_tool *tool) {
     if (e)
         log_fatal("%.*s", STR_ARG(e->text));
     o.any_bytes = o.any_bytes || !conf_bool(c, PARAM_smtputf8_enable);
+    lookup_child_use(c);
     int status = 0;
     if (o.query) {
         status = query(tool, &o, c, argv + first, count);

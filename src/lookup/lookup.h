@@ -1,4 +1,4 @@
-/* lookup.h - the look-up types whose clients can block: mysql, pgsql, sqlite, ldap, memcache, tcp, socketmap, unix.
+/* lookup.h - the look-up types whose clients can block: mysql, pgsql, sqlite, ldap, memcache, tcp, socketmap.
  * Linked into the look-up process (proxymap) only.
  *
  * Everything here runs in a thread of its own (run/coro.h, offload()), one thread at a time for one table: no coroutine
@@ -14,6 +14,7 @@
 
 enum {
     LOOKUP_HOST_SECONDS = 10,       /* connect, and each query, to one host */
+    LOOKUP_REST_SECONDS = 2,        /* of a tcp: or socketmap: server that failed */
     LOOKUP_HOSTS_MAX = 64,          /* in one `hosts` list */
     LOOKUP_RESULT_MAX = 512 * 1024, /* bytes of one answer: more is an error */
 };
@@ -23,5 +24,5 @@ enum {
 size_t lookup_types(const struct table_type *const **ret);
 
 extern const struct table_type table_type_mysql, table_type_pgsql, table_type_sqlite, table_type_ldap,
-    table_type_memcache, table_type_tcp, table_type_socketmap, table_type_unix;
+    table_type_memcache, table_type_tcp, table_type_socketmap;
 #endif

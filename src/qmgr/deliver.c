@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+enum { DRAIN_US = 200 * 1000 /* an agent that closes so soon has not begun */ };
+
 #define UNAVAILABLE STR("mail transport unavailable")
 #define LOST STR("unknown mail transport error")
 #define TRANSPORT_DSN STR("4.3.0")
@@ -99,6 +101,7 @@ static struct attempted attempt(struct entry *e, struct arena *a) {
             log_warn("connect to transport private/%.*s: %.*s", STR_ARG(t->name), STR_ARG(err->text));
             return (struct attempted){ ATTEMPT_NO_TRANSPORT, TRANSPORT_DSN, UNAVAILABLE };
         }
+        int64_t asked = sys->mono_us();
         send_request(ipc, e, a);
         err = ipc_flush(ipc, deadline_in(conf_time(q->conf, PARAM_qmgr_ipc_timeout)));
         if (!err)
@@ -112,7 +115,8 @@ static struct attempted attempt(struct entry *e, struct arena *a) {
         ipc_close(ipc);
         /* An agent may close an idle connection at any time, and one that drains as it is asked closes a new one: the
          * request has not been seen. (An agent that dies while it delivers costs one more try.) */
-        if (!any && (used || (!again && err->kind == ERR_EOF)))
+        bool at_once = err->kind == ERR_EOF && sys->mono_us() - asked < DRAIN_US;
+        if (!any && (used || (at_once && !again)))
             continue;
         log_warn("private/%.*s socket: %.*s while delivering %s", STR_ARG(t->name), STR_ARG(err->text), m->id.text);
         return (struct attempted){ ATTEMPT_LOST, TRANSPORT_DSN, LOST };

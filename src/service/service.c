@@ -6,6 +6,7 @@
 #include "service/args.h"
 #include "service/internal.h"
 #include "service/logging.h"
+#include "service/lookup_client.h"
 #include "service/owner.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -445,7 +446,7 @@ static void confine_service(const struct owner *owner) {
         }
     }
     run.ctx.stay_root = owner->root && s->root && !run.args.unprivileged;
-    if (!run.ctx.stay_root) {
+    if (!run.ctx.stay_root && !(run.ctx.standalone && s->own_rights)) {
         c.uid = owner->mail_uid;
         c.gid = owner->mail_gid;
     }
@@ -569,11 +570,13 @@ int service_main(int argc, char **argv, const struct service *s) {
                                   .override_count = run.args.override_count,
                                   .process_name = program,
                                   .service_name = run.args.name };
-    if ((e = conf_load(&source, a, &run.ctx.conf)) || (e = logging_start(run.ctx.conf, program, LOGGING_DAEMON, a)) ||
+    bool of_command = run.ctx.standalone && s->own_rights;
+    enum logging_role kind = of_command ? LOGGING_COMMAND : LOGGING_DAEMON;
+    if ((e = conf_load(&source, a, &run.ctx.conf)) || (e = logging_start(run.ctx.conf, program, kind, a)) ||
         (e = owner_lookup(run.ctx.conf, a, &owner)))
         log_fatal("%.*s", STR_ARG(e->text));
     struct str queue = conf_str(run.ctx.conf, PARAM_queue_directory);
-    if (chdir(queue.p) < 0)
+    if (!of_command && chdir(queue.p) < 0)
         log_fatal("chdir %.*s: %s", STR_ARG(queue), strerror(errno));
     run.ctx.name = run.args.name;
     run.ctx.program = program;
@@ -586,12 +589,15 @@ int service_main(int argc, char **argv, const struct service *s) {
         run_debugger();
     if (run.args.single)
         take_lock();
+    if (!s->opens_tables)
+        lookup_client_start(&run.ctx);
     if (s->init && (e = s->init(&run.ctx, a)))
         log_fatal("%.*s", STR_ARG(e->text));
     confine_service(&owner);
     start_loop();
     if ((e = loop_run()))
         log_fatal("event loop: %.*s", STR_ARG(e->text));
+    lookup_client_stop();
     conf_free(run.ctx.conf);
     arena_free(a);
     return 0;

@@ -37,8 +37,10 @@ struct service {
     unsigned confine;    /* enum confine_flags */
     bool root;           /* stays root when started as root (local, virtual, pipe) */
     bool empty_chroot;   /* chrooted to an empty directory whatever master.cf says (smtpd, smtp) */
-    bool no_chroot; /* reads tables for services that are chrooted (what proxy: asks for): whatever master.cf says, it
-                       sees the whole file system, as proxymap does (trivial-rewrite) */
+    bool no_chroot;  /* reads tables for services that are chrooted (what proxy: asks for): whatever master.cf says, it
+                        sees the whole file system, as proxymap does (trivial-rewrite) */
+    bool own_rights; /* without master it keeps the rights of whoever runs it (a command's own look-up process) */
+    bool opens_tables; /* it is the look-up process: opens tables itself instead of asking for them */
     bool multi_client; /* one process serves any number of clients (rewrite, anvil, proxymap): maxproc counts processes,
                           so sessions are not limited. A service with wakeup() is like that, too. */
     bool resident; /* has state in memory: max_idle does not end it (anvil, scache). A service with start() or wakeup()

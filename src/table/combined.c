@@ -33,7 +33,7 @@ static error add_inner(struct table *t, struct combined_state *s, struct str spe
     return inner->open ? NULL : table_error(inner);
 }
 
-/* The processes that ask here may open files themselves, so the inner table is opened in place. */
+/* Where there is nobody to ask: in the look-up process itself, and in programs that open their tables themselves. */
 static error proxy_open(struct table *t) {
     t->state = ARENA_NEW(t->gen, struct combined_state);
     return add_inner(t, t->state, t->name);
@@ -161,11 +161,11 @@ const struct table_type table_type_debug = { .name = STR_INIT("debug"),
                                              .put = debug_put,
                                              .del = debug_delete,
                                              .next = debug_next };
-const struct table_type table_type_proxy = { .name = STR_INIT("proxy"),
-                                             .open = proxy_open,
-                                             .get = proxy_get,
-                                             .close = combined_close,
-                                             .is_pattern = combined_is_pattern };
+const struct table_type table_type_proxy_here = { .name = STR_INIT("proxy"),
+                                                  .open = proxy_open,
+                                                  .get = proxy_get,
+                                                  .close = combined_close,
+                                                  .is_pattern = combined_is_pattern };
 const struct table_type table_type_unionmap = { .name = STR_INIT("unionmap"),
                                                 .open = list_open,
                                                 .get = union_get,

@@ -3,10 +3,12 @@
  *
  * Their clients are linked into one program only, proxymap, the look-up process. Everybody else asks it: a daemon
  * through the connection that master makes (service/lookup_client.h), a command by starting the program for itself
- * (cmd/lookup_child.h). This header is the seam between the two: table_get() on such a table calls `get` below.
+ * (cmd/lookup_child.h). This header is the seam between the two: table_get() on such a table calls `ask` below. The
+ * caller may wait in it, so two coroutines may be inside one table at a time.
  *
  * In the look-up process no remote is set: there the types are registered with table_register() and opened in place,
- * and proxy: means the table itself. In a process with neither, such a table answers TABLE_ERROR and says why. */
+ * and proxy: means the table itself. In a process with neither, the types of servers answer TABLE_ERROR and say why,
+ * and proxy: and unix: are opened in place. */
 #ifndef ANGARIUM_TABLE_REMOTE_H
 #define ANGARIUM_TABLE_REMOTE_H
 
@@ -29,10 +31,14 @@ struct table_remote {
     enum table_result (*ask)(void *ctx, const struct table_question *q, struct arena *a, struct str *ret_key,
                              struct str *ret_value, struct str *ret_why);
     void *ctx;
+    bool users; /* unix: is asked there, too: a daemon may not wait for the name service of the C library */
 };
 
 /* For the whole process; set before the first table is asked. `r` is kept. NULL: none. */
 void table_set_remote(const struct table_remote *r);
+
+/* mysql:, tcp: ...: types that no worker opens itself, as this build has them. */
+bool table_type_is_server(struct str type);
 
 struct table_type; /* table_impl.h */
 /* Types that are opened in this process from now on, under the names they bear. `types` is kept. */

@@ -8,19 +8,36 @@
 #include <sys/stat.h>
 
 static const struct table_type *const types[] = {
-    &table_type_btree,    &table_type_cidr,    &table_type_debug,  &table_type_environ, &table_type_fail,
-    &table_type_hash,     &table_type_inline,  &table_type_lmdb,   &table_type_pcre,    &table_type_pipemap,
-    &table_type_proxy,    &table_type_randmap, &table_type_regexp, &table_type_static,  &table_type_texthash,
-    &table_type_unionmap, &table_type_unix,
+    &table_type_btree,      &table_type_cidr,    &table_type_debug,  &table_type_environ, &table_type_fail,
+    &table_type_hash,       &table_type_inline,  &table_type_lmdb,   &table_type_pcre,    &table_type_pipemap,
+    &table_type_proxy_here, &table_type_randmap, &table_type_regexp, &table_type_static,  &table_type_texthash,
+    &table_type_unionmap,   &table_type_unix,
 };
-enum { TYPES = sizeof types / sizeof types[0] };
+enum { TYPES = sizeof types / sizeof types[0], SERVER_TYPES_MAX = 16 };
+
+static int by_name(const void *a, const void *b) {
+    const struct str *x = a, *y = b;
+    return str_cmp(*x, *y);
+}
 
 size_t table_types(const struct str **ret) {
-    static struct str names[TYPES];
-    for (size_t i = 0; i < TYPES; i++)
-        names[i] = types[i]->name;
+    static struct str names[TYPES + SERVER_TYPES_MAX];
+    size_t n = 0;
+    for (; n < TYPES; n++)
+        names[n] = types[n]->name;
+    n += table_server_types(names + n, SERVER_TYPES_MAX);
+    qsort(names, n, sizeof *names, by_name);
     *ret = names;
-    return TYPES;
+    return n;
+}
+
+/* What is asked elsewhere comes before what could be opened here. */
+static const struct table_type *type_find(struct str name) {
+    const struct table_type *type = table_type_elsewhere(name);
+    for (size_t i = 0; i < TYPES && !type; i++)
+        if (str_eq(name, types[i]->name))
+            type = types[i];
+    return type;
 }
 
 /* --- files under a table --- */
@@ -118,9 +135,7 @@ static void split_spec(struct table *t, struct str spec) {
                             "open dictionary: expecting \"type:name\" form instead of \"%.*s\"", STR_ARG(t->spec));
         return;
     }
-    for (size_t i = 0; i < TYPES; i++)
-        if (str_eq(type, types[i]->name))
-            t->type = types[i];
+    t->type = type_find(type);
     if (!t->type)
         t->error = err_make(t->error_arena, ERR_CONFIG, "unsupported dictionary type: %.*s", STR_ARG(type));
 }

@@ -70,7 +70,13 @@ extern const struct table_type table_type_regexp, table_type_pcre, table_type_ci
 extern const struct table_type table_type_static, table_type_inline, table_type_environ, table_type_unix,
     table_type_fail;
 extern const struct table_type table_type_randmap;
-extern const struct table_type table_type_debug, table_type_proxy, table_type_unionmap, table_type_pipemap;
+extern const struct table_type table_type_debug, table_type_proxy, table_type_proxy_here, table_type_unionmap,
+    table_type_pipemap;
+
+/* remote.c. The type of a name that is registered, or asked of the look-up process; NULL: neither. */
+const struct table_type *table_type_elsewhere(struct str type);
+/* The names of the types that talk to servers, sorted; at most `room`. */
+size_t table_server_types(struct str *ret, size_t room);
 
 /* table_open() for a table inside another. */
 struct table *table_open_nested(const struct conf *c, struct str spec, unsigned flags, unsigned nesting);

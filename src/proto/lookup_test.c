@@ -1,0 +1,118 @@
+/* Both ends of the conversation with the look-up process. */
+#include "test/test.h"
+
+#include "proto/lookup.h"
+
+#include <stdlib.h>
+#include <sys/socket.h>
+
+static int failed;
+#define CHECK(condition)                                                                                               \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            print_error("%s:%d: %s\n", __FILE__, __LINE__, #condition);                                                \
+            failed++;                                                                                                  \
+        }                                                                                                              \
+    } while (0)
+#define DEADLINE deadline_in(30)
+
+static struct ipc *client, *server;
+
+static void run_pair(void (*near)(void *), void (*far)(void *)) {
+    int fds[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    assert_null(loop_init());
+    failed = 0;
+    client = ipc_new(fds[0]);
+    server = ipc_new(fds[1]);
+    assert_non_null(coro_spawn(near, NULL, "near"));
+    assert_non_null(coro_spawn(far, NULL, "far"));
+    assert_null(loop_run());
+    ipc_close(client);
+    ipc_close(server);
+    loop_free();
+    assert_int_equal(failed, 0);
+}
+
+static void asks_and_hears(void *arg) {
+    (void)arg;
+    struct arena *a = arena_new();
+    enum table_result r;
+    struct str key, value, why;
+    struct table_question q = { .what = TABLE_ASK_GET, .spec = STR("mysql:/a"), .proxied = true, .flags = TABLE_FOLD };
+    q.key = STR("K\0ey");
+    CHECK(!lookup_ask(client, &q, DEADLINE, a, &r, &key, &value, &why));
+    CHECK(r == TABLE_FOUND && str_eq(value, STR("V")) && key.n == 0 && why.n == 0);
+    q.what = TABLE_ASK_NEXT;
+    CHECK(!lookup_ask(client, &q, DEADLINE, a, &r, &key, &value, &why));
+    CHECK(r == TABLE_ERROR && str_eq(why, STR("down")) && str_eq(key, STR("k2")));
+    CHECK(!lookup_ask(client, &q, DEADLINE, a, &r, &key, &value, &why)); /* a value over the limit */
+    CHECK(r == TABLE_ERROR && value.n == 0 && why.n > 0);
+    char *big = calloc(1, LOOKUP_KEY_MAX + 1);
+    q.key = str_n(big, LOOKUP_KEY_MAX + 1);
+    error e = lookup_ask(client, &q, DEADLINE, a, &r, &key, &value, &why); /* not even sent */
+    CHECK(e && e->kind == ERR_LIMIT);
+    q.key = STR("k");
+    e = lookup_ask(client, &q, DEADLINE, a, &r, &key, &value, &why);
+    CHECK(e && e->kind == ERR_SYNTAX);
+    free(big);
+    arena_free(a);
+}
+
+static void hears_and_answers(void *arg) {
+    (void)arg;
+    struct ipc_msg m = { .fd = -1 };
+    struct table_question q;
+    CHECK(!ipc_recv(server, DEADLINE, &m) && !lookup_read(&m, &q));
+    CHECK(q.what == TABLE_ASK_GET && q.proxied && q.flags == TABLE_FOLD && str_eq(q.spec, STR("mysql:/a")));
+    CHECK(str_eq(q.key, STR("K\0ey")) && q.value.n == 0);
+    CHECK(!lookup_answer(server, DEADLINE, TABLE_FOUND, STR(""), STR("V"), STR("")));
+    CHECK(!ipc_recv(server, DEADLINE, &m) && !lookup_read(&m, &q) && q.what == TABLE_ASK_NEXT);
+    CHECK(!lookup_answer(server, DEADLINE, TABLE_ERROR, STR("k2"), STR(""), STR("down")));
+    CHECK(!ipc_recv(server, DEADLINE, &m) && !lookup_read(&m, &q));
+    char *big = calloc(1, LOOKUP_VALUE_MAX + 1);
+    CHECK(!lookup_answer(server, DEADLINE, TABLE_FOUND, STR(""), str_n(big, LOOKUP_VALUE_MAX + 1), STR("")));
+    free(big);
+    CHECK(!ipc_recv(server, DEADLINE, &m) && !lookup_read(&m, &q) && str_eq(q.key, STR("k")));
+    ipc_send(server, LOOKUP_ANSWER, STR("\7rubbish"), -1);
+    CHECK(!ipc_flush(server, DEADLINE));
+    ipc_msg_drop(&m);
+}
+
+static void conversation(void **state) {
+    (void)state;
+    run_pair(asks_and_hears, hears_and_answers);
+}
+
+static void malformed_questions(void **state) {
+    (void)state;
+    struct table_question q;
+    struct buf b = { 0 };
+    for (unsigned what = 0; what < 8; what++) {
+        for (unsigned proxied = 0; proxied < 3; proxied++) {
+            buf_clear(&b);
+            pack_u8(&b, (uint8_t)what);
+            pack_u8(&b, (uint8_t)proxied);
+            pack_u32(&b, 0);
+            for (int i = 0; i < 3; i++)
+                pack_str(&b, STR("x"));
+            struct ipc_msg m = { .type = LOOKUP_ASK, .payload = buf_str(&b), .fd = -1 };
+            bool good = what >= TABLE_ASK_GET && what <= TABLE_ASK_NEXT && proxied < 2;
+            assert_int_equal(lookup_read(&m, &q) == NULL, good);
+            m.payload = str_sub(m.payload, 0, m.payload.n - 1);
+            assert_non_null(lookup_read(&m, &q));
+            m.payload = buf_str(&b);
+            m.type = LOOKUP_ANSWER;
+            assert_non_null(lookup_read(&m, &q));
+        }
+    }
+    buf_free(&b);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(conversation),
+        cmocka_unit_test(malformed_questions),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
