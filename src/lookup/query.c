@@ -253,18 +253,29 @@ static bool port_find(struct table *t, struct str text, uint16_t *ret) {
     return true;
 }
 
-static const char *host_parse(struct table *t, struct str word, bool uris, struct query_host *host) {
+/* "/folder:5432": PostgreSQL's sockets have a port in their name. */
+static const char *socket_parse(struct table *t, struct str path, bool postgres, struct query_host *host) {
+    ptrdiff_t colon = postgres ? str_rindex(path, ':') : -1;
+    host->is_unix = true;
+    host->address = arena_str(t->gen, colon < 0 ? path : str_sub(path, 0, (size_t)colon));
+    if (!host->address.n)
+        return "unix: without a path";
+    if (colon >= 0 && !port_find(t, str_from(path, (size_t)colon + 1), &host->port))
+        return "the port is neither a number from 1 to 65535 nor the name of a service";
+    return NULL;
+}
+
+static const char *host_parse(struct table *t, struct str word, bool postgres, struct query_host *host) {
     host->text = arena_str(t->gen, word);
-    if (uris && (str_starts(word, STR("postgresql://")) || str_starts(word, STR("postgres://")))) {
+    if (postgres && (str_starts(word, STR("postgresql://")) || str_starts(word, STR("postgres://")))) {
         host->is_uri = true;
         host->address = host->text;
         return NULL;
     }
-    if (str_starts(word, STR("unix:"))) {
-        host->is_unix = true;
-        host->address = arena_str(t->gen, str_from(word, 5));
-        return host->address.n ? NULL : "unix: without a path";
-    }
+    if (str_starts(word, STR("unix:")))
+        return socket_parse(t, str_from(word, 5), postgres, host);
+    if (postgres && word.p[0] == '/')
+        return socket_parse(t, word, true, host);
     if (str_starts(word, STR("inet:")))
         word = str_from(word, 5);
     struct str name = word, port = STR("");
@@ -292,7 +303,7 @@ static const char *host_parse(struct table *t, struct str word, bool uris, struc
     return NULL;
 }
 
-error query_hosts_open(struct table *t, struct source *s, struct str list, bool uris, struct query_hosts **ret) {
+error query_hosts_open(struct table *t, struct source *s, struct str list, bool postgres, struct query_hosts **ret) {
     struct query_hosts *h = ARENA_NEW(t->gen, struct query_hosts);
     h->at = arena_array(t->gen, LOOKUP_HOSTS_MAX, sizeof *h->at);
     error e = source_int(s, "idle_interval", 60, 1, INT32_MAX, &h->idle);
@@ -306,7 +317,7 @@ error query_hosts_open(struct table *t, struct source *s, struct str list, bool 
             return err_make(t->gen, ERR_CONFIG, "%.*s: more than %d hosts", STR_ARG(source_where(s, "hosts")),
                             LOOKUP_HOSTS_MAX);
         struct query_host *host = &h->at[h->n++];
-        const char *fault = host_parse(t, word, uris, host);
+        const char *fault = host_parse(t, word, postgres, host);
         if (fault) /* a URI may hold a password, but those have no faults here */
             return err_make(t->gen, ERR_CONFIG, "%.*s: \"%.*s\": %s", STR_ARG(source_where(s, "hosts")), STR_ARG(word),
                             fault);

@@ -75,10 +75,10 @@ struct query_host {
     int64_t rest_until;
     unsigned long round; /* of the look-up that tried it last */
 };
-/* `list` as in `hosts`: host, host:port, [addr]:port, unix:/path, inet:host:port, with `uris` also
- * postgresql://... and postgres://...; separated by comma or space. The parameters idle_interval and retry_interval are
- * read from `s`. Nothing needs freeing but the connections. */
-error query_hosts_open(struct table *t, struct source *s, struct str list, bool uris, struct query_hosts **ret);
+/* `list` as in `hosts`: host, host:port, [addr]:port, unix:/path, inet:host:port, with `postgres` also
+ * postgresql://..., postgres://..., /path and unix:/path:port; separated by comma or space. The parameters
+ * idle_interval and retry_interval are read from `s`. Nothing needs freeing but the connections. */
+error query_hosts_open(struct table *t, struct source *s, struct str list, bool postgres, struct query_hosts **ret);
 /* Begin a look-up. */
 void query_hosts_begin(struct query_hosts *h);
 /* The next host to try for this look-up, each one once: those with a connection first, then unix sockets, then others,

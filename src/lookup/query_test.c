@@ -289,7 +289,8 @@ static void test_hosts_syntax(void **state) {
     struct bench *b = *state;
     struct source *s = source_of(b, "hosts = x\n");
     struct query_hosts *h = NULL;
-    struct str list = STR("a, inet:b:3307 [::1]:12 [::2]\tunix:/tmp/s c:smtp postgresql://u@h/d postgres://x");
+    struct str list = STR("a, inet:b:3307 [::1]:12 [::2]\tunix:/tmp/s c:smtp postgresql://u@h/d postgres://x /tmp/d "
+                          "unix:/tmp/d:5433");
     assert_null(query_hosts_open(&b->t, s, list, true, &h));
     static const struct {
         const char *text, *address;
@@ -304,6 +305,8 @@ static void test_hosts_syntax(void **state) {
         { "c:smtp", "c", false, false, 25 },
         { "postgresql://u@h/d", "postgresql://u@h/d", false, true, 0 },
         { "postgres://x", "postgres://x", false, true, 0 },
+        { "/tmp/d", "/tmp/d", true, false, 0 },
+        { "unix:/tmp/d:5433", "/tmp/d", true, false, 5433 },
     };
     for (size_t i = 0; i < sizeof want / sizeof want[0]; i++) {
         struct query_host *host = query_hosts_at(h, i);
@@ -324,6 +327,7 @@ static void test_hosts_syntax(void **state) {
         if (!e || e->kind != ERR_CONFIG || !str_contains(e->text, str_c(bad[i])))
             fail_msg("%s", bad[i]);
     }
+    assert_non_null(query_hosts_open(&b->t, s, STR("unix:/tmp/d:x-y-z"), true, &h));
     struct buf many = { 0 };
     for (int i = 0; i < LOOKUP_HOSTS_MAX; i++)
         buf_add(&many, STR("h "));
