@@ -7,13 +7,17 @@ import pathlib
 import shutil
 import sys
 
-FILES = {"main.cf": "postfix/main.cf", "master.cf": "postfix/master.cf", "aliases": "aliases"}
+FILES = {  # place: source; the prototypes are what new instances begin with (postmulti)
+    "postfix/main.cf": "main.cf", "postfix/master.cf": "master.cf", "aliases": "aliases",
+    "postfix/main.cf.proto": "main.cf", "postfix/master.cf.proto": "master.cf",
+    "postfix/postfix-files": "postfix-files",
+}
 
 
 def main():
     source, sysconf = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
     root = pathlib.Path(os.environ.get("DESTDIR", "") + str(sysconf))
-    for name, place in FILES.items():
+    for place, name in FILES.items():
         target = root / place
         if target.exists() or target.is_symlink():
             print(f"Keeping {target}")

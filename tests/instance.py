@@ -15,7 +15,8 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-COMMANDS = "postfix postconf postmap postalias newaliases postqueue mailq postdrop sendmail postlog postkick".split()
+COMMANDS = ("postfix postconf postmap postalias newaliases postqueue mailq postdrop sendmail postlog postkick "
+            "postlock").split()
 
 MASTER_CF = """\
 {smtpd}\

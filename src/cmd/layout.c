@@ -2,62 +2,37 @@
 
 #include "base/buf.h"
 #include "base/log.h"
-#include "conf/master_cf.h"
+#include "cmd/files.h"
 #include "conf/review.h"
 #include "service/owner.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-/* The queue directories (postfix-files): who owns them, and who else may do what. */
-enum dir_owner { BY_ROOT, BY_MAIL_OWNER };
-enum dir_group { NO_GROUP, SETGID_GROUP };
-static const struct queue_dir {
-    struct str name;
-    enum dir_owner owner;
-    enum dir_group group;
-    mode_t mode;
-} queue_dirs[] = {
-    { STR_INIT("active"), BY_MAIL_OWNER, NO_GROUP, 0700 },
-    { STR_INIT("bounce"), BY_MAIL_OWNER, NO_GROUP, 0700 },
-    { STR_INIT("corrupt"), BY_MAIL_OWNER, NO_GROUP, 0700 },
-    { STR_INIT("defer"), BY_MAIL_OWNER, NO_GROUP, 0700 },
-    { STR_INIT("deferred"), BY_MAIL_OWNER, NO_GROUP, 0700 },
-    { STR_INIT("flush"), BY_MAIL_OWNER, NO_GROUP, 0700 },
-    { STR_INIT("hold"), BY_MAIL_OWNER, NO_GROUP, 0700 },
-    { STR_INIT("incoming"), BY_MAIL_OWNER, NO_GROUP, 0700 },
-    { STR_INIT("private"), BY_MAIL_OWNER, NO_GROUP, 0700 },
-    { STR_INIT("saved"), BY_MAIL_OWNER, NO_GROUP, 0700 },
-    { STR_INIT("trace"), BY_MAIL_OWNER, NO_GROUP, 0700 },
-    /* postdrop, set-group-id, makes files there but cannot list them */
-    { STR_INIT("maildrop"), BY_MAIL_OWNER, SETGID_GROUP, 0730 },
-    { STR_INIT("public"), BY_MAIL_OWNER, SETGID_GROUP, 0710 },
-    { STR_INIT("pid"), BY_ROOT, NO_GROUP, 0755 },
-};
-enum { QUEUE_DIRS = sizeof queue_dirs / sizeof *queue_dirs, WALK_DEPTH_MAX = 16 };
+enum { WALK_DEPTH_MAX = 16 };
 
 struct check {
     const struct conf *c;
-    struct owner owner;
     struct arena *a;
-    uid_t root_uid; /* who must own what root owns: we, when we are not root */
-    struct str mail_owner, root_name;
+    struct files files;
     bool failed;
 };
 
-static void check_init(struct check *k, const struct conf *c, struct arena *a) {
-    *k = (struct check){ .c = c, .a = a, .root_uid = geteuid(), .mail_owner = conf_str(c, PARAM_mail_owner) };
-    error e = owner_lookup(c, a, &k->owner);
+static bool check_init(struct check *k, const struct conf *c, struct arena *a) {
+    struct owner owner;
+    *k = (struct check){ .c = c, .a = a };
+    error e = owner_lookup(c, a, &owner);
+    if (!e)
+        e = files_load(c, a, &k->files);
     if (e)
-        log_fatal("%.*s", STR_ARG(e->text));
-    k->root_name = STR("root");
-    if (!k->owner.root) {
-        k->root_name = arena_printf(a, "user %u", (unsigned)geteuid());
-        k->mail_owner = k->root_name;
-    }
+        log_record(LOG_LEVEL_FATAL, e->text);
+    return e == NULL;
+}
+
+void check_finding(struct str what, struct str mend) {
+    log_warn("%.*s", STR_ARG(what));
+    log_info("  to mend it: %.*s", STR_ARG(mend));
 }
 
 static void fail(struct check *k, struct str text) {
@@ -65,23 +40,26 @@ static void fail(struct check *k, struct str text) {
     k->failed = true;
 }
 
-/* Make `path` if it is not there. What is there is not changed: that is the administrator's decision (warnings below).
- */
-static void make_dir(struct check *k, struct str path, enum dir_owner owner, enum dir_group group, mode_t mode) {
-    if (mkdir(path.p, 0700) < 0) {
+/* --- what must be there --- */
+
+/* What is there is not changed: that is the administrator's decision (warnings below). */
+static void make_dir(struct check *k, const struct file_row *row) {
+    if (mkdir(row->path.p, 0700) < 0) {
         if (errno != EEXIST)
-            fail(k, arena_printf(k->a, "unable to create missing queue directory %.*s: %s", STR_ARG(path),
+            fail(k, arena_printf(k->a, "unable to create missing queue directory %.*s: %s", STR_ARG(row->path),
                                  strerror(errno)));
         return;
     }
-    int fd = open(path.p, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    uid_t uid = owner == BY_MAIL_OWNER ? k->owner.mail_uid : k->root_uid;
-    gid_t gid = group == SETGID_GROUP ? k->owner.setgid_gid : (gid_t)-1;
-    if (fd < 0 || (k->owner.root && fchown(fd, uid, gid) < 0) || fchmod(fd, mode) < 0)
-        fail(k,
-             arena_printf(k->a, "unable to create missing queue directory %.*s: %s", STR_ARG(path), strerror(errno)));
-    if (fd >= 0)
-        close(fd);
+    int code = file_mend(row->path, true, row->uid, row->gid, row->mode);
+    if (code)
+        fail(k, arena_printf(k->a, "unable to create missing queue directory %.*s: %s", STR_ARG(row->path),
+                             strerror(code)));
+}
+
+static void make_dirs(struct check *k) {
+    for (size_t i = 0; i < k->files.count && !k->failed; i++)
+        if (k->files.rows[i].create)
+            make_dir(k, &k->files.rows[i]);
 }
 
 static bool is_directory(struct str path) {
@@ -101,11 +79,21 @@ static bool load_services(struct check *k, struct master_cf *ret) {
     return !e;
 }
 
+static void need_log_service(struct check *k, const struct master_cf *services) {
+    for (size_t i = 0; i < services->count; i++)
+        if (services->entries[i].type == SERVICE_UNIX_DGRAM &&
+            str_eq(services->entries[i].name, conf_str(k->c, PARAM_postlog_service_name)))
+            return;
+    fail(k, STR("missing 'postlog' service in master.cf - run 'postfix upgrade-configuration'"));
+}
+
 bool layout_prepare(const struct conf *c) {
     struct arena *a = arena_new();
     struct check k;
-    check_init(&k, c, a);
-    struct str queue = conf_str(c, PARAM_queue_directory), data = conf_str(c, PARAM_data_directory);
+    if (!check_init(&k, c, a)) {
+        arena_free(a);
+        return false;
+    }
     struct str commands = conf_str(c, PARAM_command_directory), daemons = conf_str(c, PARAM_daemon_directory);
     struct str program = arena_printf(a, "%.*s/master", STR_ARG(daemons));
     if (!is_directory(commands))
@@ -114,101 +102,135 @@ bool layout_prepare(const struct conf *c) {
         fail(&k, arena_printf(a, "no Postfix daemon directory %.*s!", STR_ARG(daemons)));
     else if (access(program.p, X_OK) < 0)
         fail(&k, arena_printf(a, "no Postfix master program %.*s!", STR_ARG(program)));
-    if (mkdir(queue.p, 0755) < 0 && errno != EEXIST) {
-        fail(&k, arena_printf(a, "no Postfix queue directory %.*s!", STR_ARG(queue)));
-    } else {
-        for (size_t i = 0; i < QUEUE_DIRS && !k.failed; i++)
-            make_dir(&k, arena_printf(a, "%.*s/%.*s", STR_ARG(queue), STR_ARG(queue_dirs[i].name)), queue_dirs[i].owner,
-                     queue_dirs[i].group, queue_dirs[i].mode);
-        if (!k.failed)
-            make_dir(&k, data, BY_MAIL_OWNER, NO_GROUP, 0700);
-    }
+    else if (access(arena_printf(a, "%.*s/postfix-script", STR_ARG(daemons)).p, F_OK) == 0)
+        fail(&k, arena_printf(a,
+                              "daemon_directory = %.*s has Postfix's daemons, not those of this mail system: correct "
+                              "it, or take it out of main.cf (postconf -X daemon_directory)",
+                              STR_ARG(daemons)));
+    make_dirs(&k);
     struct master_cf services;
-    if (load_services(&k, &services) && conf_str(c, PARAM_maillog_file).n) {
-        bool found = false;
-        for (size_t i = 0; i < services.count; i++)
-            found = found || (services.entries[i].type == SERVICE_UNIX_DGRAM &&
-                              str_eq(services.entries[i].name, conf_str(c, PARAM_postlog_service_name)));
-        if (!found)
-            fail(&k, STR("missing 'postlog' service in master.cf - run 'postfix upgrade-configuration'"));
+    if (load_services(&k, &services) && conf_str(c, PARAM_maillog_file).n)
+        need_log_service(&k, &services);
+    arena_free(a);
+    return !k.failed;
+}
+
+/* --- owners and permissions --- */
+static void say_faults(const struct check *k, const struct file_row *row, unsigned faults) {
+    struct arena *a = k->a;
+    if (faults & FAULT_TYPE)
+        log_warn("not a %s: %.*s", row->directory ? "directory" : "file", STR_ARG(row->path));
+    if (faults & FAULT_OWNER)
+        check_finding(arena_printf(a, "not owned by %.*s: %.*s", STR_ARG(row->owner_name), STR_ARG(row->path)),
+                      arena_printf(a, "chown %u %.*s", (unsigned)row->uid, STR_ARG(row->path)));
+    if (faults & FAULT_GROUP)
+        check_finding(arena_printf(a, "not owned by group %.*s: %.*s", STR_ARG(row->group_name), STR_ARG(row->path)),
+                      arena_printf(a, "chgrp %.*s %.*s && chmod %o %.*s", STR_ARG(row->group_name), STR_ARG(row->path),
+                                   (unsigned)row->mode, STR_ARG(row->path)));
+    if (faults & FAULT_WRITABLE)
+        check_finding(arena_printf(a, "group or other writable: %.*s", STR_ARG(row->path)),
+                      arena_printf(a, "chmod %o %.*s", (unsigned)row->mode, STR_ARG(row->path)));
+    if (faults & FAULT_SETGID) {
+        log_warn("not set-gid or not owner+group+world executable: %.*s", STR_ARG(row->path));
+        if (!(faults & FAULT_GROUP)) /* that says it already */
+            log_info("  to mend it: chmod %o %.*s", (unsigned)row->mode, STR_ARG(row->path));
+    }
+}
+
+/* Files and folders below `path`, which only `row`'s owner may change. Links are not followed. What has a row of its
+ * own is looked at there. */
+static bool has_row(const struct check *k, struct str path) {
+    for (size_t i = 0; i < k->files.count; i++)
+        if (str_eq(k->files.rows[i].path, path))
+            return true;
+    return false;
+}
+
+typedef void visit(struct check *k, const struct file_row *like, struct str path, const struct stat *st);
+
+static void walk(struct check *k, const struct file_row *like, struct str dir, int depth, visit *fn) {
+    DIR *d = opendir(dir.p);
+    if (!d)
+        return;
+    for (const struct dirent *e; (e = readdir(d));) {
+        struct stat st;
+        struct str path = arena_printf(k->a, "%.*s/%s", STR_ARG(dir), e->d_name);
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || has_row(k, path) || lstat(path.p, &st) < 0)
+            continue;
+        fn(k, like, path, &st);
+        if (S_ISDIR(st.st_mode) && depth < WALK_DEPTH_MAX)
+            walk(k, like, path, depth + 1, fn);
+    }
+    closedir(d);
+}
+
+static void review_below(struct check *k, const struct file_row *like, struct str path, const struct stat *st) {
+    struct file_row row = *like;
+    row.path = path;
+    row.directory = S_ISDIR(st->st_mode);
+    row.mode = st->st_mode & 07755 & ~(mode_t)S_IWGRP;
+    row.gid = (gid_t)NO_GROUP;
+    say_faults(k, &row, file_faults(&row, st));
+}
+
+/* Below these, too, only the owner may write, whatever lies there; in the queue that is a matter of each message. */
+static bool is_reviewed_below(const struct check *k, const struct file_row *row) {
+    return str_eq(row->path, conf_directory(k->c)) || str_eq(row->path, conf_str(k->c, PARAM_data_directory)) ||
+           str_eq(row->path, conf_str(k->c, PARAM_daemon_directory));
+}
+
+static void review_files(struct check *k, bool shared) {
+    for (size_t i = 0; i < k->files.count; i++) {
+        const struct file_row *row = &k->files.rows[i];
+        struct stat st;
+        /* an ordinary user's mail system has its programs from somebody else */
+        if ((row->shared && (!shared || geteuid() != 0)) || lstat(row->path.p, &st) < 0)
+            continue;
+        say_faults(k, row, file_faults(row, &st));
+        if (row->directory && S_ISDIR(st.st_mode) && is_reviewed_below(k, row))
+            walk(k, row, row->path, 1, review_below);
+    }
+}
+
+/* --- mending --- */
+static void mend(struct check *k, struct str path, bool directory, uid_t uid, gid_t gid, mode_t mode) {
+    int code = file_mend(path, directory, uid, gid, mode);
+    if (!code || code == ENOENT)
+        return;
+    log_error("cannot set owner and permissions of %.*s: %s", STR_ARG(path), strerror(code));
+    k->failed = true;
+}
+
+static void mend_below(struct check *k, const struct file_row *like, struct str path, const struct stat *st) {
+    if (S_ISREG(st->st_mode) || S_ISDIR(st->st_mode))
+        mend(k, path, S_ISDIR(st->st_mode), like->uid, (gid_t)NO_GROUP, (mode_t)-1);
+}
+
+bool layout_mend(const struct conf *c, bool shared) {
+    struct arena *a = arena_new();
+    struct check k;
+    if (!check_init(&k, c, a)) {
+        arena_free(a);
+        return false;
+    }
+    make_dirs(&k);
+    for (size_t i = 0; i < k.files.count; i++) {
+        const struct file_row *row = &k.files.rows[i];
+        struct stat st;
+        if ((row->shared && (!shared || geteuid() != 0)) || lstat(row->path.p, &st) < 0 || S_ISLNK(st.st_mode))
+            continue;
+        mode_t mode = row->mode;
+        if (!row->directory && !row->shared) /* a main.cf with a password in it stays as closed as it is */
+            mode &= st.st_mode;
+        mend(&k, row->path, row->directory, row->uid, row->gid, mode);
+        if (row->recursive)
+            walk(&k, row, row->path, 1, mend_below);
     }
     arena_free(a);
     return !k.failed;
 }
 
-/* --- what is allowed but should not be --- */
-static void check_writable(struct str path, const struct stat *st) {
-    if (!S_ISLNK(st->st_mode) && (st->st_mode & (S_IWGRP | S_IWOTH)))
-        log_warn("group or other writable: %.*s", STR_ARG(path));
-}
-static void check_owner(struct str path, const struct stat *st, uid_t uid, struct str name) {
-    if (st->st_uid != uid)
-        log_warn("not owned by %.*s: %.*s", STR_ARG(name), STR_ARG(path));
-}
-
-/* Files and folders below `path`, which root alone may change. Links are not followed. */
-static void walk(struct check *k, struct str path, uid_t uid, struct str owner, int depth) {
-    struct stat st;
-    if (lstat(path.p, &st) < 0)
-        return;
-    check_owner(path, &st, uid, owner);
-    check_writable(path, &st);
-    if (!S_ISDIR(st.st_mode) || depth == WALK_DEPTH_MAX)
-        return;
-    DIR *dir = opendir(path.p);
-    if (!dir)
-        return;
-    for (const struct dirent *d; (d = readdir(dir));)
-        if (strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0)
-            walk(k, arena_printf(k->a, "%.*s/%s", STR_ARG(path), d->d_name), uid, owner, depth + 1);
-    closedir(dir);
-}
-
-static void review_queue(struct check *k) {
-    struct str queue = conf_str(k->c, PARAM_queue_directory);
-    struct stat st;
-    if (stat(queue.p, &st) == 0) {
-        check_owner(queue, &st, k->root_uid, k->root_name);
-        check_writable(queue, &st);
-    }
-    for (size_t i = 0; i < QUEUE_DIRS; i++) {
-        const struct queue_dir *d = &queue_dirs[i];
-        struct str path = arena_printf(k->a, "%.*s/%.*s", STR_ARG(queue), STR_ARG(d->name));
-        if (lstat(path.p, &st) < 0)
-            continue;
-        if (d->owner == BY_MAIL_OWNER)
-            check_owner(path, &st, k->owner.mail_uid, k->mail_owner);
-        else
-            check_owner(path, &st, k->root_uid, k->root_name);
-        if (d->group == SETGID_GROUP && st.st_gid != k->owner.setgid_gid && k->owner.root)
-            log_warn("not owned by group %.*s: %.*s", STR_ARG(conf_str(k->c, PARAM_setgid_group)), STR_ARG(path));
-        if (st.st_mode & (S_IWGRP | S_IWOTH) & ~d->mode)
-            log_warn("group or other writable: %.*s", STR_ARG(path));
-    }
-    struct str corrupt = arena_printf(k->a, "%.*s/corrupt", STR_ARG(queue));
-    DIR *dir = opendir(corrupt.p);
-    if (!dir)
-        return;
-    for (const struct dirent *d; (d = readdir(dir));)
-        if (d->d_name[0] != '.')
-            log_warn("damaged message: corrupt/%s", d->d_name);
-    closedir(dir);
-}
-
-/* The commands that everybody may run with the group's rights. */
-static void review_setgid_commands(struct check *k) {
-    static const char *const commands[] = { "postdrop", "postqueue", "postlog" };
-    struct stat st;
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
-        struct str path = arena_printf(k->a, "%.*s/%s", STR_ARG(conf_str(k->c, PARAM_command_directory)), commands[i]);
-        if (stat(path.p, &st) < 0)
-            continue;
-        if (st.st_gid != k->owner.setgid_gid)
-            log_warn("not owned by group %.*s: %.*s", STR_ARG(conf_str(k->c, PARAM_setgid_group)), STR_ARG(path));
-        if ((st.st_mode & 02111) != 02111)
-            log_warn("not set-gid or not owner+group+world executable: %.*s", STR_ARG(path));
-    }
-}
+/* --- services --- */
 
 /* The daemons of Postfix that this version has not: a service of theirs is no mistake in master.cf. A daemon that has
  * come since is executable, so a row too many does no harm. */
@@ -245,25 +267,23 @@ static void review_services(struct check *k, const struct master_cf *services) {
     buf_free(&absent);
 }
 
-void layout_review(const struct conf *c) {
+void layout_review(const struct conf *c, bool shared) {
     struct arena *a = arena_new();
     struct check k;
     struct master_cf services;
-    check_init(&k, c, a);
-    walk(&k, conf_directory(c), k.root_uid, k.root_name, 0);
-    if (k.owner.root) {
-        walk(&k, conf_str(c, PARAM_daemon_directory), 0, STR("root"), 0);
-        review_setgid_commands(&k);
-    }
-    walk(&k, conf_str(c, PARAM_data_directory), k.owner.mail_uid, k.mail_owner, 0);
-    review_queue(&k);
-    struct str path = arena_printf(a, "%.*s/master.cf", STR_ARG(conf_directory(c)));
-    if (!master_cf_load(path, c, a, &services)) {
-        review_services(&k, &services);
-        const struct finding *found;
-        size_t n = conf_review(c, &services, a, &found);
-        for (size_t i = 0; i < n; i++)
-            log_warn("%.*s", STR_ARG(found[i].text));
+    if (check_init(&k, c, a)) {
+        review_files(&k, shared);
+        check_queue(c);
+        struct str path = arena_printf(a, "%.*s/master.cf", STR_ARG(conf_directory(c)));
+        bool loaded = !master_cf_load(path, c, a, &services);
+        if (loaded) {
+            review_services(&k, &services);
+            const struct finding *found;
+            size_t n = conf_review(c, &services, a, &found);
+            for (size_t i = 0; i < n; i++)
+                log_warn("%.*s", STR_ARG(found[i].text));
+        }
+        check_tables(c, loaded ? &services : NULL, false);
     }
     arena_free(a);
 }

@@ -6,9 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sysexits.h>
 #include <unistd.h>
 
-enum { LINE_MAX_BYTES = 65536 };
+enum {
+    LINE_MAX_BYTES = 65536,
+    FATAL_PAUSE = 1, /* seconds, as after any program's fatal error: who runs us in a loop must not fill the log */
+};
 
 _Noreturn static void usage(void) {
     log_fatal("usage: postlog [-c config_dir] [-i] [-p priority] [-t tag] [-v] [text]");
@@ -53,7 +57,7 @@ int main(int argc, char **argv) {
     const char *tag = NULL, *directory = NULL;
     enum log_level level = LOG_LEVEL_INFO;
     int verbose = 0;
-    logging_start_early(STR("postlog"), LOGGING_COMMAND_QUIET);
+    logging_start_early(STR("postlog"), LOGGING_SCRIPT);
     for (int c; (c = getopt(argc, argv, "+c:ip:t:v")) != -1;) {
         switch (c) {
         case 'c':
@@ -76,13 +80,16 @@ int main(int argc, char **argv) {
     }
     struct arena *a = arena_new();
     struct conf_source source = { .process_name = STR("postlog") };
-    setgid_begin(directory, a, &source);
-    if (!setgid_elevated())
+    if (setgid_elevated())
+        log_set_fatal_status(EX_NOPERM);
+    else
         log_set_verbose(verbose);
+    setgid_begin(directory, a, &source);
+    log_set_fatal_status(1);
     struct conf *conf;
     error e = conf_load(&source, a, &conf);
     if (!e)
-        e = logging_start(conf, STR("postlog"), LOGGING_COMMAND_QUIET, a);
+        e = logging_start(conf, STR("postlog"), LOGGING_SCRIPT, a);
     if (e)
         log_fatal("%.*s", STR_ARG(e->text));
     if (tag)
@@ -91,6 +98,8 @@ int main(int argc, char **argv) {
         log_words(level, argv + optind);
     else
         log_stream(level);
+    if (level == LOG_LEVEL_FATAL || level == LOG_LEVEL_PANIC)
+        sleep(FATAL_PAUSE);
     conf_free(conf);
     arena_free(a);
     return 0;

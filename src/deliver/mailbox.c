@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,29 +15,6 @@ enum {
     CHUNK = 32 * 1024,
     PATH_ROOM = 4096,
 };
-
-bool mailbox_locks_parse(struct str list, unsigned *ret) {
-    static const struct {
-        struct str name;
-        unsigned lock;
-    } rows[] = {
-        { STR_INIT("fcntl"), MAILBOX_FCNTL },
-        { STR_INIT("flock"), MAILBOX_FLOCK },
-        { STR_INIT("dotlock"), MAILBOX_DOTLOCK },
-    };
-    struct str word;
-    *ret = 0;
-    while (str_word(&list, STR_COMMA_SPACE, &word)) {
-        unsigned lock = 0;
-        for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
-            if (str_eq(word, rows[i].name))
-                lock = rows[i].lock;
-        if (!lock)
-            return false;
-        *ret |= lock;
-    }
-    return true;
-}
 
 struct str mailbox_head(struct agent_request *r, struct arena *a, struct str orig, struct str delivered_to) {
     struct buf b = { 0 };
@@ -197,97 +173,28 @@ static int sync_directory_of(const char *path) {
 }
 
 /* --- locks --- */
-static void pause_lock(const struct mailbox *m) {
-    struct timespec t = { .tv_sec = (time_t)m->lock_delay };
-    nanosleep(&t, NULL);
+static struct mbox_wait lock_wait(const struct mailbox *m) {
+    return (struct mbox_wait){ .attempts = m->lock_attempts, .delay = m->lock_delay, .stale = m->stale_lock };
 }
 
 static struct failure dotlock_take(const struct job *j, const char *lock) {
-    const struct mailbox *m = j->m;
-    int code = EAGAIN;
-    for (int i = 0; i < m->lock_attempts; i++) {
-        if (i)
-            pause_lock(m);
-        /* created whole or not at all, so nobody else can hold a lock of the same name */
-        int fd = sys->openat(AT_FDCWD, lock, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
-        if (fd >= 0) {
-            sys->close(fd);
-            return success;
-        }
-        code = errno;
-        if (code != EEXIST)
-            break;
-        struct stat st;
-        if (sys->fstatat(AT_FDCWD, lock, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-            st.st_mtime + m->stale_lock < sys->wall_us() / US_PER_S)
-            sys->unlinkat(AT_FDCWD, lock, 0);
-    }
+    struct mbox_wait wait = lock_wait(j->m);
+    int code = mbox_dotlock(lock, &wait);
+    if (!code)
+        return success;
     struct failure f = fail(j->arena, arena_printf(j->arena, "unable to create lock file %s", lock).p, code);
     if (code == EEXIST)
         f.dsn = "4.2.0";
     return f;
 }
 
-static int lock_once(int fd, unsigned kind) {
-    if (kind == MAILBOX_FLOCK)
-        return sys->flock(fd, LOCK_EX | LOCK_NB);
-    struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-    return fcntl(fd, F_SETLK, &l);
-}
-
-static struct failure lock_take(const struct job *j, int fd, unsigned kind) {
-    int code = EAGAIN;
-    for (int i = 0; i < j->m->lock_attempts; i++) {
-        if (i)
-            pause_lock(j->m);
-        if (lock_once(fd, kind) == 0)
-            return success;
-        code = errno;
-        if (code != EAGAIN && code != EACCES && code != EWOULDBLOCK)
-            break;
-    }
-    if (code == EACCES) /* POSIX allows it for a lock that is held */
-        code = EAGAIN;
-    return fail(j->arena, "unable to lock for exclusive access", code);
+static struct failure lock_take(const struct job *j, int fd) {
+    struct mbox_wait wait = lock_wait(j->m);
+    int code = mbox_lock(fd, j->m->locks, &wait);
+    return code ? fail(j->arena, "unable to lock for exclusive access", code) : success;
 }
 
 /* --- mbox --- */
-
-/* A symbolic link is followed only where nobody but root can have made it. */
-static bool link_is_roots(const char *path) {
-    struct stat st;
-    if (sys->fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISLNK(st.st_mode) || st.st_uid != 0)
-        return false;
-    char dir[PATH_ROOM];
-    const char *slash = strrchr(path, '/');
-    size_t n = slash ? (size_t)(slash - path) + 1 : 0;
-    if (n == 0 || n >= sizeof(dir))
-        return false;
-    memcpy(dir, path, n);
-    dir[n] = 0;
-    return sys->fstatat(AT_FDCWD, dir, &st, 0) == 0 && st.st_uid == 0 && !(st.st_mode & (S_IWGRP | S_IWOTH));
-}
-
-static int open_mbox(const char *path, bool *ret_new) {
-    /* readable too, to look at the end; a mailbox that may only be written to will do */
-    static const int modes[] = { O_RDWR, O_WRONLY };
-    *ret_new = false;
-    int fd = -1;
-    for (size_t i = 0; i < 2 && fd < 0; i++) {
-        int flags = modes[i] | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
-        fd = sys->openat(AT_FDCWD, path, flags, 0);
-        if (fd < 0 && errno == ELOOP && link_is_roots(path))
-            fd = sys->openat(AT_FDCWD, path, flags & ~O_NOFOLLOW, 0);
-        if (fd < 0 && errno != EACCES)
-            break;
-    }
-    if (fd >= 0 || errno != ENOENT)
-        return fd;
-    fd = sys->openat(AT_FDCWD, path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    *ret_new = fd >= 0;
-    return fd;
-}
-
 static struct failure check_mbox(const struct job *j, const struct stat *st) {
     const struct mailbox *m = j->m;
     if (S_ISDIR(st->st_mode))
@@ -349,7 +256,7 @@ static struct failure deliver_mbox(const struct job *j) {
     }
     struct failure f = success;
     bool is_new = false;
-    int fd = open_mbox(j->path, &is_new);
+    int fd = mbox_open(j->path, &is_new);
     if (fd < 0)
         f = fail(j->arena, "cannot open file", errno);
     else if (is_new && toggles && fchown(fd, m->uid, m->gid) != 0)
@@ -360,10 +267,8 @@ static struct failure deliver_mbox(const struct job *j) {
         f = check_mbox(j, &st);
     if (!f.why.n && toggles && !child_act_as(m->uid, m->gid))
         f = (struct failure){ 0, "4.3.0", STR("cannot act as the owner of the mailbox") };
-    if (!f.why.n && S_ISREG(st.st_mode) && (m->locks & MAILBOX_FLOCK))
-        f = lock_take(j, fd, MAILBOX_FLOCK);
-    if (!f.why.n && S_ISREG(st.st_mode) && (m->locks & MAILBOX_FCNTL))
-        f = lock_take(j, fd, MAILBOX_FCNTL);
+    if (!f.why.n && S_ISREG(st.st_mode))
+        f = lock_take(j, fd);
     if (!f.why.n)
         f = append_mbox(j, fd, &st);
     if (toggles && !child_act_as(0, 0) && !f.why.n)

@@ -8,11 +8,7 @@
 
 #include "base/map.h"
 #include "deliver/agent.h"
-
-enum mailbox_lock { MAILBOX_FCNTL = 1, MAILBOX_FLOCK = 2, MAILBOX_DOTLOCK = 4 };
-
-/* A *_lock parameter: "fcntl, dotlock". False: an unknown word. */
-bool mailbox_locks_parse(struct str list, unsigned *ret);
+#include "deliver/mbox_file.h"
 
 enum mailbox_open {
     MAILBOX_AS_OWNER, /* everything under uid and gid */

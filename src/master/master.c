@@ -26,6 +26,7 @@ static struct {
     int64_t exit_after;
     int ready_fd; /* -w: the parent waits here */
     bool reload, stop;
+    bool drain; /* stop, but whatever runs may take as long as it needs */
     struct cond signalled;
 } run = { .ready_fd = -1 };
 
@@ -139,8 +140,9 @@ static void on_signal(int signo, void *arg) {
     } else if (signo == SIGHUP) {
         run.reload = true;
     } else {
-        if (run.stop) /* once more: now */
+        if (run.stop && !run.drain) /* once more: now */
             kill_all();
+        run.drain = signo == SIGUSR1;
         run.stop = true;
         master.stop_signal = signo;
     }
@@ -236,6 +238,17 @@ static error wait_workers(enum stage last, int64_t deadline) {
     }
 }
 
+/* What a drain waits for has its own time limits; another signal makes it an ordinary stop. */
+static void wait_drained(enum stage last) {
+    for (;;) {
+        const struct worker *w = master.workers;
+        while (w && (w->reaped || stage_of(w->svc) > last))
+            w = w->next;
+        if (!w || !run.drain || cond_wait(&run.signalled, DEADLINE_NEVER))
+            return;
+    }
+}
+
 /* Lines that wait for a log daemon that is not there would be lost with the socket. */
 static void start_unread_log(void) {
     for (struct svc *svc = master.services; svc; svc = svc->next) {
@@ -249,11 +262,18 @@ static void start_unread_log(void) {
 static void stop(void) {
     log_info("terminating on signal %d", master.stop_signal);
     master.stopping = true;
-    int64_t end = deadline_in(STOP_ALL_SECONDS);
+    bool patient = run.drain;
+    if (patient)
+        services_close_ports();
     drain_up_to(STAGE_FRONT);
+    wait_drained(STAGE_FRONT);
+    int64_t end = deadline_in(STOP_ALL_SECONDS);
     wait_workers(STAGE_FRONT, deadline_in(STOP_FRONT_SECONDS));
     master.ending = true;
     drain_up_to(STAGE_BACK);
+    wait_drained(STAGE_BACK);
+    if (patient)
+        end = deadline_in(STOP_ALL_SECONDS);
     error e = wait_workers(STAGE_BACK, end);
     if (!e) {
         start_unread_log();
@@ -441,7 +461,7 @@ int main(int argc, char **argv) {
         log_fatal("event loop: %.*s", STR_ARG(e->text));
     if ((e = services_load(master.conf, true, a)))
         log_fatal("%.*s", STR_ARG(e->text));
-    const int signals[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGCHLD };
+    const int signals[] = { SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGHUP, SIGCHLD };
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
         if ((e = loop_on_signal(signals[i], on_signal, NULL)))
             log_fatal("signals: %.*s", STR_ARG(e->text));

@@ -95,6 +95,8 @@ extern struct master master;
  * what works goes on. Workers are not touched. */
 error services_load(const struct conf *c, bool first, struct arena *err_arena);
 struct svc *service_at(struct str endpoint);
+/* No more clients from outside: who comes is told at once instead of waiting in a socket that nobody reads. */
+void services_close_ports(void);
 /* Close everything, at the end of master. */
 void services_end(void);
 /* Free a service that is no longer in master.cf once its last worker has ended. */

@@ -182,6 +182,12 @@ static void remove_service(struct svc *svc) {
         unlisten_local(svc->endpoint);
     end_service(svc);
 }
+void services_close_ports(void) {
+    for (struct svc *svc = master.services; svc; svc = svc->next)
+        if (svc->entry.type == SERVICE_INET)
+            close_sockets(svc);
+}
+
 void services_end(void) {
     for (struct svc *svc = master.services, *next; svc; svc = next) {
         next = svc->next;

@@ -30,10 +30,7 @@ struct qmgr_outside {
     void *ctx;
 };
 
-enum {
-    FEED_NOTICES_MAX = 10000, /* told of and not taken up yet; more are found by a scan */
-    ASSIGNING_MAX = 200,      /* messages whose recipients are being sorted at a time: each has a stack */
-};
+enum { FEED_NOTICES_MAX = 10000 /* told of and not taken up yet; more are found by a scan */ };
 
 struct feed_want {
     struct queue_id id;
@@ -55,7 +52,6 @@ struct qmgr {
     struct map active;  /* queue id -> struct message */
     size_t rcpts;       /* unfinished recipients in memory */
     size_t contents;    /* content descriptors open */
-    size_t assigning;   /* messages whose recipients are being sorted, which may wait for a database */
     struct group *work; /* coroutines that hold a message */
 
     /* feed.c */

@@ -207,11 +207,11 @@ static bool facility_of(struct str name, int *ret) {
 
 /* What stands in front of a line on standard error: the command's name; in scripts the whole tag, as in the log. */
 static void set_role(struct str prefix, struct str program, enum logging_role role) {
-    if (role == LOGGING_COMMAND_QUIET)
+    if (role == LOGGING_SCRIPT)
         snprintf(to.name, sizeof to.name, "%.*s/%.*s", STR_ARG(prefix), STR_ARG(program));
     else
         snprintf(to.name, sizeof to.name, "%.*s", STR_ARG(program));
-    to.to_stderr = role == LOGGING_COMMAND || (role == LOGGING_COMMAND_QUIET && isatty(STDERR_FILENO));
+    to.to_stderr = role == LOGGING_COMMAND || role == LOGGING_SCRIPT;
 }
 
 /* A set-gid command does not connect with its group's rights wherever its caller's environment says. */
@@ -225,7 +225,7 @@ void logging_start_early(struct str program, enum logging_role role) {
                *host = trusted_env("POSTLOG_HOSTNAME");
     struct buf name = { 0 };
     struct str prefix = tag && *tag ? str_c(tag) : STR("postfix");
-    set_role(prefix, program, role);
+    set_role(prefix, program, role == LOGGING_SCRIPT ? LOGGING_COMMAND : role); /* no script speaks yet */
     buf_printf(&name, "%.*s/%.*s", STR_ARG(prefix), STR_ARG(program));
     log_set_name(buf_str(&name));
     buf_free(&name);
@@ -335,7 +335,7 @@ error logging_start(const struct conf *c, struct str program, enum logging_role 
         set_target(TO_SYSLOG, socket_to(STR(_PATH_LOG)));
         return NULL;
     }
-    if (role == LOGGING_COMMAND || role == LOGGING_COMMAND_QUIET)
+    if (role == LOGGING_COMMAND || role == LOGGING_SCRIPT)
         return command_file(c, err_arena);
     if (role == LOGGING_DIRECT) {
         int fd = -1;

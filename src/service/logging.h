@@ -13,10 +13,10 @@
 #include "conf/conf.h"
 
 enum logging_role {
-    LOGGING_DAEMON,        /* the log alone */
-    LOGGING_DIRECT,        /* master, postlogd: the log alone, and maillog_file is written without postlogd */
-    LOGGING_COMMAND,       /* standard error and the log */
-    LOGGING_COMMAND_QUIET, /* the log, and standard error when that is a terminal (postlog, postfix) */
+    LOGGING_DAEMON,  /* the log alone */
+    LOGGING_DIRECT,  /* master, postlogd: the log alone, and maillog_file is written without postlogd */
+    LOGGING_COMMAND, /* standard error and the log */
+    LOGGING_SCRIPT,  /* the same, with the whole tag on standard error (postlog, postfix) */
 };
 
 /* Before main.cf can be read: the log that $POSTLOG_SERVICE names, else syslog; commands also standard error. */

@@ -53,9 +53,7 @@ struct table {
     error error;
     bool open, stale;
     void *state;
-    unsigned busy;     /* look-ups that have not ended: types that ask elsewhere wait in them (remote.h) */
-    struct buf spare;  /* for folding keys */
-    struct buf folded; /* the same, for types that do it themselves and never wait */
+    struct buf folded;
     size_t file_count;
     struct {
         const char *path;

@@ -17,7 +17,7 @@ STATUS = {  # exit status of each command when main.cf cannot be used
     ("postkick", "public", "pickup", "W"): 1, ("postqueue", "-p"): 69, ("mailq",): 75, ("postfix", "check"): 1,
     ("postfix", "start"): 1, ("postfix", "status"): 1, ("postlog", "text"): 1,
 }
-SILENT = ("postfix", "postlog")  # these say it to the terminal and the log, not to a pipe
+SILENT = ("postfix", "postlog")  # Postfix 3.7 says it to a terminal only; 3.8 and we to a pipe as well
 
 FAULTS = {  # line: what is said
     "frob": """{file}, line {line}: missing '=' after attribute name: "frob\"""",
@@ -76,9 +76,8 @@ def test_unusable_main_cf(ours, command):
             assert status == 0  # it shows values, it does not judge them
             continue
         assert status == STATUS[command], fault
-        if command[0] not in SILENT:
-            name = str(ours.instance.bin / "postconf") if command[0] == "postconf" else command[0]
-            assert said == f"{name}: fatal: " + text.format(file=ours.file, line=ours.line), fault
+        name = str(ours.instance.bin / "postconf") if command[0] == "postconf" else command[0]
+        assert said == f"{name}: fatal: " + text.format(file=ours.file, line=ours.line), fault
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -91,7 +90,7 @@ def test_same_as_debians(ours, debian, fault):
         assert got[0] == want[0], (command, got, want)
         strip = [re.sub(r"^\S*/", "", re.sub(r"\S*/main\.cf, line \d+", "FILE", ADDED.sub("", said)))
                  for _, said in (got, want)]
-        if command[0] != "postconf" or got[0] != 0:
+        if command[0] not in SILENT and (command[0] != "postconf" or got[0] != 0):
             assert strip[0] == strip[1], command
 
 

@@ -16,7 +16,8 @@ from oracle import Oracle
 
 AS_ROOT = os.geteuid() == 0
 USER = "angarium-test"  # made here, with a mailbox where the stock configuration has it
-COMMANDS = "mailq newaliases postalias postconf postdrop postfix postkick postlog postmap postqueue sendmail".split()
+COMMANDS = ("mailq newaliases postalias postconf postdrop postfix postkick postlock postlog postmap "
+            "postqueue sendmail").split()
 ENV = {name: value for name, value in os.environ.items() if name != "MAIL_CONFIG"}
 
 if "ASAN_OPTIONS" in os.environ:
@@ -80,7 +81,8 @@ def test_places(prefix):
     daemons = os.listdir(prefix / "libexec/angarium")
     assert {"master", "smtpd", "cleanup", "qmgr", "local", "smtp", "bounce", "pickup", "postlogd"} <= set(daemons)
     assert "testd" not in daemons
-    assert {"main.cf", "master.cf"} <= set(os.listdir(prefix / "etc/postfix"))
+    assert sorted(os.listdir(prefix / "etc/postfix")) == [
+        "main.cf", "main.cf.proto", "master.cf", "master.cf.proto", "postfix-files"]
     want = {"config_directory": "etc/postfix", "meta_directory": "etc/postfix", "command_directory": "sbin",
             "daemon_directory": "libexec/angarium", "queue_directory": "var/spool/postfix",
             "data_directory": "var/lib/postfix", "sendmail_path": "sbin/sendmail", "mailq_path": "sbin/mailq",
@@ -99,6 +101,9 @@ def test_rights(prefix):
         st = (prefix / "sbin" / name).stat()
         assert grp.getgrgid(st.st_gid).gr_name == "postdrop" and stat.S_IMODE(st.st_mode) == 0o2755
     assert (prefix / "var/lib/postfix").stat().st_uid == pwd.getpwnam("postfix").pw_uid
+    done = run(prefix / "sbin/postfix", "check")  # whose table is the installer's
+    assert done.returncode == 0
+    assert not [line for line in done.stderr.splitlines() if "owned by" in line or "writable" in line or "set-gid" in line]
 
 
 def test_delivers(prefix, running, user):
@@ -129,7 +134,7 @@ def test_starts_as_an_ordinary_user(prefix, running):
 def test_destdir_and_second_installation(tmp_path):
     """Below DESTDIR nobody's rights change; what is there stays."""
     script = ROOT / "packaging/install_state.py"
-    args = [script, "/v/spool", "/v/data", "/sbin"]
+    args = [script, ROOT / "packaging/postfix-files", "/v/spool", "/v/data", "/sbin"]
     env = {**ENV, "DESTDIR": str(tmp_path)}
     subprocess.run(args, env=env, check=True, capture_output=True)
     assert (tmp_path / "v/spool").is_dir() and (tmp_path / "v/data").is_dir()

@@ -1,0 +1,14 @@
+/* settings_edit.h - change settings of a main.cf: comments and order stay, the file is replaced whole. */
+#ifndef ANGARIUM_CMD_SETTINGS_EDIT_H
+#define ANGARIUM_CMD_SETTINGS_EDIT_H
+
+#include "conf/conf.h"
+
+/* Set `settings` in main.cf of `directory`; a failure has been logged and ends the program. `c`: whose
+ * command_directory has postconf(1). */
+void settings_edit(const struct conf *c, struct str directory, const struct conf_override *settings, size_t n);
+
+/* "name=value" arguments of a command, up to NULL. False: `*ret_bad` is not one. Everything lives in `a`. */
+bool settings_read(char *const *args, struct arena *a, const struct conf_override **ret, size_t *ret_n,
+                   const char **ret_bad);
+#endif
