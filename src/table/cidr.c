@@ -1,6 +1,7 @@
 #include "table/cidr.h"
 
 #include <arpa/inet.h>
+#include <endian.h>
 #include <sys/socket.h>
 
 bool cidr_parse_address(struct str s, struct cidr *ret) {
@@ -70,12 +71,18 @@ const char *cidr_parse(struct arena *a, struct str s, struct cidr *ret) {
     return NULL;
 }
 
+static uint64_t big_endian(const unsigned char *p) {
+    uint64_t word;
+    memcpy(&word, p, sizeof word);
+    return be64toh(word);
+}
+
 bool cidr_contains(const struct cidr *network, const struct cidr *address) {
     if (network->family != address->family)
         return false;
-    size_t bytes = network->bits / 8;
-    unsigned rest = network->bits % 8;
-    if (memcmp(network->address, address->address, bytes) != 0)
-        return false;
-    return rest == 0 || ((network->address[bytes] ^ address->address[bytes]) & (0xff00u >> rest) & 0xff) == 0;
+    unsigned bits = network->bits;
+    uint64_t differ = big_endian(network->address) ^ big_endian(address->address);
+    if (bits <= 64)
+        return bits == 0 || differ >> (64 - bits) == 0;
+    return differ == 0 && (big_endian(network->address + 8) ^ big_endian(address->address + 8)) >> (128 - bits) == 0;
 }

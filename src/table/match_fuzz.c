@@ -14,8 +14,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct str in = str_n((const char *)data, size), name, address, value;
     if (!str_next(&in, STR("\n"), &name) || !str_next(&in, STR("\n"), &address))
         return 0;
-    static const struct str outside[] = { STR_INIT("hash"), STR_INIT("lmdb"), STR_INIT("tree"), STR_INIT("regexp"),
-                                          STR_INIT("pcre"), STR_INIT("cidr"), STR_INIT("unix"), STR_INIT("nviron") };
+    static const struct str outside[] = {
+        STR_INIT("hash"),  STR_INIT("lmdb"), STR_INIT("tree"),  STR_INIT("regexp"),
+        STR_INIT("pcre"),  STR_INIT("cidr"), STR_INIT("unix"),  STR_INIT("nviron"),
+        STR_INIT("btree"), STR_INIT("cdb"),  STR_INIT("proxy"), STR_INIT("internal")
+    };
     for (size_t i = 0; i < sizeof outside / sizeof outside[0]; i++)
         if (str_contains(in, outside[i]))
             return 0;
@@ -29,9 +32,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         match_close(m);
     }
     /* a word without a type would be a file of the default type */
-    if (str_index(in, ':') >= 0 && str_starts(in, STR("inline:{")) && str_ends(in, STR("}"))) {
+    static const struct str types[] = { STR_INIT("inline:{"),  STR_INIT("unionmap:{"), STR_INIT("pipemap:{"),
+                                        STR_INIT("randmap:{"), STR_INIT("static:"),    STR_INIT("debug:static:") };
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        if (!str_starts(in, types[i]) || !str_ends(in, STR("}")))
+            continue;
         struct maps *maps = maps_open(NULL, in, TABLE_FOLD);
         addr_find(maps, name, true, 31, STR("+"), a, &value, NULL);
+        addr_find(maps, name, true, ADDR_FIND_EXTERNAL, STR("+-"), a, &value, NULL);
+        name_find(maps, name, ADDR_FIND_PARENT_NO_DOT, a, &value);
+        ip_find(maps, address, a, &value);
         maps_close(maps);
     }
     arena_free(a);

@@ -8,6 +8,7 @@
 #include "table/rules_engine.h"
 #include "table/text.h"
 #include <errno.h>
+#include <sys/stat.h>
 
 enum { RESULT_MAX = 1024 * 1024 /* bytes of a result after substitution */ };
 
@@ -213,7 +214,8 @@ static error add_rules(struct rules *s, struct str content) {
     while (s->if_depth > 0) { /* an IF without end reaches to the end of the table */
         struct rule *r = s->list.at[s->open_ifs[--s->if_depth]];
         r->end = s->list.n;
-        rules_warn(s, r->line, "IF has no matching ENDIF");
+        if (!e)
+            rules_warn(s, r->line, "IF has no matching ENDIF");
     }
     return e;
 }
@@ -237,6 +239,11 @@ static error inline_content(struct table *t, struct buf *ret) {
     return NULL;
 }
 
+/* To open one would wait for a writer. What the shell hands over as /dev/fd/N is another matter. */
+static bool is_named_pipe(const char *path, const struct stat *st) {
+    return (S_ISFIFO(st->st_mode) || S_ISSOCK(st->st_mode)) && !str_starts(str_c(path), STR("/dev/"));
+}
+
 static error rules_open(struct table *t, const struct engine *engine) {
     struct rules *s = ARENA_NEW(t->gen, struct rules);
     t->state = s;
@@ -250,8 +257,11 @@ static error rules_open(struct table *t, const struct engine *engine) {
         e = inline_content(t, &content);
     } else {
         const char *path = arena_cstr(t->gen, t->name);
+        struct stat st;
         table_watch(t, path, NULL);
-        if (!buf_read_file(&content, path, TABLE_FILE_MAX))
+        if (stat(path, &st) == 0 && is_named_pipe(path, &st))
+            e = err_make(t->gen, ERR_SYS, "open %s: a pipe or a socket is no table", path);
+        else if (!buf_read_file(&content, path, TABLE_FILE_MAX))
             e = err_make(t->gen, ERR_SYS, "open %s: %s", path, strerror(errno));
     }
     if (!e)

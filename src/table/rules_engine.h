@@ -29,6 +29,7 @@ struct rule {
     bool substitutes;
     struct regexp *regexp;
     pcre2_code *pcre; /* also of a regexp with back-references */
+    unsigned asked;   /* how often, up to when it is made machine code */
     struct cidr cidr;
 };
 
@@ -62,7 +63,10 @@ struct rules {
     size_t if_depth;
     pcre2_match_data *match_data;
     pcre2_match_context *match_context;
-    struct cidr key_address; /* cidr: the key, read once per look-up */
+    pcre2_jit_stack *jit_stack;
+    size_t regexp_fed, heap_least; /* bytes */
+    unsigned regexp_build;         /* grows when automata are to be thrown away */
+    struct cidr key_address;       /* cidr: the key, read once per look-up */
     char fault[256];
 };
 

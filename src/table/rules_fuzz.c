@@ -6,18 +6,14 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* glibc's matcher takes exponential time for patterns like a+++++++, which the administrator writes, not a peer */
-enum { FUZZ_MAX = 300, REPEATS_MAX = 6 };
+enum { FUZZ_MAX = 1000 };
 
 static void no_log(void *ctx, enum log_level level, struct str tag, struct str text) {
     (void)ctx, (void)level, (void)tag, (void)text;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    size_t repeats = 0;
-    for (size_t i = 0; i < size; i++)
-        repeats += data[i] == '*' || data[i] == '+' || data[i] == '?' || data[i] == '{';
-    if (size > FUZZ_MAX || (repeats > REPEATS_MAX && data[0] != 'p' && data[0] != 'c'))
+    if (size > FUZZ_MAX)
         return 0;
     log_set_sink(no_log, NULL);
     struct str in = str_n((const char *)data, size), engine, key, rule, value;
@@ -27,12 +23,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const char *type = str_starts(engine, STR("p")) ? "pcre" : str_starts(engine, STR("c")) ? "cidr" : "regexp";
     struct buf spec = { 0 };
     buf_printf(&spec, "%s:{ ", type);
-    while (str_next(&in, STR("\n"), &rule)) {
-        buf_byte(&spec, '{');
-        buf_add(&spec, rule);
-        buf_add(&spec, STR("} "));
+    if (str_starts(in, STR("{"))) { /* the inline form itself */
+        buf_add(&spec, in);
+    } else {
+        while (str_next(&in, STR("\n"), &rule)) {
+            buf_byte(&spec, '{');
+            buf_add(&spec, rule);
+            buf_add(&spec, STR("} "));
+        }
+        buf_byte(&spec, '}');
     }
-    buf_byte(&spec, '}');
     struct table *t = table_open(NULL, buf_str(&spec), 0);
     table_get(t, key, a, &value);
     table_get(t, STR("10.0.0.1"), a, &value);

@@ -4,7 +4,7 @@
 #include "table/fold.h"
 #include "table/table.h"
 #include "test/test.h"
-#include <unistd.h>
+#include <malloc.h>
 
 static struct buf logged;
 
@@ -180,12 +180,52 @@ static void limits(void **state) {
                                   "warning: regexp map {{/\\(\\(a\\{200\\}\\)\\{200\\}\\)/x x} {/a/ y}}, line 1: the "
                                   "repeats multiply to too large a pattern: skipping this rule\n");
     check("regexp:{{/^a{255}b/ x}}", 0, str_n(key + 2000 - 255, 256), "x");
-    /* the automaton is thrown away from time to time: answers stay the same */
-    struct table *t = table_open(NULL, STR("regexp:{{/^(a*)b$/ x} {/^c(.)/ $1}}"), 0);
-    for (int i = 0; i < 100; i++) {
-        assert_string_equal(get(t, str_n(key, 2001), a), "x");
-        assert_string_equal(get(t, STR("cd"), a), "d");
+    arena_free(a);
+}
+
+/* Keys make the automaton of such a pattern grow, 9 KiB a byte; a later key must not find it all still there. */
+static void growth(void **state) {
+    (void)state;
+    struct arena *a = arena_new();
+    char key[1000];
+    unsigned seed = 1;
+    struct table *t = table_open(NULL, STR("regexp:{{/^.*a.{20}b/ x} {/^(c+|a+)$/ <$1>}}"), 0);
+    size_t most = 0, before = mallinfo2().uordblks;
+    for (int i = 0; i < 40; i++) {
+        for (size_t k = 0; k < sizeof key; k++) {
+            seed = seed * 1103515245 + 12345;
+            key[k] = seed & 0x10000 ? 'a' : 'c';
+        }
+        assert_string_equal(get(t, str_n(key, sizeof key), a), "-");
+        assert_string_equal(get(t, STR("aaa"), a), "<aaa>");
+        size_t now = mallinfo2().uordblks;
+        most = now > before && now - before > most ? now - before : most;
     }
+    table_close(t);
+    arena_free(a);
+    if (most > 50 * 1024 * 1024) /* over 80 MiB if it is never thrown away */
+        fail_msg("%zu bytes", most);
+}
+
+/* What is asked often is made machine code: the same answers, the same limits. */
+static void machine_code(void **state) {
+    (void)state;
+    struct arena *a = arena_new();
+    char key[3001];
+    memset(key, 'a', 3000);
+    key[3000] = 'b';
+    struct table *t =
+        table_open(NULL, STR("pcre:{{/^x(a|a)*$/ evil} {/^y(?:(.)(.))*$/ <$1$2>} {/^z(a)?(b)?/ <$1$2>}}"), 0);
+    for (int i = 0; i < 300; i++) {
+        assert_string_equal(get(t, STR("xaa"), a), "evil");
+        assert_string_equal(get(t, STR("yabcd"), a), "<cd>");
+        assert_string_equal(get(t, STR("zb"), a), "<b>");
+        assert_string_equal(get(t, STR("q"), a), "-");
+    }
+    key[0] = 'x';
+    assert_string_equal(get(t, str_n(key, 3001), a), "!");
+    key[0] = 'y';
+    assert_string_equal(get(t, str_n(key, 3001), a), "<ab>");
     table_close(t);
     arena_free(a);
 }
@@ -243,7 +283,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(folding),         cmocka_unit_test(random_picks),    cmocka_unit_test(debug_tables),
         cmocka_unit_test(limits),          cmocka_unit_test(back_references), cmocka_unit_test(nesting),
-        cmocka_unit_test(no_substitution),
+        cmocka_unit_test(no_substitution), cmocka_unit_test(growth),          cmocka_unit_test(machine_code),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

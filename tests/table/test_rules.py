@@ -117,3 +117,87 @@ def test_table_like_debians(ours, oracle, name):
             assert mine[2] == debian[2]
     if "words" in case:
         assert any(mine[2] != debian[2] for mine, debian in pairs), "no difference any more"
+
+
+# --- bad input, ours alone ---
+
+
+@pytest.mark.parametrize("kind", ["regexp", "pcre", "cidr"])
+def test_a_line_of_100_megabytes(ours, kind):
+    folder, run = ours
+    with open(folder / "t", "wb") as f:
+        for start in (b"/", b"/a/ ", b"!/", b"if /", b"10.0.0.0/8 ", b"10.0.0.0/"):
+            f.write(start + b"x" * (16 * 1024 * 1024) + b"\n")
+        f.write(b"/b/ last\n" if kind != "cidr" else b"1.2.3.4 last\n")
+    key = "1.2.3.4" if kind == "cidr" else "b"
+    code, out, err = run("-q", key, f"{kind}:t", timeout=120)
+    assert (code, out) == (0, b"last\n")
+    assert f"warning: {kind} map t, line 1: " in err
+    assert len(err) < 40000  # it is not printed back whole
+
+
+@pytest.mark.parametrize("kind", ["regexp", "pcre", "cidr"])
+def test_ifs_nested_too_deeply(ours, kind):
+    folder, run = ours
+    (folder / "t").write_text(("if /a/\n" if kind != "cidr" else "if 10.0.0.0/8\n") * 100000)
+    code, out, err = run("-q", "a", f"{kind}:t")
+    assert (code, out) == (1, b"")
+    assert re.fullmatch(rf"postmap: fatal: {kind} map t, line 1001: IF nested too deeply\n", err)
+
+
+@pytest.mark.parametrize("kind", ["regexp", "pcre", "cidr"])
+def test_bytes_that_are_no_table(ours, kind):
+    import random
+    folder, run = ours
+    for seed in range(20):
+        r = random.Random(seed)
+        (folder / "t").write_bytes(bytes(r.randrange(256) for _ in range(20000)))
+        code, _, err = run("-q", "10.0.0.1", f"{kind}:t")
+        assert code in (0, 1)
+        for line in err.split("\n")[:-1]:
+            assert re.match(rf"postmap: warning: (table )?({kind} map|{kind}:)", line) or "fatal" in line, line
+
+
+def test_tables_that_cannot_be_read(ours):
+    folder, run = ours
+    (folder / "d").mkdir()
+    for kind in ("regexp", "pcre", "cidr"):
+        for name in ("d", "missing", "t/below"):
+            (folder / "t").write_text("")
+            code, out, err = run("-q", "a", f"{kind}:{name}")
+            assert (code, out) == (1, b"")
+            assert re.match(rf"postmap: fatal: open {name}: (Is a directory|No such file|Not a directory)", err)
+
+
+def test_a_pipe_is_no_table(ours):
+    folder, run = ours
+    os.mkfifo(folder / "pipe")
+    code, out, err = run("-q", "a", "regexp:pipe", timeout=20)
+    assert (code, out) == (1, b"") and "open pipe: " in err
+
+
+def test_a_table_that_changes_while_it_is_read(ours):
+    """Whole tables are renamed into place: each look-up answers from one of them."""
+    import threading
+    folder, run = ours
+    stop = threading.Event()
+    tables = ["".join(f"/^k{i}$/ {v}\n" for i in range(2000)) for v in ("old", "new")]
+    (folder / "t").write_text(tables[0])
+
+    def change():
+        n = 0
+        while not stop.is_set():
+            n += 1
+            (folder / "next").write_text(tables[n % 2])
+            (folder / "next").rename(folder / "t")
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(20):
+            code, out, err = run("-q", "-", "regexp:t", data=b"k0\nk1999\n")
+            assert (code, err) == (0, "")
+            assert out in (b"k0\told\nk1999\told\n", b"k0\tnew\nk1999\tnew\n")
+    finally:
+        stop.set()
+        thread.join()
