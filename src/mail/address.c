@@ -183,7 +183,7 @@ static bool is_atext(char ch) {
 }
 
 /* Dot-string = Atom *("."  Atom)     ; RFC 5321, 4.1.2 */
-static bool is_dot_string(struct str s) {
+bool address_is_dot_string(struct str s) {
     bool atom = false;
     for (size_t i = 0; i < s.n; i++) {
         if (s.p[i] == '.' ? !atom : !is_atext(s.p[i]))
@@ -195,7 +195,7 @@ static bool is_dot_string(struct str s) {
 
 struct str address_quote(struct arena *a, struct str internal) {
     struct address_parts p = address_split(internal);
-    if (internal.n == 0 || is_dot_string(p.local))
+    if (internal.n == 0 || address_is_dot_string(p.local))
         return arena_str(a, internal);
     struct buf b = { 0 };
     buf_byte(&b, '"');

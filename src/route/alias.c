@@ -29,7 +29,7 @@ static struct str with_extension(struct arena *a, struct str address, struct str
 static enum table_result map_step(struct router *r, struct arena *a, struct maps *maps, struct str parameter,
                                   struct str propagate, struct str address, struct step *ret) {
     struct str value, extension;
-    enum table_result found = router_find(r, maps, address, FIND_MAILBOX, a, &value, &extension);
+    enum table_result found = router_find(r, maps, address, FIND_RENAMED, a, &value, &extension);
     if (found != TABLE_FOUND)
         return found;
     *ret = (struct step){ .value = value };

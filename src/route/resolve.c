@@ -122,7 +122,7 @@ static error find_class(struct router *r, struct arena *a, struct str domain, bo
     return NULL;
 }
 
-/* A table asked with the sender: user+ext@domain, user@domain, @domain. `*ret` stays as it is when there is no answer.
+/* A table asked with the sender: user+ext@domain, user@domain, user of our domains, @domain. `*ret` stays as it is when there is no answer.
  */
 static error sender_lookup(struct router *r, struct arena *a, struct maps *maps, struct str parameter,
                            struct str sender, enum param empty_key, struct str *ret) {
@@ -133,7 +133,7 @@ static error sender_lookup(struct router *r, struct arena *a, struct maps *maps,
     if (sender.n == 0)
         found = maps_get(maps, conf_str(r->c, empty_key), a, &value, NULL);
     else
-        found = router_find(r, maps, sender, ADDR_FIND_AT_DOMAIN, a, &value, &extension);
+        found = router_find(r, maps, sender, FIND_MAILBOX, a, &value, &extension);
     if (found == TABLE_ERROR)
         return router_lookup_error(a, parameter, sender);
     if (found == TABLE_FOUND && !str_eq_icase(value, STR("DUNNO")))

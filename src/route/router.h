@@ -34,7 +34,10 @@ bool own_address_parse(struct str text, bool v6, struct own_address *ret);
 /* addr_find() with what it needs to know of the address: is its domain ours ($myorigin, or a local one)? */
 enum table_result router_find(struct router *r, struct maps *m, struct str address, unsigned flags, struct arena *a,
                               struct str *ret_value, struct str *ret_extension);
-enum { FIND_MAILBOX = ADDR_FIND_BARE_LOCAL | ADDR_FIND_AT_DOMAIN };
+enum {
+    FIND_MAILBOX = ADDR_FIND_BARE_LOCAL | ADDR_FIND_AT_DOMAIN,
+    FIND_RENAMED = FIND_MAILBOX | ADDR_FIND_EXTERNAL, /* canonical(5), virtual(5) */
+};
 
 /* Is the local part itself a route (a%b, a!b, a@b)? */
 bool route_has_routing(const struct router *r, struct str local);

@@ -1,6 +1,7 @@
 /* A parameter's list of tables, and the mail address look-ups made on it. */
 #include "base/log.h"
 #include "mail/address.h"
+#include "table/cidr.h"
 #include "table/table_impl.h"
 #include <stdlib.h>
 
@@ -82,6 +83,7 @@ struct addr_search {
     struct maps *maps;
     struct arena *arena;
     struct str *ret_value;
+    bool external;
 };
 
 /* A local part alone: the '@' put behind it keeps address_quote() from taking one inside for the separator. */
@@ -93,17 +95,22 @@ static struct str quote_local(struct arena *a, struct str local) {
 /* Tables hold addresses in external form (quoted where RFC 5321 wants it); older ones in internal form. `suffix`
  * is "@domain", "@" or nothing. */
 static enum table_result find_form(struct addr_search *s, struct str local, struct str suffix, bool partial) {
-    struct str plain = arena_cat(s->arena, local, suffix);
-    struct str quoted = local.n ? arena_cat(s->arena, quote_local(s->arena, local), suffix) : plain;
+    /* the address as it came is not copied */
+    bool joined = suffix.n == 0 || local.p + local.n == suffix.p;
+    struct str plain = joined ? str_n(local.p, local.n + suffix.n) : arena_cat(s->arena, local, suffix);
+    if (local.n == 0 || address_is_dot_string(local))
+        return search(s->maps, plain, partial, s->arena, s->ret_value, NULL);
+    struct str quoted = arena_cat(s->arena, quote_local(s->arena, local), suffix);
     enum table_result r = search(s->maps, quoted, partial, s->arena, s->ret_value, NULL);
-    if (r == TABLE_NOT_FOUND && !str_eq(plain, quoted))
+    if (r == TABLE_NOT_FOUND && !s->external && !str_eq(plain, quoted))
         r = search(s->maps, plain, partial, s->arena, s->ret_value, NULL);
     return r;
 }
 
-static enum table_result find_domain(struct addr_search *s, struct str domain, unsigned flags) {
-    enum table_result r = search(s->maps, domain, true, s->arena, s->ret_value, NULL);
-    if (address_domain_is_literal(domain))
+static enum table_result find_parents(struct addr_search *s, struct str domain, unsigned flags) {
+    enum table_result r = TABLE_NOT_FOUND;
+    struct cidr address;
+    if (str_index_any(domain, STR("[:")) >= 0 || cidr_parse_address(domain, &address))
         return r;
     while (r == TABLE_NOT_FOUND) {
         ptrdiff_t dot = str_index(str_from(domain, 1), '.'); /* not a leading one */
@@ -116,10 +123,27 @@ static enum table_result find_domain(struct addr_search *s, struct str domain, u
     return r;
 }
 
+enum table_result name_find(struct maps *m, struct str name, unsigned flags, struct arena *a, struct str *ret_value) {
+    struct addr_search s = { m, a, ret_value, false };
+    enum table_result r = search(m, name, false, a, ret_value, NULL);
+    return r == TABLE_NOT_FOUND ? find_parents(&s, name, flags) : r;
+}
+
+enum table_result ip_find(struct maps *m, struct str address, struct arena *a, struct str *ret_value) {
+    char delimiter = str_index(address, ':') >= 0 ? ':' : '.';
+    enum table_result r = search(m, address, false, a, ret_value, NULL);
+    ptrdiff_t end;
+    while (r == TABLE_NOT_FOUND && (end = str_rindex(address, delimiter)) >= 0) {
+        address = str_sub(address, 0, (size_t)end);
+        r = search(m, address, true, a, ret_value, NULL);
+    }
+    return r;
+}
+
 enum table_result addr_find(struct maps *m, struct str address, bool local_domain, unsigned flags,
                             struct str recipient_delimiter, struct arena *a, struct str *ret_value,
                             struct str *ret_extension) {
-    struct addr_search s = { m, a, ret_value };
+    struct addr_search s = { m, a, ret_value, (flags & ADDR_FIND_EXTERNAL) != 0 };
     struct str unmatched = STR("");
     *ret_value = STR("");
     if (ret_extension)
@@ -151,7 +175,9 @@ enum table_result addr_find(struct maps *m, struct str address, bool local_domai
         unmatched = STR(""); /* "@domain" is for every user there, extension and all: nothing to propagate */
     }
     if (r == TABLE_NOT_FOUND && (flags & ADDR_FIND_DOMAIN) && p.has_domain) {
-        r = find_domain(&s, p.domain, flags);
+        r = search(m, p.domain, true, a, ret_value, NULL);
+        if (r == TABLE_NOT_FOUND)
+            r = find_parents(&s, p.domain, flags);
         unmatched = delimited;
     }
     if (r == TABLE_NOT_FOUND && (flags & ADDR_FIND_LOCAL_AT) && p.has_domain) {

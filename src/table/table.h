@@ -67,17 +67,35 @@ enum table_result maps_get(struct maps *m, struct str key, struct arena *a, stru
 enum table_result maps_get_partial(struct maps *m, struct str key, struct arena *a, struct str *ret_value,
                                    struct str *ret_table);
 
-/* Mail address look-up, in the order the manuals state: user+ext@dom, user@dom, user+ext, user, @dom (canonical(5),
- * virtual(5), aliases of local_recipient_maps ...). */
+/* Mail address look-up, in the order the manuals state: user+ext@dom, user@dom, user+ext, user, @dom.
+ *
+ *   canonical(5), virtual(5)                             BARE_LOCAL | AT_DOMAIN | EXTERNAL
+ *   generic(5), relocated(5), local_recipient_maps,      BARE_LOCAL | AT_DOMAIN
+ *   relay_recipient_maps, virtual_mailbox_maps, bcc maps,
+ *   sender_dependent_*_maps, smtpd_sender_login_maps
+ *   transport(5), then "*"                               DOMAIN
+ *   access(5)                                            DOMAIN | LOCAL_AT, PARENT_NO_DOT where smtpd_access_maps
+ * stands in parent_domain_matches_subdomains
+ *
+ * `recipient_delimiter` is a set of bytes. */
 enum addr_find_flags {
     ADDR_FIND_BARE_LOCAL = 1,    /* also plain user+ext, user when the domain is ours (`local_domain` true) */
     ADDR_FIND_AT_DOMAIN = 2,     /* also @domain */
     ADDR_FIND_DOMAIN = 4,        /* also domain, .parent, as transport(5) and access(5) do */
     ADDR_FIND_PARENT_NO_DOT = 8, /* with it: parent instead of .parent (parent_domain_matches_subdomains) */
     ADDR_FIND_LOCAL_AT = 16,     /* last of all user+ext@, user@, as access(5) does */
+    ADDR_FIND_EXTERNAL = 32,     /* "a b"@dom only as it is quoted here; else also without quotes, a b@dom */
 };
 enum table_result addr_find(struct maps *m, struct str address, bool local_domain, unsigned flags,
                             struct str recipient_delimiter, struct arena *a, struct str *ret_value,
                             struct str *ret_extension /* the +ext that was not matched, with its delimiter;
                                                          none when @domain was */);
+
+/* A host name as access(5) asks: name, .parents (with ADDR_FIND_PARENT_NO_DOT: parents); the only flag that counts.
+ * Also for smtp_tls_policy_maps. An address, [name] and name:port have no parents. Tables of patterns see the whole
+ * name only.
+ */
+enum table_result name_find(struct maps *m, struct str name, unsigned flags, struct arena *a, struct str *ret_value);
+/* An address as access(5) asks: 192.0.2.1, 192.0.2, 192.0, 192; 2001:db8::1, 2001:db8:, 2001:db8, 2001. */
+enum table_result ip_find(struct maps *m, struct str address, struct arena *a, struct str *ret_value);
 #endif
