@@ -67,7 +67,7 @@ def key_orders(peer, port, pattern):
         for n, (sender, recipient) in enumerate([("", r) for r in RECIPIENTS] + [(s, OTHER) for s in SENDERS]):
             start = len(peer.log())
             if talk(smtp, sender, recipient):
-                wait_for(lambda s=start: re.search(r"postfix/qmgr\[\d+\]: \w+: removed", peer.log()[s:]), what="delivery")
+                wait_for(lambda s=start: re.search(r"postfix/qmgr\[\d+\]: \w+: removed", peer.log()[s:]), seconds=90, what="delivery")
             for parameter, key in re.findall(pattern, peer.log()[start:]):
                 if parameter not in ASKED or "fixed" in key or "MAILER-DAEMON" in key or key in ("*", '""', '"<>"', "<>"):
                     continue
@@ -97,7 +97,7 @@ def asked():
         pytest.skip(reason)
     tables = "".join(f"{p} = inline:{{zz=zz}}\n" for p in ASKED)
     with VerboseOracle(main_cf=SETTINGS + tables) as oracle:
-        wait_for(lambda: listens(oracle.port), what="Debian's smtpd")
+        wait_for(lambda: listens(oracle.port), seconds=90, what="Debian's smtpd")
         theirs = key_orders(oracle, oracle.port, r"maps_find: (\w+): (.*): not found")
     tables = "".join(f"{p} = debug:inline:{{{p}=zz}}\n" for p in ASKED)
     with Instance(main_cf=SETTINGS + tables) as ours:
