@@ -1,5 +1,6 @@
 #include "test/test.h"
 
+#include "base/log.h"
 #include "cleanup/cleanup.h"
 #include "mail/dsn.h"
 #include "proto/submit.h"
@@ -235,6 +236,36 @@ static void good_messages(void *arg) {
 static void test_good(void **state) {
     (void)state;
     run_as_set_up(good_messages, NULL, NULL);
+}
+
+static void count_problems(void *ctx, enum log_level level, struct str tag, struct str text) {
+    (void)level;
+    (void)tag;
+    *(unsigned *)ctx += str_contains(text, STR("map lookup problem"));
+}
+
+/* A dead table may take its time to say so: it is asked once, not for each address of the header. */
+static void a_failing_table(void *arg) {
+    (void)arg;
+    struct submit_result r;
+    unsigned problems = 0;
+    log_set_sink(count_problems, &problems);
+    struct mail m = { .flags = SUBMIT_MAP | SUBMIT_LOCAL_HEADERS,
+                      .sender = "me",
+                      .rcpts = "you",
+                      .content = STR("To: a@x, b@x, c@x\nCc: d@x\n\nbody\n") };
+    CHECK(!say(&m, &r) && r.status == SUBMIT_TEMP && problems == 1);
+    log_set_sink(NULL, NULL);
+    ipc_close(t.client);
+    t.client = NULL;
+}
+
+static void test_failing_table(void **state) {
+    (void)state;
+    static const char *const extra[] = { "recipient_canonical_maps", "fail:database", "recipient_canonical_classes",
+                                         "header_recipient", NULL };
+    run_as_set_up(a_failing_table, NULL, extra);
+    assert_int_equal(files_below("incoming"), 0);
 }
 
 #define HOP "Received: from a by b; d\n"
@@ -514,6 +545,7 @@ static void test_faults(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_good, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_failing_table, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_hostile, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_future, set_up, tear_down),

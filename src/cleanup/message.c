@@ -34,6 +34,8 @@ static struct str header_address(void *ctx, struct arena *a, struct str address,
     const struct conf *c = m->s->c;
     bool local = m->flags & SUBMIT_LOCAL_HEADERS;
     struct str origin = conf_str(c, local ? PARAM_myorigin : PARAM_remote_header_rewrite_domain), mapped;
+    if (m->status != SUBMIT_OK) /* a table that has failed is not asked again for each address of the header */
+        return address;
     address = route_rewrite(m->s->router, a, address, origin);
     if (!(m->flags & SUBMIT_MAP))
         return address;

@@ -247,6 +247,13 @@ static void test_aliases(void **state) {
     run();
     assert_str(cleanup.messages[0].env.sender, me);
     finish();
+    /* an owner that nobody can name now is not no owner: bounces would go to whoever wrote to the list */
+    deliver("list@here.example", "inline:{ {list=far@away.example} }, fail:database", NULL, NULL, 0);
+    run();
+    result(DELIVERY_DEFERRED, "4.3.0");
+    logged("alias database fail:database: lookup failed");
+    assert_int_equal(cleanup.count, 0);
+    finish();
     free((void *)(uintptr_t)aliases);
 }
 

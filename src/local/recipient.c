@@ -138,29 +138,41 @@ static struct account table_rights(struct delivery *d, struct str table) {
     return owner;
 }
 
-static void alias_owner(struct delivery *d, struct origin *o, struct str domain) {
+static void alias_unavailable(struct delivery *d, const struct origin *from, struct str table) {
+    log_warn("%s: alias database %.*s: lookup failed", d->r->req.id.text, STR_ARG(table));
+    defer(d, from, STR("alias database unavailable"));
+}
+
+/* False: it cannot be known now, and the recipient is deferred: bounces of the list would go to the wrong person. */
+static bool alias_owner(struct delivery *d, struct origin *o, struct str domain) {
     const struct conf *c = d->r->ctx->conf;
     struct str value, table;
     if (!conf_bool(c, PARAM_owner_request_special) || str_starts(o->name, STR("owner-")) ||
         str_ends(o->name, STR("-request"))) {
-        return;
+        return true;
     }
     struct str owner = arena_cat(d->arena, STR("owner-"), o->name);
-    if (alias_get(d, owner, &value, &table) != TABLE_FOUND) {
+    enum table_result r = alias_get(d, owner, &value, &table);
+    if (r == TABLE_ERROR) {
+        alias_unavailable(d, o, table);
+        return false;
+    }
+    if (r == TABLE_NOT_FOUND) {
         if (conf_bool(c, PARAM_reset_owner_alias)) {
             o->own_sender = false;
             o->sender = STR("");
         }
-        return;
+        return true;
     }
     o->own_sender = true;
     o->sender = domain.n ? arena_printf(d->arena, "%.*s@%.*s", STR_ARG(owner), STR_ARG(domain)) : owner;
     if (!conf_bool(c, PARAM_expand_owner_alias))
-        return;
+        return true;
     struct alias_list list = { 0 };
     alias_list_parse(d->arena, value, &list);
     if (list.n == 1 && list.at[0].kind == ALIAS_ADDRESS)
         o->sender = list.at[0].text;
+    return true;
 }
 
 /* The recipient stands for something else: true. */
@@ -177,8 +189,7 @@ static bool try_alias(struct delivery *d, struct agenda *g, const struct origin 
     *o = *from;
     o->address = address;
     if (r == TABLE_ERROR) {
-        log_warn("%s: alias database %.*s: lookup failed", d->r->req.id.text, STR_ARG(table));
-        defer(d, o, STR("alias database unavailable"));
+        alias_unavailable(d, o, table);
         return true;
     }
     o->kind = ORIGIN_ALIAS;
@@ -197,7 +208,8 @@ static bool try_alias(struct delivery *d, struct agenda *g, const struct origin 
     o->rights = table_rights(d, table);
     o->user = name;
     o->extension = extension;
-    alias_owner(d, o, address_split(address).domain);
+    if (!alias_owner(d, o, address_split(address).domain))
+        return true;
     struct alias_list list = { 0 };
     alias_list_parse(d->arena, value, &list);
     if (!list.n)

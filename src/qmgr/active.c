@@ -47,8 +47,10 @@ static void entry_add_rcpt(struct entry *e, uint32_t index, size_t bytes) {
 
 /* --- recipients to destinations --- */
 
-struct target {
-    struct str transport, nexthop, destination;
+struct target { /* of one recipient */
+    uint32_t index;
+    bool local;
+    struct str transport, nexthop;
 };
 
 static bool list_has(struct str list, struct str name) {
@@ -99,11 +101,12 @@ static bool is_double_bounce(const struct message *m, const struct rcpt *r, cons
     return str_eq_icase(address_split(r->address).local, conf_str(m->q->conf, PARAM_double_bounce_sender));
 }
 
-/* Where recipient `index` goes; false: that has been decided here. */
-static bool rcpt_target(struct message *m, uint32_t index, struct target *ret, bool *ret_local) {
+/* Where recipient `ret->index` goes; false: that has been decided here. May wait. */
+static bool rcpt_target(struct message *m, struct target *ret) {
     struct qmgr *q = m->q;
+    uint32_t index = ret->index;
     struct rcpt *r = &m->env.rcpts[index];
-    *ret_local = false;
+    ret->local = false;
     if (m->env.content_filter.n) {
         filter_target(m, r, ret);
     } else {
@@ -124,7 +127,7 @@ static bool rcpt_target(struct message *m, uint32_t index, struct target *ret, b
             r->address = route.recipient;
         ret->transport = route.transport;
         ret->nexthop = route.nexthop;
-        *ret_local = route.class == CLASS_LOCAL;
+        ret->local = route.class == CLASS_LOCAL;
     }
     if (!m->flush && list_has(conf_str(q->conf, PARAM_defer_transports), ret->transport)) {
         rcpt_decide(m, index, DELIVERY_DEFERRED, STR("4.3.2"), STR("deferred transport"));
@@ -133,14 +136,10 @@ static bool rcpt_target(struct message *m, uint32_t index, struct target *ret, b
     return true;
 }
 
-static void assign_one(struct message *m, uint32_t index) {
-    struct target target;
-    bool local;
-    if (!rcpt_target(m, index, &target, &local))
-        return;
+static void assign_one(struct message *m, uint32_t index, const struct target *target) {
     const struct rcpt *r = &m->env.rcpts[index];
-    struct transport *t = scheduler_transport(m->q->scheduler, target.transport);
-    struct destination *d = scheduler_destination(t, destination_name(m, t, r, target.nexthop, local));
+    struct transport *t = scheduler_transport(m->q->scheduler, target->transport);
+    struct destination *d = scheduler_destination(t, destination_name(m, t, r, target->nexthop, target->local));
     struct str dsn, reason;
     if (destination_dead(d, sys->mono_us(), &dsn, &reason)) {
         rcpt_decide(m, index, DELIVERY_DEFERRED, dsn, arena_str(m->arena, reason));
@@ -149,29 +148,45 @@ static void assign_one(struct message *m, uint32_t index) {
     size_t bytes = r->address.n + r->orig.n + r->dsn_orcpt.n + RCPT_OVERHEAD;
     struct entry *e = d->open;
     unsigned limit = t->params.recipient_limit;
-    if (e && e->message == m && str_eq(e->nexthop, target.nexthop) && (!limit || e->rcpt_count < limit) &&
+    if (e && e->message == m && str_eq(e->nexthop, target->nexthop) && (!limit || e->rcpt_count < limit) &&
         e->bytes + bytes <= ENTRY_BYTES_MAX) {
         entry_add_rcpt(e, index, bytes);
         return;
     }
-    e = entry_new(m, d, target.nexthop);
+    e = entry_new(m, d, target->nexthop);
     entry_add_rcpt(e, index, bytes);
     d->open = e;
     scheduler_add(e);
 }
 
+/* Some recipients from `*inout_at` on. Their routes are asked for first, which may wait for a database; what they share
+ * is gathered after that, so that nothing is sent off meanwhile that the next recipient could have gone with. */
+static void assign_some(struct message *m, struct target *targets, size_t *inout_at) {
+    const struct qmgr *q = m->q;
+    size_t n = 0;
+    for (; *inout_at < m->env.rcpt_count && n < ASSIGN_YIELD && !q->draining; ++*inout_at) {
+        targets[n].index = (uint32_t)*inout_at;
+        if (m->env.rcpts[*inout_at].state != RCPT_DONE && rcpt_target(m, &targets[n]))
+            n++;
+    }
+    for (size_t i = 0; i < n && !q->draining; i++) /* draining: nobody would take the entries out again */
+        assign_one(m, targets[i].index, &targets[i]);
+}
+
 static void assign_run(void *arg) {
     struct message *m = arg;
     struct qmgr *q = m->q;
-    for (size_t i = 0, n = 0; i < m->env.rcpt_count && !q->draining; i++) {
-        if (m->env.rcpts[i].state == RCPT_DONE)
-            continue;
-        assign_one(m, (uint32_t)i);
-        if (++n % ASSIGN_YIELD == 0) {
+    size_t most = m->todo < ASSIGN_YIELD ? m->todo : ASSIGN_YIELD;
+    struct target *targets = arena_array(m->arena, most, sizeof *targets);
+    for (size_t at = 0; at < m->env.rcpt_count && !q->draining;) {
+        assign_some(m, targets, &at);
+        if (at < m->env.rcpt_count) {
             deliver_start(q);
             coro_yield();
         }
     }
+    q->assigning--;
+    feed_more(q);
     deliver_start(q);
     message_release(m);
 }
@@ -247,7 +262,8 @@ enum taken message_take_up(struct qmgr *q, const struct queue_id *id, enum spool
     clear_logs(m, from);
     log_active(m);
     group_enter(q->work);
-    if (m->todo <= ASSIGN_YIELD || !coro_spawn(assign_run, m, "assign"))
+    q->assigning++;
+    if (!coro_spawn(assign_run, m, "assign")) /* here it would keep all others waiting */
         assign_run(m);
     return TAKEN;
 }

@@ -110,7 +110,7 @@ static bool room(const struct qmgr *q) {
     int64_t messages = conf_int(q->conf, PARAM_qmgr_message_active_limit);
     int64_t rcpts = conf_int(q->conf, PARAM_qmgr_message_recipient_limit);
     /* A message is taken up whole, so a single one may go over the second limit. */
-    return q->active.n < (size_t)messages && q->rcpts < (size_t)rcpts;
+    return q->active.n < (size_t)messages && q->rcpts < (size_t)rcpts && q->assigning < ASSIGNING_MAX;
 }
 
 /* The next message of a running scan; starts one when wanted. */

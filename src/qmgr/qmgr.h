@@ -30,7 +30,10 @@ struct qmgr_outside {
     void *ctx;
 };
 
-enum { FEED_NOTICES_MAX = 10000 /* told of and not taken up yet; more are found by a scan */ };
+enum {
+    FEED_NOTICES_MAX = 10000, /* told of and not taken up yet; more are found by a scan */
+    ASSIGNING_MAX = 200,      /* messages whose recipients are being sorted at a time: each has a stack */
+};
 
 struct feed_want {
     struct queue_id id;
@@ -52,6 +55,7 @@ struct qmgr {
     struct map active;  /* queue id -> struct message */
     size_t rcpts;       /* unfinished recipients in memory */
     size_t contents;    /* content descriptors open */
+    size_t assigning;   /* messages whose recipients are being sorted, which may wait for a database */
     struct group *work; /* coroutines that hold a message */
 
     /* feed.c */

@@ -11,7 +11,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-enum { SEEN_MAX = 4000, IDLE_ROUNDS = 400, STEP_US = 20000 };
+enum { SEEN_MAX = 4000, IDLE_ROUNDS = 400, STEP_US = 20000, SLOW_S = 20 };
 
 struct world {
     struct test_queue dir;
@@ -192,11 +192,14 @@ static error fake_connect(void *ctx, struct str endpoint, int64_t deadline, stru
     return NULL;
 }
 
-/* domain "there.example": smtp to it; "here.example": local; "nowhere.example": refused; "broken.example": later */
+/* local part "slow...": asks a database that takes its time; domain "there.example": smtp to it; "here.example": local;
+ * "nowhere.example": refused; "broken.example": later */
 static error fake_resolve(void *ctx, struct arena *a, struct str sender, struct str recipient, struct route *ret) {
     (void)ctx;
     (void)sender;
     struct str domain = address_split(recipient).domain;
+    if (str_starts(recipient, STR("slow")))
+        wait_until(deadline_in(SLOW_S));
     if (str_eq(domain, STR("nowhere.example")))
         return err_smtp(a, 550, "5.1.2", "no such domain");
     if (str_eq(domain, STR("broken.example")))
@@ -753,6 +756,45 @@ static void drain_script(struct world *w) {
 }
 SCENE(drain, { STR_INIT("smtp_destination_concurrency_limit"), STR_INIT("2") })
 
+/* Who waits for a database keeps nobody else waiting, and its recipients are still delivered together. */
+static void a_slow_table_script(struct world *w) {
+    told(w, "a@b.example", "slow1@there.example slow2@there.example slow3@there.example");
+    for (int i = 0; i < 3 * SLOW_S + 5; i++) {
+        told(w, "a@b.example", "ok@there.example");
+        wait_until(deadline_in(1));
+        CHECK(delivered("ok@there.example") >= (unsigned)i); /* not held up */
+    }
+    CHECK(delivered("ok@there.example") == 3 * SLOW_S + 5);
+    CHECK(delivered("slow1@there.example") == 1 && delivered("slow3@there.example") == 1);
+    CHECK(w->rcpts_max == 3 && w->requests == 3 * SLOW_S + 6 && w->q->assigning == 0);
+}
+SCENE(a_slow_table)
+
+/* Not even many of them; but only so many wait at a time. */
+static void many_slow_tables_script(struct world *w) {
+    const unsigned most = ASSIGNING_MAX;
+    for (unsigned i = 0; i < most + 50; i++)
+        told(w, "a@b.example", "slow@there.example");
+    wait_until(deadline_in(1));
+    CHECK(w->q->assigning == most && w->q->active.n == most);
+    told(w, "a@b.example", "ok@there.example");
+    wait_until(deadline_in(2 * SLOW_S));
+    settle(w);
+    CHECK(delivered("slow@there.example") == most + 50 && delivered("ok@there.example") == 1 && !w->q->assigning);
+}
+SCENE(many_slow_tables)
+
+/* The answer comes when it is too late to deliver: the message is left for the next one, and this one ends. */
+static void drain_while_asking_script(struct world *w) {
+    told(w, "a@b.example", "slow@there.example ok@there.example");
+    wait_until(deadline_in(1));
+    CHECK(w->q->assigning == 1);
+    feed_drain(w->q);
+    CHECK(!group_wait(&w->work, deadline_in(2 * SLOW_S)));
+    CHECK(w->seen_count == 0 && w->q->active.n == 0 && in(SPOOL_ACTIVE) == 1 && w->q->assigning == 0);
+}
+SCENE(drain_while_asking)
+
 /* What was active when the last one was killed. */
 static void taken_up_again(void **state) {
     (void)state;
@@ -837,7 +879,10 @@ int main(void) {
         cmocka_unit_test(flush_of_one),
         cmocka_unit_test(damaged),
         cmocka_unit_test(memory_is_bounded),
+        cmocka_unit_test(a_slow_table),
+        cmocka_unit_test(many_slow_tables),
         cmocka_unit_test(drain),
+        cmocka_unit_test(drain_while_asking),
         cmocka_unit_test(taken_up_again),
         cmocka_unit_test(faults),
     };

@@ -7,8 +7,8 @@
 struct pool {
     struct service_ctx *ctx;
     struct str endpoint;
-    struct ipc *idle[CLEANUP_IDLE_MAX];
-    size_t idle_count, open, open_max; /* open_max 0: no limit */
+    struct ipc *idle[REWRITE_OPEN_MAX];
+    size_t idle_count, idle_max, open, open_max; /* open_max 0: no limit */
     struct cond room;
 };
 
@@ -20,7 +20,7 @@ struct daemons {
     int64_t timeout; /* seconds */
 };
 
-_Static_assert(REWRITE_OPEN_MAX <= CLEANUP_IDLE_MAX, "idle[] holds either");
+_Static_assert(CLEANUP_IDLE_MAX <= REWRITE_OPEN_MAX, "idle[] holds either");
 
 /* --- connections --- */
 static error pool_take(struct pool *p, int64_t deadline, struct ipc **ret, bool *ret_used_before) {
@@ -49,7 +49,7 @@ static void pool_drop(struct pool *p, struct ipc *ipc) {
 }
 
 static void pool_give_back(struct pool *p, struct ipc *ipc) {
-    if (p->idle_count == CLEANUP_IDLE_MAX) {
+    if (p->idle_count == p->idle_max) {
         pool_drop(p, ipc);
         return;
     }
@@ -201,11 +201,14 @@ error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct back
     d = (struct daemons){ .myorigin = conf_str(c, PARAM_myorigin), .timeout = conf_time(c, PARAM_ipc_timeout) };
     d.arena = arena_new();
     d.cleanup = (struct pool){
-        .ctx = ctx, .endpoint = arena_printf(d.arena, "public/%.*s", STR_ARG(conf_str(c, PARAM_cleanup_service_name)))
+        .ctx = ctx,
+        .endpoint = arena_printf(d.arena, "public/%.*s", STR_ARG(conf_str(c, PARAM_cleanup_service_name))),
+        .idle_max = CLEANUP_IDLE_MAX,
     };
     d.rewrite = (struct pool){ .ctx = ctx,
                                .endpoint = arena_printf(d.arena, "private/%.*s",
                                                         STR_ARG(conf_str(c, PARAM_rewrite_service_name))),
+                               .idle_max = REWRITE_OPEN_MAX,
                                .open_max = REWRITE_OPEN_MAX };
     struct dns_options options = { .servers = conf_str(c, PARAM_dns_resolvers) };
     error e = dns_open(&options, err_arena, &d.dns);

@@ -10,7 +10,9 @@
 
 enum {
     CLEANUP_IDLE_MAX = 16, /* connections kept while no message is under way */
-    REWRITE_OPEN_MAX = 8,  /* connections at a time; more questions wait their turn */
+    /* Connections at a time, all kept; more questions wait their turn. Questions about a database that hangs hold
+     * theirs for LOOKUP_SECONDS: there are enough for the others. */
+    REWRITE_OPEN_MAX = 100,
     NAME_LOOKUP_TIME = 60, /* seconds all name service questions about a client may take */
 };
 

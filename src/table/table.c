@@ -194,6 +194,7 @@ void table_close(struct table *t) {
     if (!t)
         return;
     type_close(t);
+    buf_free(&t->spare);
     buf_free(&t->folded);
     arena_free(t->gen);
     arena_free(t->error_arena);
@@ -224,6 +225,8 @@ static bool may_recover(const struct table *t) {
 
 /* A table whose new form cannot be read answers TABLE_ERROR until it can: old data must not outlive an edit. */
 static void refresh(struct table *t) {
+    if (t->busy) /* another coroutine waits in it */
+        return;
     if ((t->flags & TABLE_FROZEN) || !(t->stale || (check_is_due(t) && (table_changed(t) || may_recover(t)))))
         return;
     bool was_open = t->open;
@@ -246,11 +249,29 @@ static bool usable(struct table *t) {
     return true;
 }
 
-static struct str fold(struct table *t, struct str key) {
+/* One look-up. Another coroutine may begin one on the same table while this one waits: what belongs to a look-up is
+ * here and not in the table. */
+struct call {
+    struct table *t;
+    struct buf folded;
+};
+
+/* `*inout_key` becomes what the type is asked. call_end() when that is over. */
+static void call_begin(struct call *c, struct table *t, struct str *inout_key) {
+    *c = (struct call){ .t = t, .folded = t->spare };
+    t->spare = (struct buf){ 0 };
+    t->busy++;
     if (!t->type->fixed || !(t->flags & TABLE_FOLD))
-        return key;
-    fold_key(&t->folded, key, !(t->flags & TABLE_ASCII));
-    return buf_str(&t->folded);
+        return;
+    fold_key(&c->folded, *inout_key, !(t->flags & TABLE_ASCII));
+    *inout_key = buf_str(&c->folded);
+}
+
+static enum table_result call_end(struct call *c, enum table_result r) {
+    buf_free(&c->t->spare); /* of one that has ended meanwhile */
+    c->t->spare = c->folded;
+    c->t->busy--;
+    return r;
 }
 
 enum table_result table_get(struct table *t, struct str key, struct arena *a, struct str *ret_value) {
@@ -259,7 +280,9 @@ enum table_result table_get(struct table *t, struct str key, struct arena *a, st
         return TABLE_ERROR;
     if (key.n > TABLE_KEY_MAX || (t->type->fixed && str_index(key, 0) >= 0))
         return TABLE_NOT_FOUND;
-    return t->type->get(t, fold(t, key), a, ret_value);
+    struct call c;
+    call_begin(&c, t, &key);
+    return call_end(&c, t->type->get(t, key, a, ret_value));
 }
 
 /* --- writing --- */
@@ -285,13 +308,17 @@ static bool key_is_usable(struct table *t, struct str key) {
 enum table_result table_put(struct table *t, struct str key, struct str value) {
     if (!writable(t, t->type && t->type->put) || !key_is_usable(t, key))
         return TABLE_ERROR;
-    return t->type->put(t, fold(t, key), value);
+    struct call c;
+    call_begin(&c, t, &key);
+    return call_end(&c, t->type->put(t, key, value));
 }
 
 enum table_result table_delete(struct table *t, struct str key) {
     if (!writable(t, t->type && t->type->del) || !key_is_usable(t, key))
         return TABLE_ERROR;
-    return t->type->del(t, fold(t, key));
+    struct call c;
+    call_begin(&c, t, &key);
+    return call_end(&c, t->type->del(t, key));
 }
 
 enum table_result table_next(struct table *t, struct str after, struct arena *a, struct str *ret_key,
@@ -299,7 +326,9 @@ enum table_result table_next(struct table *t, struct str after, struct arena *a,
     *ret_key = *ret_value = STR("");
     if (!writable(t, t->type && t->type->next))
         return TABLE_ERROR;
-    return t->type->next(t, fold(t, after), a, ret_key, ret_value);
+    struct call c;
+    call_begin(&c, t, &after);
+    return call_end(&c, t->type->next(t, after, a, ret_key, ret_value));
 }
 
 const char *braces_open(struct str s, struct str *ret_inside) {

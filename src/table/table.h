@@ -30,7 +30,8 @@ struct table;
  * `spec` is "type:name"; without a type, default_database_type. */
 struct table *table_open(const struct conf *c, struct str spec, unsigned flags);
 void table_close(struct table *t);
-/* NULL, or why the table could not be opened or read last time. Lives until the next call on the table. */
+/* NULL, or why the table could not be opened or read last time. Lives until the next call on the table, which may be
+ * another coroutine's: read it before anything that waits. */
 error table_error(const struct table *t);
 struct str table_name(const struct table *t); /* "hash:/etc/aliases" */
 /* `*ret_value` is in `a`, NUL-terminated. */

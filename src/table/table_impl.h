@@ -53,7 +53,9 @@ struct table {
     error error;
     bool open, stale;
     void *state;
-    struct buf folded;
+    unsigned busy;     /* look-ups that have not ended: types that ask elsewhere wait in them (remote.h) */
+    struct buf spare;  /* for folding keys */
+    struct buf folded; /* the same, for types that do it themselves and never wait */
     size_t file_count;
     struct {
         const char *path;
