@@ -24,6 +24,8 @@ enum {
     BACKOFF_FIRST_US = 100000, /* pause before the second restart in a row, doubled ... */
     BACKOFF_MAX_US = 10000000, /* ... up to this */
     LIMIT_WARN_SECONDS = 1000, /* between two warnings that a service has reached its process limit */
+    REFUSALS_LOGGED = 20,      /* lines about one worker that asks for what it may not have; after that ... */
+    REFUSAL_WARN_SECONDS = 60, /* ... one in a minute */
     CONNECT_SECONDS = 10,      /* to connect two services: the backlog of the second may be full */
     CONNECT_RETRY_US = 20000,
     CONNECTS_MAX = 4096,    /* under way for one worker */
@@ -57,7 +59,7 @@ struct svc {
     int64_t warned_us;   /* process limit; 0: never */
     struct cond changed; /* may_start() may have a new answer */
     struct coro *waker, *starter;
-    char pending[PENDING_WAKE_MAX]; /* trigger bytes for the worker that could not be started yet */
+    char pending[PENDING_WAKE_MAX]; /* trigger bytes for a worker that could not be started yet, or does not read */
     size_t pending_n;
 };
 
@@ -69,7 +71,9 @@ struct worker {
     int64_t started_us;
     struct control *control;
     struct coro *reader;
-    unsigned connects; /* coroutines that connect for it */
+    unsigned connects;  /* coroutines that connect for it */
+    unsigned refusals;  /* of what it has asked for */
+    int64_t refused_us; /* the last that was logged; after the first REFUSALS_LOGGED */
     bool ready, full, draining, reaped, settled, abnormal, killed /* by us */;
 };
 

@@ -268,10 +268,21 @@ static void watch_main(void *arg) {
     }
 }
 
+/* NULL: none, or one that has not read what it has been sent before. */
+static struct worker *worker_for_wake(const struct svc *svc) {
+    struct worker *w = worker_of(svc);
+    return w && !control_is_jammed(w->control) ? w : NULL;
+}
+
 static void start_main(void *arg) {
     struct svc *svc = arg;
     error e = NULL;
-    while (!svc->gone && !worker_of(svc)) {
+    while (!svc->gone && !worker_for_wake(svc)) {
+        if (worker_of(svc)) { /* its answers are not taken: it is busy, or about to end */
+            if ((e = wait_until(deadline_in_us(CONNECT_RETRY_US))))
+                break;
+            continue;
+        }
         if (may_start(svc)) {
             workers_start(svc);
             continue;
@@ -281,7 +292,7 @@ static void start_main(void *arg) {
             break;
     }
     svc->starter = NULL;
-    if (svc->pending_n && worker_of(svc)) {
+    if (svc->pending_n && worker_for_wake(svc)) {
         struct str bytes = str_n(svc->pending, svc->pending_n);
         svc->pending_n = 0;
         service_wake(svc, bytes);
@@ -290,11 +301,9 @@ static void start_main(void *arg) {
 }
 
 void service_wake(struct svc *svc, struct str request) {
-    struct worker *w = worker_of(svc);
-    if (!w && may_start(svc) && !svc->starter) {
+    if (!worker_of(svc) && may_start(svc) && !svc->starter)
         workers_start(svc);
-        w = worker_of(svc);
-    }
+    struct worker *w = worker_for_wake(svc);
     if (w) {
         struct buf b = { 0 };
         pack_str(&b, request);

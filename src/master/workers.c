@@ -107,14 +107,23 @@ static void connect_main(void *arg) {
     free(c);
 }
 
+/* A worker that has been broken into may ask without end: that is said once a while, and how often it was. */
+static void log_refusal(struct worker *w, const char *what, struct str endpoint) {
+    int64_t now = sys->mono_us();
+    if (++w->refusals > REFUSALS_LOGGED && now - w->refused_us < REFUSAL_WARN_SECONDS * US_PER_S)
+        return;
+    log_warn("process %.*s pid %d: %s to %.*s refused: %.*s has no business there (%u so far)", STR_ARG(w->svc->path),
+             (int)w->pid, what, STR_ARG(endpoint), STR_ARG(w->svc->entry.command), w->refusals);
+    w->refused_us = now;
+}
+
 static void on_connect(struct worker *w, struct unpack *u) {
     uint32_t id = unpack_u32(u);
     struct str endpoint = unpack_str(u);
     if (!unpack_done(u) || endpoint.n > CONTROL_ENDPOINT_MAX)
         return;
     if (!role_may_connect(master.conf, &w->svc->entry, endpoint)) {
-        log_warn("process %.*s pid %d: connection to %.*s refused: %.*s has no business there", STR_ARG(w->svc->path),
-                 (int)w->pid, STR_ARG(endpoint), STR_ARG(w->svc->entry.command));
+        log_refusal(w, "connection", endpoint);
         refuse(w, id, true, "not allowed");
         return;
     }
@@ -144,8 +153,7 @@ static void on_trigger(struct worker *w, struct unpack *u) {
     if (!unpack_done(u) || endpoint.n > CONTROL_ENDPOINT_MAX || bytes.n > CONTROL_TRIGGER_MAX)
         return;
     if (!role_may_trigger(master.conf, &w->svc->entry, endpoint)) {
-        log_warn("process %.*s pid %d: trigger to %.*s refused: %.*s has no business there", STR_ARG(w->svc->path),
-                 (int)w->pid, STR_ARG(endpoint), STR_ARG(w->svc->entry.command));
+        log_refusal(w, "trigger", endpoint);
         return;
     }
     struct svc *to = service_at(endpoint);
@@ -203,7 +211,7 @@ static void on_message(struct worker *w, const struct ipc_msg *m) {
         control_send(w->control, CONTROL_LOGGER, STR(""), logging_socket(master.conf));
         return;
     default:
-        log_warn("process %.*s pid %d: unexpected message of type %u", STR_ARG(w->svc->path), (int)w->pid, m->type);
+        log_refusal(w, "unexpected message", STR("master"));
     }
 }
 
@@ -212,7 +220,7 @@ static void reader_main(void *arg) {
     struct ipc_msg m = { .fd = -1 };
     error e = NULL;
     while (!e) {
-        if (control_unsent(w->control) > CONTROL_UNSENT_MAX) {
+        if (control_is_jammed(w->control)) {
             e = wait_until(deadline_in_us(CONNECT_RETRY_US));
             continue;
         }

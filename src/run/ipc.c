@@ -284,6 +284,13 @@ size_t ipc_unsent(const struct ipc *ipc) {
     return ipc->out.n - ipc->out_at;
 }
 
+size_t ipc_unsent_fds(const struct ipc *ipc) {
+    size_t n = 0;
+    for (size_t i = 0; i < ipc->out_fd_count; i++)
+        n += ipc->out_fds[i].ours && !ipc->out_fds[i].sent;
+    return n;
+}
+
 error ipc_flush(struct ipc *ipc, int64_t deadline) {
     while (!ipc->write_error && ipc->out.n) {
         if (!ipc->blocked && send_some(ipc))

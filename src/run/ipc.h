@@ -39,7 +39,8 @@ void ipc_send(struct ipc *ipc, uint8_t type, struct str payload, int fd);
 /* For content cut into small pieces (a line at a time): the bytes join the last frame gathered when it has this type,
  * carries no descriptor and would stay within `frame_max` bytes of payload; otherwise they begin a new frame. */
 void ipc_append(struct ipc *ipc, uint8_t type, struct str bytes, size_t frame_max);
-size_t ipc_unsent(const struct ipc *ipc); /* bytes gathered and not yet sent */
+size_t ipc_unsent(const struct ipc *ipc);     /* bytes gathered and not yet sent */
+size_t ipc_unsent_fds(const struct ipc *ipc); /* descriptors held for frames that have not gone */
 error ipc_flush(struct ipc *ipc, int64_t deadline);
 /* ERR_EOF when the peer closed between frames (or died), ERR_SYNTAX for a malformed or cut frame; these stay. ERR_SYS
  * EMFILE: a descriptor was sent and there is no room for it. A failure to send is ipc_flush()'s: what the peer said

@@ -518,6 +518,8 @@ static void leave_fds_unsent(struct ipc *ipc) {
         close(fd);
     }
     assert_true(ipc_unsent(ipc) > 0);
+    size_t held = ipc_unsent_fds(ipc), frames = ipc_unsent(ipc) / 10000;
+    assert_true(held > 100 && held >= frames && held <= frames + 1);
 }
 
 static void test_unsent_descriptors_are_closed(void **state) {

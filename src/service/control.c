@@ -41,8 +41,8 @@ void control_send(struct control *c, uint8_t type, struct str payload, int fd) {
         c->writer = coro_spawn(write_all, c, "control"); /* no stack to be had: the next frame tries again */
 }
 
-size_t control_unsent(const struct control *c) {
-    return c->failed ? 0 : ipc_unsent(c->ipc);
+bool control_is_jammed(const struct control *c) {
+    return !c->failed && (ipc_unsent(c->ipc) > CONTROL_UNSENT_MAX || ipc_unsent_fds(c->ipc) > CONTROL_UNSENT_FDS_MAX);
 }
 
 error control_recv(struct control *c, int64_t deadline, struct ipc_msg *ret) {

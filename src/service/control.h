@@ -35,7 +35,9 @@ enum control_type {
     CONTROL_ACCEPT,
 };
 enum {
-    CONTROL_UNSENT_MAX = 65536, /* bytes: master stops reading from a worker that does not take its answers */
+    /* master stops reading from a worker that does not take its answers: bytes, descriptors */
+    CONTROL_UNSENT_MAX = 65536,
+    CONTROL_UNSENT_FDS_MAX = 64,
     CONTROL_TRIGGER_MAX = 1024, /* bytes of a trigger request that are looked at */
     CONTROL_ENDPOINT_MAX = 256,
     CONTROL_SEND_SECONDS = 60, /* a peer that takes nothing for so long is given up */
@@ -48,7 +50,8 @@ struct control *control_new(int fd);
 /* Queue a frame; a coroutine of its own sends it, in order. May be called outside coroutines. `fd` (or -1) is taken
  * over. */
 void control_send(struct control *c, uint8_t type, struct str payload, int fd);
-size_t control_unsent(const struct control *c); /* bytes */
+/* Has more been queued than a peer that reads would leave? */
+bool control_is_jammed(const struct control *c);
 /* As ipc_recv(); one reader at a time. */
 error control_recv(struct control *c, int64_t deadline, struct ipc_msg *ret);
 /* Frames not yet sent are dropped. No reader may be waiting. NULL is allowed. */

@@ -243,7 +243,27 @@ def test_roles(make_probe):
     p.wait_log("wakeup K")
     assert p.ask("trigger public/pickup P") == "sent"
     p.wait_log("trigger to public/pickup refused")
-    assert "wakeup P" not in p.log()
+    for _ in range(200):  # one that asks again and again does not fill the log
+        assert p.ask("connect public/pickup echo x") == "denied: not allowed"
+    assert "wakeup P" not in p.log() and p.count_log("refused: smtpd has no business there") < 60
+
+
+def test_many_triggers(make_probe):
+    """A service that does not read is sent no more than so much; what it is to be told in the end, it is told."""
+    p, many = make_probe(), 40000
+    wait_for(lambda: p.count_log("wakeup W") >= 2)
+    qmgr = p.pids("qmgr")[0]
+    os.kill(qmgr, signal.SIGSTOP)
+    with p.connect() as line:
+        line.file.write(b"trigger public/qmgr K\n" * many)
+        line.say("trigger public/qmgr Z")
+        for _ in range(many + 1):
+            assert line.read() == "sent"
+        assert line.ask("connect public/cleanup echo done") == "done"  # master has read all before this
+    time.sleep(0.5)
+    os.kill(qmgr, signal.SIGCONT)
+    p.wait_log("wakeup KZ", 60)
+    assert p.count_log("wakeup K") < many
 
 
 def test_confinement(make_probe):
