@@ -19,16 +19,29 @@ size_t utf8_length(struct str s) {
     return n;
 }
 
+/* Bytes at the front of `s` that are below 0x80: eight at a time, as most text is all of them. */
+static size_t ascii_length(struct str s) {
+    size_t i = 0;
+    for (uint64_t eight; s.n - i >= sizeof eight; i += sizeof eight) {
+        memcpy(&eight, s.p + i, sizeof eight);
+        if (eight & 0x8080808080808080u)
+            break;
+    }
+    while (i < s.n && (unsigned char)s.p[i] < 0x80)
+        i++;
+    return i;
+}
+
 bool utf8_valid(struct str s) {
-    for (size_t i = 0, n; i < s.n; i += n)
+    for (size_t i = 0, n;; i += n) {
+        i += ascii_length(str_from(s, i));
+        if (i == s.n)
+            return true;
         if ((n = utf8_length(str_from(s, i))) == 0)
             return false;
-    return true;
+    }
 }
 
 bool str_is_ascii(struct str s) {
-    for (size_t i = 0; i < s.n; i++)
-        if ((unsigned char)s.p[i] >= 0x80)
-            return false;
-    return true;
+    return ascii_length(s) == s.n;
 }

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 int main(int argc, char **argv) {
-    static const struct map_tool tool = { "newaliases", "", true };
+    static const struct map_tool tool = { "newaliases", "", "", true };
     /* Where Postfix has sendmail do the first part, sendmail's status; where postalias does the rest, its status. */
     log_set_fatal_status(EX_TEMPFAIL);
     logging_start_early(STR("newaliases"), LOGGING_COMMAND);
@@ -29,9 +29,10 @@ int main(int argc, char **argv) {
         log_fatal("%.*s", STR_ARG(e->text));
     log_set_fatal_status(1);
     struct str rest = conf_str(c, PARAM_alias_database), word;
-    const struct map_options o = { 0 };
+    const struct map_options o = { .any_bytes = !conf_bool(c, PARAM_smtputf8_enable) };
+    const struct map_job job = { &tool, &o, c };
     while (str_word_braced(&rest, STR_COMMA_SPACE, &word))
-        map_tool_build(&tool, &o, c, word);
+        map_build(&job, word);
     logging_end();
     conf_free(c);
     arena_free(a);

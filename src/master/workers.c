@@ -192,6 +192,16 @@ static void on_sessions(struct worker *w, struct unpack *u) {
     log_warn("see https://www.postfix.org/STRESS_README.html for examples of stress-adapting configuration settings");
 }
 
+/* Another takes its place as soon as there is need: a service with work of its own has that always. */
+static void on_leaving(struct worker *w) {
+    if (w->draining)
+        return;
+    worker_drain(w);
+    cond_broadcast(&w->svc->changed);
+    if (w->svc->entry.wakeup)
+        service_wake(w->svc, STR("W"));
+}
+
 static void on_message(struct worker *w, const struct ipc_msg *m) {
     struct unpack u = unpack_from(m->payload);
     switch (m->type) {
@@ -209,6 +219,9 @@ static void on_message(struct worker *w, const struct ipc_msg *m) {
         return;
     case CONTROL_LOG:
         control_send(w->control, CONTROL_LOGGER, STR(""), logging_socket(master.conf));
+        return;
+    case CONTROL_LEAVING:
+        on_leaving(w);
         return;
     default:
         log_refusal(w, "unexpected message", STR("master"));

@@ -140,6 +140,10 @@ void link_sessions(uint32_t n, bool full) {
     control_send(link_.control, CONTROL_SESSIONS, buf_str(&b), -1);
     buf_free(&b);
 }
+void link_leaving(void) {
+    if (link_.control)
+        control_send(link_.control, CONTROL_LEAVING, STR(""), -1);
+}
 void link_stop(void) {
     if (link_.reader)
         coro_cancel(link_.reader);

@@ -9,6 +9,7 @@
  * more CONNECT    u32 id, str endpoint          connect me to "private/rewrite"; answered by CONNECTED or REFUSED
  * TRIGGER    str endpoint, str bytes       wake that service; no answer
  * LOG        -                             my log socket is dead: answered by LOGGER
+ * LEAVING    -                             only a new process can read what I need: answered by DRAIN
  * DRAIN      -                             no new work, end when the present work has ended
  * WAKEUP     str bytes                     the wakeup time has come, or somebody wrote these bytes
  * CONNECTED  u32 id, and the descriptor
@@ -27,6 +28,7 @@ enum control_type {
     CONTROL_CONNECT,
     CONTROL_TRIGGER,
     CONTROL_LOG,
+    CONTROL_LEAVING,
     CONTROL_DRAIN = 32,
     CONTROL_WAKEUP,
     CONTROL_CONNECTED,

@@ -16,6 +16,7 @@ struct link_events {
 void link_start(const struct link_events *events);
 void link_ready(void);
 void link_sessions(uint32_t n, bool full);
+void link_leaving(void);
 /* stdio.c */
 struct io *io_stdio(void);
 

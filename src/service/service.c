@@ -8,6 +8,7 @@
 #include "service/logging.h"
 #include "service/lookup_client.h"
 #include "service/owner.h"
+#include "table/table.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
@@ -30,6 +31,7 @@ enum {
     NO_RESOURCES_WARN_SECONDS = 60,
     TERM_SECONDS = 2, /* after SIGTERM: for cancelled sessions to unwind */
     LOCK_RETRY_US = 100000,
+    TABLES_LOOK_US = 500000, /* between two looks whether a table has changed */
 };
 
 struct session_run {
@@ -61,6 +63,7 @@ static struct {
     int64_t idle_since;
     int64_t warned; /* out of resources, monotonic us; 0: never */
     bool terminated;
+    bool has_tables; /* of which some could change out of our reach */
 } run;
 
 /* --- sessions --- */
@@ -393,6 +396,22 @@ static void idle_main(void *arg) {
     }
 }
 
+/* A table has changed that we may not read any more: a new process may. Sessions under way end with the old one. */
+static void tables_main(void *arg) {
+    (void)arg;
+    const struct table *t = NULL;
+    while (!run.ctx.draining && !t) {
+        if (wait_until(deadline_in_us(TABLES_LOOK_US)))
+            return;
+        t = tables_outdated();
+    }
+    if (!t || run.ctx.draining)
+        return;
+    struct str name = table_name(t);
+    log_info("table %.*s has changed -- restarting", STR_ARG(name));
+    link_leaving();
+}
+
 static void start_main(void *arg) {
     (void)arg;
     run.s->start(&run.ctx);
@@ -450,6 +469,8 @@ static void confine_service(const struct owner *owner) {
         c.uid = owner->mail_uid;
         c.gid = owner->mail_gid;
     }
+    if (c.chroot_dir || (c.uid && owner->root) || (c.flags & CONFINE_NO_FILES))
+        run.has_tables = tables_confine(!c.chroot_dir && !(c.flags & CONFINE_NO_FILES)) > 0;
     struct confined got;
     error e = worker_confine(&c, &got);
     if (e)
@@ -523,6 +544,8 @@ static void start_loop(void) {
         /* what has work of its own stays */
         if (!run.s->resident && !run.s->wakeup && !run.s->start)
             spawn_or_die(idle_main, NULL, "idle", NULL);
+        if (run.has_tables)
+            spawn_or_die(tables_main, NULL, "tables", NULL);
     }
     if (run.s->start)
         spawn_or_die(start_main, NULL, "start", &run.starter);

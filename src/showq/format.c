@@ -1,6 +1,6 @@
 #include "showq/showq.h"
 
-#include "base/utf8.h"
+#include "base/json.h"
 #include <stdio.h>
 #include <time.h>
 
@@ -57,39 +57,11 @@ static void table_rcpt(struct showq_writer *w, struct buf *out, const struct lis
     buf_byte(out, '\n');
 }
 
-/* --- JSON (RFC 8259): one object in a line. Bytes that are not UTF-8 cannot be written in it: '?' --- */
-
-static void json_string(struct buf *out, struct str s) {
-    buf_byte(out, '"');
-    for (size_t i = 0; i < s.n;) {
-        size_t len = utf8_length(str_from(s, i));
-        char c = s.p[i];
-        if (len > 1) {
-            buf_add(out, str_sub(s, i, len));
-        } else if (c == '"' || c == '\\') {
-            buf_byte(out, '\\');
-            buf_byte(out, c);
-        } else if (c == '\n') {
-            buf_add(out, STR("\\n"));
-        } else if (c == '\t') {
-            buf_add(out, STR("\\t"));
-        } else if (c == '\r') {
-            buf_add(out, STR("\\r"));
-        } else if (len == 1 && (unsigned char)c < 0x20) {
-            buf_printf(out, "\\u%04X", (unsigned)(unsigned char)c);
-        } else if (len == 1) {
-            buf_byte(out, c);
-        } else {
-            buf_byte(out, '?');
-        }
-        i += len ? len : 1;
-    }
-    buf_byte(out, '"');
-}
+/* --- JSON (RFC 8259): one object in a line --- */
 
 static void json_member(struct buf *out, const char *name, struct str value) {
     buf_printf(out, "\"%s\": ", name);
-    json_string(out, value);
+    buf_json(out, value);
 }
 
 static void json_message(struct buf *out, const struct listing_entry *e) {

@@ -1,189 +1,320 @@
-/* Writing and reading whole LMDB files for build.h. */
-#include "table/build.h"
+#include "table/index.h"
 
+#include "base/die.h"
+#include "build_config.h"
+#include "table/lmdb_file.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <lmdb.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#if HAVE_CDB
+#include <cdb.h>
+#endif
 
-enum {
-    MAP_SIZE_MIN = 64 * 1024,
-    MAP_DOUBLINGS_MAX = 40, /* from 64 KiB to more than any disk */
-    TEMP_TRIES = 100,
+struct index_reader {
+    enum index_kind kind;
+    const char *fault;
+    struct lmdb_file lmdb;
+#if HAVE_CDB
+    struct cdb cdb;
+    struct filemap watched;
+    int fd;
+#endif
 };
 
-bool index_type_known(struct str type) {
-    return str_eq(type, STR("hash")) || str_eq(type, STR("btree")) || str_eq(type, STR("lmdb"));
+enum index_kind index_kind_of(struct str type) {
+    if (str_eq(type, STR("hash")) || str_eq(type, STR("btree")) || str_eq(type, STR("lmdb")))
+        return INDEX_LMDB;
+    return HAVE_CDB && str_eq(type, STR("cdb")) ? INDEX_CDB : INDEX_NONE;
 }
 
-struct str index_path(struct arena *a, struct str name) {
-    return arena_cat(a, name, STR(".lmdb"));
+struct str index_path(struct arena *a, enum index_kind kind, struct str name) {
+    return arena_cat(a, name, kind == INDEX_CDB ? STR(".cdb") : STR(".lmdb"));
 }
 
-bool index_is_current(struct str index, struct str source) {
-    struct arena *a = arena_new();
-    struct stat i, s;
-    bool have_index = stat(arena_cstr(a, index), &i) == 0, have_source = stat(arena_cstr(a, source), &s) == 0;
-    arena_free(a);
-    if (!have_index || !have_source)
-        return have_index;
-    return s.st_mtim.tv_sec < i.st_mtim.tv_sec ||
-           (s.st_mtim.tv_sec == i.st_mtim.tv_sec && s.st_mtim.tv_nsec <= i.st_mtim.tv_nsec);
+struct str without_nul(struct str s) {
+    return str_sub(s, 0, s.n && s.p[s.n - 1] == 0 ? s.n - 1 : s.n);
 }
 
-static int compare_entries(const void *a, const void *b) {
-    const struct index_entry *x = a, *y = b;
-    int order = str_cmp(x->key, y->key);
-    return order ? order : (x->order > y->order) - (x->order < y->order);
+/* --- long keys --- */
+
+void long_key(struct str key, char *ret) {
+    uint64_t hash = str_hash(key);
+    memcpy(ret, "\0long\0\0\0", 8);
+    memcpy(ret + 8, &hash, sizeof hash);
 }
 
-/* One transaction with all entries. MDB_MAP_FULL: the caller tries again with twice the room. */
-static int put_all(MDB_env *env, struct index_entries e, bool no_nul) {
-    MDB_txn *txn;
-    MDB_dbi dbi;
-    int rc = mdb_txn_begin(env, NULL, 0, &txn);
-    if (rc)
-        return rc;
-    rc = mdb_dbi_open(txn, NULL, 0, &dbi);
-    size_t nul = no_nul ? 0 : 1;
-    for (size_t i = 0; rc == 0 && i < e.n; i++) {
-        MDB_val key = { e.at[i].key.n + nul, (void *)(uintptr_t)e.at[i].key.p };
-        MDB_val value = { e.at[i].value.n + nul, (void *)(uintptr_t)e.at[i].value.p };
-        rc = mdb_put(txn, dbi, &key, &value, MDB_APPEND);
+bool is_long_key(struct str stored) {
+    return stored.n == LONG_KEY_SIZE && memcmp(stored.p, "\0long\0\0\0", 8) == 0;
+}
+
+bool long_next(struct str row, size_t *at, struct str *ret_key, struct str *ret_value) {
+    uint32_t sizes[2];
+    struct str rest = str_from(row, *at);
+    if (rest.n < sizeof sizes)
+        return false;
+    memcpy(sizes, rest.p, sizeof sizes);
+    rest = str_from(rest, sizeof sizes);
+    if (sizes[0] > rest.n || sizes[1] > rest.n - sizes[0])
+        return false;
+    *ret_key = str_sub(rest, 0, sizes[0]);
+    *ret_value = str_sub(rest, sizes[0], sizes[1]);
+    *at += sizeof sizes + sizes[0] + sizes[1];
+    return true;
+}
+
+void long_add(struct buf *row, struct str key, struct str value) {
+    uint32_t sizes[2] = { (uint32_t)key.n, (uint32_t)value.n };
+    buf_add(row, str_n((const char *)sizes, sizeof sizes));
+    buf_add(row, key);
+    buf_add(row, value);
+}
+
+static enum table_result lmdb_result(struct index_reader *r, enum lmdb_file_result result) {
+    if (result == LMDB_FILE_FAULT) {
+        r->fault = r->lmdb.fault;
+        return TABLE_ERROR;
     }
-    if (rc) {
-        mdb_txn_abort(txn);
-        return rc;
-    }
-    return mdb_txn_commit(txn);
+    return result == LMDB_FILE_FOUND ? TABLE_FOUND : TABLE_NOT_FOUND;
 }
 
-static int write_env(const char *path, struct index_entries e, const struct index_options *o, size_t map_size) {
-    MDB_env *env;
-    int rc = mdb_env_create(&env);
-    if (rc)
-        return rc;
-    rc = mdb_env_set_mapsize(env, map_size);
-    if (rc == 0) /* nobody else has the file: no lock; written once and synced at the end */
-        rc = mdb_env_open(env, path, MDB_NOSUBDIR | MDB_NOLOCK | MDB_NOSYNC, 0600);
-    if (rc == 0)
-        rc = put_all(env, e, o->no_nul);
-    if (rc == 0)
-        rc = mdb_env_sync(env, 1);
-    mdb_env_close(env);
-    return rc;
-}
-
-/* A name nobody else has, made here, so that LMDB does not follow a link somebody put in its way. */
-static int make_temp(struct arena *a, struct str path, struct str *ret) {
-    for (int i = 0; i < TEMP_TRIES; i++) {
-        *ret = arena_printf(a, "%.*s.%d.%d.tmp", STR_ARG(path), (int)getpid(), i);
-        int fd = open(ret->p, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-        if (fd >= 0) {
-            close(fd);
-            return 0;
+static enum table_result get_long(struct index_reader *r, struct str key, struct arena *a, struct str *ret_value) {
+    char stored[LONG_KEY_SIZE];
+    long_key(key, stored);
+    struct str row, k, v;
+    enum table_result result = lmdb_result(r, lmdb_file_get(&r->lmdb, str_n(stored, sizeof stored), a, &row));
+    if (result != TABLE_FOUND)
+        return result;
+    for (size_t at = 0; long_next(row, &at, &k, &v);)
+        if (str_eq(k, key)) {
+            *ret_value = arena_str(a, v);
+            return TABLE_FOUND;
         }
-        if (errno != EEXIST)
-            return errno;
-    }
-    return EEXIST;
+    return TABLE_NOT_FOUND;
 }
 
-static int finish(const char *temp, const char *path, const struct index_options *o) {
-    int fd = open(temp, O_RDWR | O_CLOEXEC);
-    if (fd < 0)
-        return errno;
-    const struct timespec times[2] = { o->mtime, o->mtime };
-    int rc = fchmod(fd, o->mode) != 0 || (o->mtime.tv_sec && futimens(fd, times) != 0) || fsync(fd) != 0 ? errno : 0;
+/* --- lmdb --- */
+
+static enum table_result get_lmdb(struct index_reader *r, struct str key, struct arena *a, struct str *ret_value) {
+    if (key.n > INDEX_KEY_MAX)
+        return get_long(r, key, a, ret_value);
+    char with_nul[INDEX_KEY_MAX + 1];
+    if (key.n)
+        memcpy(with_nul, key.p, key.n);
+    with_nul[key.n] = 0;
+    enum lmdb_file_result result = lmdb_file_get(&r->lmdb, str_n(with_nul, key.n + 1), a, ret_value);
+    if (result == LMDB_FILE_NOT_FOUND) /* as `postmap -n` wrote it */
+        result = lmdb_file_get(&r->lmdb, key, a, ret_value);
+    if (result == LMDB_FILE_FOUND)
+        *ret_value = without_nul(*ret_value);
+    return lmdb_result(r, result);
+}
+
+static enum table_result next_lmdb(struct index_reader *r, struct index_cursor *c, struct arena *a, struct str *ret_key,
+                                   struct str *ret_value) {
+    for (;;) {
+        struct str key, value;
+        if (c->item) { /* the entry again: others may have written meanwhile */
+            enum lmdb_file_result again = lmdb_file_get(&r->lmdb, buf_str(&c->key), a, &value);
+            if (again == LMDB_FILE_FAULT)
+                return lmdb_result(r, again);
+            size_t at = c->item;
+            if (again == LMDB_FILE_FOUND && long_next(value, &at, ret_key, ret_value)) {
+                c->item = at;
+                return TABLE_FOUND;
+            }
+            c->item = 0;
+        }
+        enum lmdb_file_result result = lmdb_file_next(&r->lmdb, !c->started, buf_str(&c->key), a, &key, &value);
+        if (result != LMDB_FILE_FOUND)
+            return lmdb_result(r, result);
+        c->started = true;
+        buf_clear(&c->key);
+        buf_add(&c->key, key);
+        if (!is_long_key(key)) {
+            *ret_key = without_nul(key);
+            *ret_value = without_nul(value);
+            return TABLE_FOUND;
+        }
+        size_t at = 0;
+        if (long_next(value, &at, ret_key, ret_value)) {
+            c->item = at;
+            return TABLE_FOUND;
+        }
+    }
+}
+
+/* --- cdb: the library checks what it reads, and the map is watched --- */
+
+#if HAVE_CDB
+static const char *open_cdb(struct index_reader *r, int fd) {
+    r->fd = fd;
+    if (cdb_init(&r->cdb, fd) != 0)
+        return errno == EPROTO ? "not a cdb file" : strerror(errno);
+    filemap_watch(&r->watched, r->cdb.cdb_mem, r->cdb.cdb_fsize);
+    return NULL;
+}
+
+static enum table_result cdb_part(struct index_reader *r, unsigned size, unsigned at, struct arena *a,
+                                  struct str *ret) {
+    const void *p = size ? cdb_get(&r->cdb, size, at) : "";
+    if (p)
+        *ret = without_nul(arena_str(a, str_n(p, size)));
+    if (p && !filemap_broken(&r->watched))
+        return TABLE_FOUND;
+    r->fault = filemap_broken(&r->watched) ? "it was cut short while it was read" : "it is malformed";
+    return TABLE_ERROR;
+}
+
+static enum table_result find_cdb(struct index_reader *r, struct str key) {
+    int rc = cdb_find(&r->cdb, key.p, (unsigned)key.n);
+    if (rc >= 0 && !filemap_broken(&r->watched))
+        return rc > 0 ? TABLE_FOUND : TABLE_NOT_FOUND;
+    r->fault = rc < 0 ? "it is malformed" : "it was cut short while it was read";
+    return TABLE_ERROR;
+}
+
+static enum table_result get_cdb(struct index_reader *r, struct str key, struct arena *a, struct str *ret_value) {
+    enum table_result result = find_cdb(r, key);
+    if (result == TABLE_NOT_FOUND) { /* as `postmap -N` wrote it */
+        char small[256];
+        struct str with_nul = { key.n < sizeof small ? small : arena_cstr(a, key), key.n + 1 };
+        if (key.n < sizeof small) {
+            if (key.n)
+                memcpy(small, key.p, key.n);
+            small[key.n] = 0;
+        }
+        result = find_cdb(r, with_nul);
+    }
+    return result == TABLE_FOUND ? cdb_part(r, cdb_datalen(&r->cdb), cdb_datapos(&r->cdb), a, ret_value) : result;
+}
+
+static enum table_result next_cdb(struct index_reader *r, struct index_cursor *c, struct arena *a, struct str *ret_key,
+                                  struct str *ret_value) {
+    if (!c->started)
+        cdb_seqinit(&c->at, &r->cdb);
+    c->started = true;
+    int rc = cdb_seqnext(&c->at, &r->cdb);
+    if (rc <= 0) {
+        r->fault = filemap_broken(&r->watched) ? "it was cut short while it was read" : "it is malformed";
+        return rc < 0 || filemap_broken(&r->watched) ? TABLE_ERROR : TABLE_NOT_FOUND;
+    }
+    enum table_result result = cdb_part(r, cdb_keylen(&r->cdb), cdb_keypos(&r->cdb), a, ret_key);
+    return result == TABLE_FOUND ? cdb_part(r, cdb_datalen(&r->cdb), cdb_datapos(&r->cdb), a, ret_value) : result;
+}
+
+static void close_cdb(struct index_reader *r) {
+    filemap_unwatch(&r->watched);
+    if (r->cdb.cdb_mem)
+        cdb_free(&r->cdb);
+    close(r->fd);
+}
+#else
+static const char *open_cdb(struct index_reader *r, int fd) {
+    (void)r;
     close(fd);
-    return rc == 0 && rename(temp, path) != 0 ? errno : rc;
+    return "this build has no cdb";
 }
+static enum table_result get_cdb(struct index_reader *r, struct str key, struct arena *a, struct str *ret_value) {
+    (void)r, (void)key, (void)a, (void)ret_value;
+    return TABLE_ERROR;
+}
+static enum table_result next_cdb(struct index_reader *r, struct index_cursor *c, struct arena *a, struct str *ret_key,
+                                  struct str *ret_value) {
+    (void)r, (void)c, (void)a, (void)ret_key, (void)ret_value;
+    return TABLE_ERROR;
+}
+static void close_cdb(struct index_reader *r) {
+    (void)r;
+}
+#endif
 
-error index_write(struct str path, struct index_entries e, const struct index_options *o) {
-    size_t n = 0;
-    for (size_t i = 0; i < e.n; i++)
-        e.at[i].order = i;
-    if (e.n)
-        qsort(e.at, e.n, sizeof *e.at, compare_entries);
-    for (size_t i = 0; i < e.n; i++) {
-        if (e.at[i].key.n == 0 || e.at[i].key.n > INDEX_KEY_MAX)
-            return err_make(o->arena, ERR_LIMIT, "key \"%.*s...\": empty or longer than %d bytes",
-                            STR_ARG(str_sub(e.at[i].key, 0, 40)), INDEX_KEY_MAX);
-        if (n == 0 || !str_eq(e.at[n - 1].key, e.at[i].key))
-            e.at[n++] = e.at[i];
+/* --- */
+
+error index_open(enum index_kind kind, const char *path, struct arena *err_arena, struct index_reader **ret) {
+    *ret = NULL;
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    const char *fault = fd < 0 || fstat(fd, &st) != 0 ? strerror(errno)
+                        : S_ISREG(st.st_mode)         ? NULL
+                                                      : "not a regular file";
+    if (fault) {
+        if (fd >= 0)
+            close(fd);
+        return err_make(err_arena, ERR_SYS, "open database %s: %s", path, fault);
     }
-    e.n = n;
-    struct str temp;
-    int rc = make_temp(o->arena, path, &temp);
-    if (rc)
-        return err_make(o->arena, ERR_SYS, "open database %.*s: %s", STR_ARG(path), strerror(rc));
-    size_t map_size = o->map_size > MAP_SIZE_MIN ? (size_t)o->map_size : MAP_SIZE_MIN;
-    rc = MDB_MAP_FULL;
-    for (int i = 0; i < MAP_DOUBLINGS_MAX && rc == MDB_MAP_FULL; i++, map_size *= 2) {
-        if (truncate(temp.p, 0) != 0) {
-            rc = errno;
-            break;
-        }
-        rc = write_env(temp.p, e, o, map_size);
+    struct index_reader *r = calloc(1, sizeof *r);
+    if (!r)
+        die_no_memory(sizeof *r);
+    r->kind = kind;
+    fault = kind == INDEX_CDB ? open_cdb(r, fd) : lmdb_file_open(&r->lmdb, fd);
+    if (fault) {
+        error e = err_make(err_arena, ERR_SYS, "open database %s: %s", path, fault);
+        index_close(r);
+        return e;
     }
-    if (rc == 0)
-        rc = finish(temp.p, arena_cstr(o->arena, path), o);
-    if (rc) {
-        unlink(temp.p);
-        return err_make(o->arena, ERR_SYS, "error writing %.*s: %s", STR_ARG(path), mdb_strerror(rc));
-    }
+    *ret = r;
     return NULL;
 }
 
-static struct str without_nul(MDB_val v) {
-    struct str s = str_n(v.mv_data, v.mv_size);
-    if (s.n && s.p[s.n - 1] == 0)
-        s.n--;
-    return s;
+void index_close(struct index_reader *r) {
+    if (!r)
+        return;
+    if (r->kind == INDEX_CDB)
+        close_cdb(r);
+    else
+        lmdb_file_close(&r->lmdb);
+    free(r);
 }
 
-static int read_all(MDB_env *env, struct arena *a, struct index_entries *ret) {
-    MDB_txn *txn;
-    MDB_dbi dbi;
-    MDB_cursor *cursor;
-    int rc = mdb_txn_begin(env, NULL, MDB_RDONLY, &txn);
-    if (rc)
-        return rc;
-    rc = mdb_dbi_open(txn, NULL, 0, &dbi);
-    if (rc == 0)
-        rc = mdb_cursor_open(txn, dbi, &cursor);
-    if (rc == 0) {
-        VEC(struct index_entry) all = { 0 };
-        MDB_val key, value;
-        while ((rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0)
-            *vec_add(a, &all) =
-                (struct index_entry){ arena_str(a, without_nul(key)), arena_str(a, without_nul(value)), 0 };
-        mdb_cursor_close(cursor);
-        *ret = (struct index_entries){ all.at, all.n };
-        if (rc == MDB_NOTFOUND)
-            rc = 0;
-    }
-    mdb_txn_abort(txn);
-    return rc;
+enum table_result index_get(struct index_reader *r, struct str key, struct arena *a, struct str *ret_value) {
+    if (key.n == 0)
+        return TABLE_NOT_FOUND;
+    return r->kind == INDEX_CDB ? get_cdb(r, key, a, ret_value) : get_lmdb(r, key, a, ret_value);
 }
 
-error index_read(struct str path, struct arena *a, struct index_entries *ret) {
-    MDB_env *env;
-    *ret = (struct index_entries){ 0 };
-    const char *name = arena_cstr(a, path);
-    if (access(name, R_OK) != 0)
-        return err_make(a, ERR_SYS, "open database %.*s: %s", STR_ARG(path), strerror(errno));
-    int rc = mdb_env_create(&env);
-    if (rc == 0) {
-        rc = mdb_env_open(env, name, MDB_NOSUBDIR | MDB_NOLOCK | MDB_RDONLY, 0);
-        if (rc == 0)
-            rc = read_all(env, a, ret);
-        mdb_env_close(env);
+enum table_result index_next(struct index_reader *r, struct index_cursor *c, struct arena *a, struct str *ret_key,
+                             struct str *ret_value) {
+    return r->kind == INDEX_CDB ? next_cdb(r, c, a, ret_key, ret_value) : next_lmdb(r, c, a, ret_key, ret_value);
+}
+
+/* Where the entry of long keys goes on behind `after`. */
+static enum table_result item_behind(struct index_reader *r, struct str after, struct arena *a, size_t *ret) {
+    char stored[LONG_KEY_SIZE];
+    long_key(after, stored);
+    struct str row, k, v;
+    *ret = 0;
+    enum table_result result = lmdb_result(r, lmdb_file_get(&r->lmdb, str_n(stored, sizeof stored), a, &row));
+    for (size_t at = 0; result == TABLE_FOUND && *ret == 0 && long_next(row, &at, &k, &v);)
+        if (str_eq(k, after))
+            *ret = at;
+    return result;
+}
+
+enum table_result index_next_after(struct index_reader *r, struct str after, struct arena *a, struct str *ret_key,
+                                   struct str *ret_value) {
+    struct index_cursor c = { .started = after.n > 0 };
+    enum table_result result = TABLE_FOUND;
+    if (after.n > INDEX_KEY_MAX) {
+        char stored[LONG_KEY_SIZE];
+        long_key(after, stored);
+        buf_add(&c.key, str_n(stored, sizeof stored));
+        result = item_behind(r, after, a, &c.item);
+    } else if (after.n) {
+        buf_add(&c.key, after);
+        buf_byte(&c.key, 0);
     }
-    if (rc)
-        return err_make(a, ERR_SYS, "open database %.*s: %s", STR_ARG(path), mdb_strerror(rc));
-    return NULL;
+    if (result != TABLE_ERROR)
+        result = index_next(r, &c, a, ret_key, ret_value);
+    index_cursor_free(&c);
+    return result;
+}
+
+void index_cursor_free(struct index_cursor *c) {
+    buf_free(&c->key);
+}
+
+const char *index_fault(const struct index_reader *r) {
+    return r->fault;
 }

@@ -2,15 +2,28 @@
 
 #include "base/die.h"
 #include "base/log.h"
+#include "build_config.h"
 #include "table/fold.h"
 #include "table/table_impl.h"
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+    SETTLE_MS = 500,        /* a file that was written to so lately may be half written */
+    OPEN_AGAIN_SECONDS = 5, /* a confined process lives so long with a table that it could not open */
+};
 
 static const struct table_type *const types[] = {
-    &table_type_btree,      &table_type_cidr,    &table_type_debug,  &table_type_environ, &table_type_fail,
-    &table_type_hash,       &table_type_inline,  &table_type_lmdb,   &table_type_pcre,    &table_type_pipemap,
-    &table_type_proxy_here, &table_type_randmap, &table_type_regexp, &table_type_static,  &table_type_texthash,
+    &table_type_btree,
+#if HAVE_CDB
+    &table_type_cdb,
+#endif
+    &table_type_cidr,       &table_type_debug,    &table_type_environ, &table_type_fail,   &table_type_hash,
+    &table_type_inline,     &table_type_internal, &table_type_lmdb,    &table_type_pcre,   &table_type_pipemap,
+    &table_type_proxy_here, &table_type_randmap,  &table_type_regexp,  &table_type_static, &table_type_texthash,
     &table_type_unionmap,   &table_type_unix,
 };
 enum { TYPES = sizeof types / sizeof types[0], SERVER_TYPES_MAX = 16 };
@@ -42,37 +55,56 @@ static const struct table_type *type_find(struct str name) {
 
 /* --- files under a table --- */
 
+static struct {
+    struct table *all;
+    bool confined, paths; /* tables_confine() */
+    struct timespec since;
+    const struct table *outdated;
+} process = { .paths = true };
+
+static struct file_id file_id_from(const struct stat *st) {
+    return (struct file_id){ st->st_dev, st->st_ino, st->st_size, st->st_mtim };
+}
+
 static struct file_id file_id_of(const char *path) {
     struct stat st;
-    if (stat(path, &st) != 0)
-        return (struct file_id){ 0 };
-    return (struct file_id){ st.st_dev, st.st_ino, st.st_size, st.st_mtim };
+    return stat(path, &st) == 0 ? file_id_from(&st) : (struct file_id){ 0 };
 }
 
-static bool file_id_eq(const struct file_id *a, const struct file_id *b) {
-    return a->dev == b->dev && a->ino == b->ino && a->size == b->size && a->mtime.tv_sec == b->mtime.tv_sec &&
-           a->mtime.tv_nsec == b->mtime.tv_nsec;
+/* By its descriptor: a file that has lost its name is another one too. */
+static struct file_id file_id_by_fd(const struct table_file *f) {
+    struct stat st;
+    if (f->fd < 0)
+        return f->id; /* there was none; whether there is one now cannot be seen from here */
+    return fstat(f->fd, &st) == 0 && st.st_nlink ? file_id_from(&st) : (struct file_id){ 0 };
 }
 
-bool table_watch(struct table *t, const char *path, struct file_id *ret_id) {
-    struct file_id id = file_id_of(path);
-    if (t->file_count < TABLE_FILES_MAX) {
-        t->files[t->file_count].path = path;
-        t->files[t->file_count].id = id;
-        t->file_count++;
-    }
+static struct file_id file_now(const struct table_file *f) {
+    return process.paths ? file_id_of(f->path) : file_id_by_fd(f);
+}
+
+static bool file_is_same(const struct table_file *f) {
+    const struct file_id now = file_now(f), *then = &f->id;
+    if (now.dev != then->dev || now.ino != then->ino)
+        return false;
+    return !f->content || (now.size == then->size && now.mtime.tv_sec == then->mtime.tv_sec &&
+                           now.mtime.tv_nsec == then->mtime.tv_nsec);
+}
+
+struct table_file *table_watch(struct table *t, const char *path, struct file_id *ret_id) {
+    static struct table_file unused;
+    struct table_file *f = t->file_count < TABLE_FILES_MAX ? &t->files[t->file_count++] : &unused;
+    *f = (struct table_file){ .path = path, .id = file_id_of(path), .content = true, .fd = -1 };
     if (ret_id)
-        *ret_id = id;
-    return id.ino != 0;
+        *ret_id = f->id;
+    return f;
 }
 
 bool table_changed(struct table *t) {
     if (t->flags & TABLE_FROZEN)
         return false;
-    for (size_t i = 0; i < t->file_count && !t->stale; i++) {
-        struct file_id now = file_id_of(t->files[i].path);
-        t->stale = !file_id_eq(&now, &t->files[i].id);
-    }
+    for (size_t i = 0; i < t->file_count && !t->stale; i++)
+        t->stale = !file_is_same(&t->files[i]);
     return t->stale;
 }
 
@@ -94,6 +126,9 @@ static void type_close(struct table *t) {
         t->type->close(t);
     t->state = NULL;
     t->open = false;
+    for (size_t i = 0; i < t->file_count; i++)
+        if (t->files[i].fd >= 0)
+            close(t->files[i].fd);
     t->file_count = 0;
     arena_reset(t->gen);
 }
@@ -162,6 +197,11 @@ struct table *table_open_nested(const struct conf *c, struct str spec, unsigned 
     struct table *t = calloc(1, sizeof *t);
     if (!t)
         die_no_memory(sizeof *t);
+    t->next = process.all;
+    t->back = &process.all;
+    if (t->next)
+        t->next->back = &t->next;
+    process.all = t;
     t->conf = c;
     t->flags = flags | (c && !conf_bool(c, PARAM_smtputf8_enable) ? TABLE_ASCII : 0);
     t->nesting = nesting;
@@ -195,6 +235,11 @@ void table_close(struct table *t) {
         return;
     type_close(t);
     buf_free(&t->spare);
+    *t->back = t->next;
+    if (t->next)
+        t->next->back = t->back;
+    if (process.outdated == t)
+        process.outdated = NULL;
     buf_free(&t->folded);
     arena_free(t->gen);
     arena_free(t->error_arena);
@@ -216,11 +261,40 @@ bool table_is_pattern(const struct table *t) {
     return t->type->is_pattern ? t->type->is_pattern(t) : t->type->pattern;
 }
 
+bool table_is_listable(const struct table *t) {
+    return t->type && t->type->listable;
+}
+
 /* --- look-up --- */
 
 /* A file that cannot be read may come back; a malformed specification stays one. */
 static bool may_recover(const struct table *t) {
     return !t->open && t->error && t->error->kind != ERR_CONFIG;
+}
+
+/* Somebody is at work on one of the files: it could be half written. */
+static bool is_unsettled(const struct table *t) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    for (size_t i = 0; i < t->file_count; i++) {
+        const struct timespec m = file_now(&t->files[i]).mtime;
+        int64_t age_ms = ((int64_t)now.tv_sec - m.tv_sec) * 1000 + (now.tv_nsec - m.tv_nsec) / 1000000;
+        if (t->files[i].content && age_ms >= 0 && age_ms < SETTLE_MS)
+            return true;
+    }
+    return false;
+}
+
+/* Of a process that gave up rights: the files are there and for others. */
+static bool is_out_of_reach(const struct table *t) {
+    if (!process.confined || t->file_count == 0 || (process.paths && geteuid() == 0))
+        return false;
+    if (!process.paths)
+        return true;
+    for (size_t i = 0; i < t->file_count; i++)
+        if (access(t->files[i].path, R_OK) != 0 && errno == EACCES)
+            return true;
+    return false;
 }
 
 /* A table whose new form cannot be read answers TABLE_ERROR until it can: old data must not outlive an edit. */
@@ -230,12 +304,42 @@ static void refresh(struct table *t) {
     if ((t->flags & TABLE_FROZEN) || !(t->stale || (check_is_due(t) && (table_changed(t) || may_recover(t)))))
         return;
     bool was_open = t->open;
+    if ((was_open && is_unsettled(t)) || is_out_of_reach(t))
+        return; /* what we have is whole, and it is looked at again; tables_outdated() looks for itself */
     type_close(t);
     type_open(t);
     if (t->error && was_open)
         log_warn("%.*s: %.*s", STR_ARG(t->spec), STR_ARG(t->error->text));
     else if (!t->error)
         log_debug("table %.*s has changed -- reopened", STR_ARG(t->spec));
+}
+
+size_t tables_confine(bool paths) {
+    size_t n = 0;
+    process.confined = true;
+    process.paths = paths;
+    clock_gettime(CLOCK_MONOTONIC, &process.since);
+    for (struct table *t = process.all; t; t = t->next) {
+        n += t->file_count > 0;
+        for (size_t i = 0; i < t->file_count && !paths; i++)
+            if (t->files[i].id.ino != 0 && t->files[i].fd < 0)
+                t->files[i].fd = open(t->files[i].path, O_PATH | O_CLOEXEC);
+    }
+    return n;
+}
+
+const struct table *tables_outdated(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    for (struct table *t = process.all; t && process.confined && !process.outdated; t = t->next) {
+        if (t->flags & TABLE_FROZEN)
+            continue;
+        if (t->open ? table_changed(t) && !is_unsettled(t)
+                    : may_recover(t) && now.tv_sec - process.since.tv_sec >= OPEN_AGAIN_SECONDS)
+            if (is_out_of_reach(t))
+                process.outdated = t;
+    }
+    return process.outdated;
 }
 
 static bool usable(struct table *t) {
@@ -290,7 +394,7 @@ enum table_result table_get(struct table *t, struct str key, struct arena *a, st
 static bool writable(struct table *t, bool can) {
     if (!usable(t))
         return false;
-    if (can && (t->flags & TABLE_WRITE))
+    if (can && (t->flags & TABLE_WRITE || t->type == &table_type_internal))
         return true;
     table_fail(t, "%.*s: %s", STR_ARG(t->spec),
                can ? "the table is not opened for writing" : "this type of table cannot be written or listed");
@@ -324,7 +428,7 @@ enum table_result table_delete(struct table *t, struct str key) {
 enum table_result table_next(struct table *t, struct str after, struct arena *a, struct str *ret_key,
                              struct str *ret_value) {
     *ret_key = *ret_value = STR("");
-    if (!writable(t, t->type && t->type->next))
+    if (!(table_is_listable(t) ? usable(t) : writable(t, t->type && t->type->next)))
         return TABLE_ERROR;
     struct call c;
     call_begin(&c, t, &after);

@@ -19,6 +19,7 @@ enum table_flags {
     TABLE_FROZEN = 8,    /* never look at the file system again: sandboxed workers */
     TABLE_WRITE = 16,    /* a cache of ours: table_put() and the like are allowed, a missing file is made */
     TABLE_ASCII = 32,    /* TABLE_FOLD folds ASCII letters only; set by table_open() where smtputf8_enable = no */
+    TABLE_FILES = 64,    /* values are names of files, look-ups give what is in them (postmap -F) */
 };
 
 struct table;
@@ -41,14 +42,25 @@ enum table_result table_get(struct table *t, struct str key, struct arena *a, st
  * by others at once, but are not synced: caches may be lost, not broken, by a power failure. */
 enum table_result table_put(struct table *t, struct str key, struct str value);
 enum table_result table_delete(struct table *t, struct str key);
-/* All entries, one a call, in an order of the type's own. `after` empty: the first; else the one behind that key,
+/* All entries, one a call, in an order of the type's own; without TABLE_WRITE only of types that postmap -s can list
+ * (table_is_listable()). `after` empty: the first; else the one behind that key,
  * which need not exist any more. Entries that change meanwhile may be seen or not. NOT_FOUND at the end. */
 enum table_result table_next(struct table *t, struct str after, struct arena *a, struct str *ret_key,
                              struct str *ret_value);
+bool table_is_listable(const struct table *t);
 /* A table whose keys are patterns (regexp, pcre, cidr, ...): asked with the full string only, never with parts. */
 bool table_is_pattern(const struct table *t);
 /* True when the file under the table is another one than when it was opened; the next table_get() reopens it. */
 bool table_changed(struct table *t);
+
+/* --- processes that give up rights --- */
+/* To be called when the tables are open and before the process gives up rights. `paths` false: from now on it cannot
+ * use the names of files as before (chroot, no files at all). Tables keep working and see by descriptors that their
+ * files have changed. Returns how many tables with files there are. */
+size_t tables_confine(bool paths);
+/* Asked about once a second after tables_confine(): NULL, or a table that has changed, or could not be opened, and that
+ * only a new process can read. The old one serves on from what it has. */
+const struct table *tables_outdated(void);
 
 /* The list of supported types, for postconf -m. */
 size_t table_types(const struct str **ret);

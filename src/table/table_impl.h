@@ -20,8 +20,9 @@ enum {
 
 struct table_type {
     struct str name;
-    bool pattern; /* the keys are patterns */
-    bool fixed;   /* TABLE_FOLD folds its keys */
+    bool pattern;  /* the keys are patterns */
+    bool fixed;    /* TABLE_FOLD folds its keys */
+    bool listable; /* `next` works without TABLE_WRITE */
     /* Sets t->state, or returns why not (in t->gen); what it has set by then is closed too. */
     error (*open)(struct table *t);
     enum table_result (*get)(struct table *t, struct str key, struct arena *a, struct str *ret_value);
@@ -41,7 +42,15 @@ struct file_id { /* all zero: no such file */
     struct timespec mtime;
 };
 
+struct table_file { /* under a table */
+    const char *path;
+    struct file_id id;
+    bool content; /* a change of size and time matters; else only that it is another file */
+    int fd;       /* O_PATH, of processes that see no paths any more; or -1 */
+};
+
 struct table {
+    struct table *next, **back; /* all of the process */
     const struct table_type *type;
     const struct conf *conf;
     struct str spec, name; /* "hash:/etc/aliases", and what is behind the colon */
@@ -57,15 +66,13 @@ struct table {
     struct buf spare;  /* for folding keys */
     struct buf folded; /* the same, for types that do it themselves and never wait */
     size_t file_count;
-    struct {
-        const char *path;
-        struct file_id id;
-    } files[TABLE_FILES_MAX];
+    struct table_file files[TABLE_FILES_MAX];
     struct timespec checked;
 };
 
 /* Types, each in a file of its own kind. */
-extern const struct table_type table_type_lmdb, table_type_hash, table_type_btree, table_type_texthash;
+extern const struct table_type table_type_lmdb, table_type_hash, table_type_btree, table_type_cdb, table_type_texthash,
+    table_type_internal;
 extern const struct table_type table_type_regexp, table_type_pcre, table_type_cidr;
 extern const struct table_type table_type_static, table_type_inline, table_type_environ, table_type_unix,
     table_type_fail;
@@ -80,8 +87,9 @@ size_t table_server_types(struct str *ret, size_t room);
 
 /* table_open() for a table inside another. */
 struct table *table_open_nested(const struct conf *c, struct str spec, unsigned flags, unsigned nesting);
-/* Remember the file as it is now, so that a change is seen. Returns whether it exists. `path` is kept. */
-bool table_watch(struct table *t, const char *path, struct file_id *ret_id);
+/* Remember the file as it is now, so that a change is seen. `path` is kept. `*ret_id` (may be NULL): all zero when
+ * there is none. What is returned may be changed; it is never NULL. */
+struct table_file *table_watch(struct table *t, const char *path, struct file_id *ret_id);
 /* Note why a look-up fails; returns TABLE_ERROR. */
 enum table_result table_fail(struct table *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* "{ text }": the inside without blanks at its ends. A static message with the fault, or NULL. */

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/utf8.h"
+#include "mail/address.h"
 #include "mail/rfc822.h"
 #include "table/fold.h"
 
@@ -92,7 +93,11 @@ static bool read_alias_line(struct text_reader *r, struct str line, size_t numbe
         add_alias_token(scratch, &t, after_word, true);
         after_word = t.type != RFC822_SPECIAL;
     }
-    ret->key = arena_str(a, buf_str(scratch));
+    /* as an address has it, with quotes where it needs them (since Postfix 3.12) */
+    bool named = scratch->n > 0;
+    buf_add(scratch, STR("@x"));
+    ret->key = address_quote(a, buf_str(scratch));
+    ret->key = arena_str(a, str_sub(ret->key, 0, ret->key.n - 2));
     bool colon = t.type != RFC822_END;
     buf_clear(scratch);
     after_word = false;
@@ -102,7 +107,7 @@ static bool read_alias_line(struct text_reader *r, struct str line, size_t numbe
     }
     ret->value = arena_str(a, str_trim_right(buf_str(scratch)));
     const char *fault = NULL;
-    if (!colon || ret->key.n == 0 || ret->value.n == 0)
+    if (!colon || !named || ret->value.n == 0)
         fault = "need name:value pair";
     else if (c.unterminated)
         fault = "unbalanced quote, bracket or comment";

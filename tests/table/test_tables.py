@@ -133,9 +133,11 @@ CIDR_KEYS = ["10.1.2.3", "192.168.1.1", "::1", "2001:DB8::5", "8.8.8.8", "192.16
 class Side:
     """One of the two implementations, with its own copy of the files."""
 
-    def __init__(self, directory, run):
+    def __init__(self, name, directory, run):
+        self.name = name
         self.directory = directory
         self.run_command = run
+        self.env = self.program = None
 
     def put(self, name, text, mode=0o644):
         path = self.directory / name
@@ -169,7 +171,10 @@ alias_maps = $alias_database
     def run(name, *args, **kwargs):
         return subprocess.run([name, *args], executable=str(build_directory() / "sbin" / name), env=env, timeout=60, **kwargs)
 
-    return Side(work, run)
+    side = Side("ours", work, run)
+    side.env = env
+    side.program = lambda name: build_directory() / "sbin" / name
+    return side
 
 
 @pytest.fixture(scope="session")
@@ -179,9 +184,10 @@ def oracle():
         pytest.skip(reason)
     oracle = Oracle()
     oracle.write()
-    # lmdb is a plug-in there, named by a file of its own
+    # lmdb and cdb are plug-ins there, named by a file of their own
     (oracle.directory / "etc/dynamicmaps.cf").write_text(
-        f"lmdb\t{oracle.root}/usr/lib/postfix/postfix-lmdb.so\tdict_lmdb_open\tmkmap_lmdb_open\n")
+        "".join(f"{name}\t{oracle.root}/usr/lib/postfix/postfix-{name}.so\tdict_{name}_open\tmkmap_{name}_open\n"
+                for name in ("lmdb", "cdb")))
     main_cf = oracle.directory / "etc/main.cf"
     main_cf.write_text(re.sub(r"meta_directory = .*", f"meta_directory = {oracle.directory}/etc", main_cf.read_text()) +
                        "default_database_type = lmdb\n")
@@ -198,7 +204,28 @@ def debian(tmp_path, oracle):
     def run(name, *args, **kwargs):
         return subprocess.run([name, *args], executable=str(oracle.root / "usr/sbin" / name), env=env, timeout=60, **kwargs)
 
-    return Side(work, run)
+    return Side("debian", work, run)
+
+
+# What differs from Debian's 3.7 in what is printed, on which side, and why.
+KNOWN = [
+    # a line of the text is what one looks for
+    ("ours", r"warning: \S+?, line \d+: duplicate entry", "warning: duplicate entry", "with file and line"),
+    ("debian", r"warning: \S+: duplicate entry", "warning: duplicate entry", "with the table's name"),
+    # 3.12 writes alias names as addresses have them
+    ("ours", r'(?m)^"((?:[^"\\]|\\.)*)":\t', r"\1:\t", "names with quotes where they need them"),
+    ("ours", r'(?m)^(quo)\\(")', r"\1\2", "the same"),
+]
+
+
+def alike(side, result):
+    """(exit status, standard output, standard error) without the known differences; duplicates are found at the end here,
+    where the entries are sorted, and at once there: the order of warnings does not count."""
+    code, out, err = result
+    for name, pattern, replacement, _ in KNOWN:
+        if side.name == name:
+            out, err = re.sub(pattern, replacement, out), re.sub(pattern, replacement, err)
+    return code, sorted(out.splitlines()), sorted(err.splitlines())
 
 
 def without(text, *patterns):
@@ -212,11 +239,11 @@ def test_map_file_like_debians(ours, debian):
     results = []
     for side in (ours, debian):
         side.put("m", MAP, 0o640)
-        results.append([side.run("postmap", "lmdb:m"), side.run("postmap", "-s", "lmdb:m"),
-                        *[side.run("postmap", "-q", k, "lmdb:m") for k in ("key1", "KEY2", "nosuch", '"quoted key"')],
-                        side.run("postmap", "-q", "-", "lmdb:m", stdin=b"key1\nnosuch\nKey2\n"),
-                        side.run("postmap", "-q", "-", "lmdb:m", stdin=b"nosuch\n"),
-                        stat.S_IMODE((side.directory / "m.lmdb").stat().st_mode)])
+        results.append([alike(side, side.run("postmap", *args, stdin=stdin)) for args, stdin in (
+            (["lmdb:m"], b""), (["-s", "lmdb:m"], b""), *[(["-q", k, "lmdb:m"], b"") for k in
+                                                          ("key1", "KEY2", "nosuch", '"quoted key"')],
+            (["-q", "-", "lmdb:m"], b"key1\nnosuch\nKey2\n"), (["-q", "-", "lmdb:m"], b"nosuch\n"))])
+        results[-1].append(stat.S_IMODE((side.directory / "m.lmdb").stat().st_mode))
     assert results[0] == results[1]
 
 
@@ -224,11 +251,11 @@ def test_alias_file_like_debians(ours, debian):
     results = []
     for side in (ours, debian):
         side.put("a", ALIASES)
-        made = side.run("postalias", "lmdb:a")
-        listed = side.run("postalias", "-s", "lmdb:a")
-        assert "YP_LAST_MODIFIED:\t" in listed[1]
-        results.append([made, without(listed[1], "^YP_LAST_MODIFIED"), side.run("postalias", "-q", "ROOT", "lmdb:a"),
-                        side.run("postalias", "-q", "nosuch", "lmdb:a")])
+        made = alike(side, side.run("postalias", "lmdb:a"))
+        code, out, err = side.run("postalias", "-s", "lmdb:a")
+        assert "YP_LAST_MODIFIED:\t" in out
+        results.append([made, alike(side, (code, without(out, "^YP_LAST_MODIFIED"), err)),
+                        side.run("postalias", "-q", "ROOT", "lmdb:a"), side.run("postalias", "-q", "nosuch", "lmdb:a")])
     assert results[0] == results[1]
 
 
@@ -290,22 +317,23 @@ def test_changes_like_debians(ours, debian):
         r.append(side.run("postmap", "-d", "-", "m", stdin=b"x\nq\n"))
         r.append(side.run("postmap", "-s", "m"))
         r.append(stat.S_IMODE((side.directory / "m.lmdb").stat().st_mode))
-        results.append(r)
+        results.append([alike(side, x) if isinstance(x, tuple) else x for x in r])
     assert results[0] == results[1]
 
 
 def test_each_reads_the_others_index(ours, debian):
     text = "".join(f"key{i} value{i}\n" for i in range(3000)) + "last word\n"
-    for options in ([], ["-n"], ["-N"]):
-        for maker, reader in ((ours, debian), (debian, ours)):
-            maker.put("t", text)
-            assert maker.run("postmap", *options, "lmdb:t")[0] == 0
-            index = maker.directory / "t.lmdb"
-            copy = reader.directory / "u.lmdb"
-            copy.write_bytes(index.read_bytes())
-            assert reader.run("postmap", "-q", "Key2999", "lmdb:u") == (0, "value2999\n", "")
-            assert reader.run("postmap", "-q", "key3000", "lmdb:u")[:2] == (1, "")
-            assert len(reader.run("postmap", "-s", "lmdb:u")[1].splitlines()) == 3001
+    for kind in ("lmdb", "cdb"):
+        for options in ([], ["-n"], ["-N"]):
+            for maker, reader in ((ours, debian), (debian, ours)):
+                maker.put("t", text)
+                assert maker.run("postmap", *options, f"{kind}:t")[0] == 0
+                copy = reader.directory / f"u.{kind}"
+                copy.write_bytes((maker.directory / f"t.{kind}").read_bytes())
+                assert reader.run("postmap", "-q", "Key2999", f"{kind}:u") == (0, "value2999\n", "")
+                assert reader.run("postmap", "-q", "key3000", f"{kind}:u")[:2] == (1, "")
+                if kind == "lmdb" or reader.name == "ours":  # Debian's 3.7 cannot list cdb
+                    assert len(reader.run("postmap", "-s", f"{kind}:u")[1].splitlines()) == 3001
 
 
 # --- ours alone ---
@@ -349,14 +377,6 @@ def test_a_failed_build_leaves_the_old_index(ours):
     assert code == 1 and "fatal: open t: No such file or directory" in err
     assert (ours.directory / "t.lmdb").read_bytes() == before
     assert sorted(p.name for p in ours.directory.iterdir()) == ["t.lmdb"]
-
-
-def test_options_that_are_not_there_are_refused_by_name(ours):
-    ours.put("t", "a 1\n")
-    for option in "bhmjFU":
-        code, out, err = ours.run("postmap", f"-{option}", "t")
-        assert (code, out) == (1, "") and f"option -{option} is not supported" in err
-    assert not (ours.directory / "t.lmdb").exists()
 
 
 def test_permissions(ours):
