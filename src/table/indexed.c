@@ -180,7 +180,7 @@ static void log_note(struct table *t, struct indexed *s) {
 }
 
 static enum table_result fail(struct table *t, struct indexed *s) {
-    t->stale = true; /* opened anew for the next question */
+    t->stale = t->broken = true;
     return table_fail(t, "error reading %.*s: %s", STR_ARG(t->spec), index_fault(s->reader));
 }
 

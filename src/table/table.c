@@ -134,7 +134,7 @@ static void type_close(struct table *t) {
 }
 
 static void type_open(struct table *t) {
-    t->stale = false;
+    t->stale = t->broken = false;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &t->checked);
     arena_reset(t->error_arena);
     t->error = t->type->open(t);
@@ -304,7 +304,7 @@ static void refresh(struct table *t) {
     if ((t->flags & TABLE_FROZEN) || !(t->stale || (check_is_due(t) && (table_changed(t) || may_recover(t)))))
         return;
     bool was_open = t->open;
-    if ((was_open && is_unsettled(t)) || is_out_of_reach(t))
+    if ((was_open && !t->broken && is_unsettled(t)) || is_out_of_reach(t))
         return; /* what we have is whole, and it is looked at again; tables_outdated() looks for itself */
     type_close(t);
     type_open(t);
@@ -385,6 +385,12 @@ enum table_result table_get(struct table *t, struct str key, struct arena *a, st
     if (key.n > TABLE_KEY_MAX || (t->type->fixed && str_index(key, 0) >= 0))
         return TABLE_NOT_FOUND;
     struct call c;
+    const struct str asked = key;
+    call_begin(&c, t, &key);
+    enum table_result r = call_end(&c, t->type->get(t, key, a, ret_value));
+    if (r != TABLE_ERROR || !t->broken || !usable(t))
+        return r;
+    key = asked; /* its source, or a whole one that has taken its place */
     call_begin(&c, t, &key);
     return call_end(&c, t->type->get(t, key, a, ret_value));
 }

@@ -61,6 +61,7 @@ struct table {
     struct arena *error_arena;
     error error;
     bool open, stale;
+    bool broken; /* what was opened is no good any more: opened again at once */
     void *state;
     unsigned busy;     /* look-ups that have not ended: types that ask elsewhere wait in them (remote.h) */
     struct buf spare;  /* for folding keys */
