@@ -292,6 +292,33 @@ static void networks(void **state) {
             assert_false(cidr_contains(&net, &addr));
         }
     }
+    static const struct {
+        const char *net, *address;
+        bool in;
+    } edges[] = {
+        { "10.0.0.0/8", "10.255.255.255", true },
+        { "10.0.0.0/8", "11.0.0.0", false },
+        { "0.0.0.0/0", "255.255.255.255", true },
+        { "192.0.2.2/31", "192.0.2.3", true },
+        { "192.0.2.2/31", "192.0.2.4", false },
+        { "192.0.2.2/32", "192.0.2.3", false },
+        { "2001:db8::/32", "2001:db8:ffff::", true },
+        { "2001:db8::/32", "2001:db9::", false },
+        { "1:2:3:4::/64", "1:2:3:4:ffff::1", true },
+        { "1:2:3:4::/64", "1:2:3:5::", false },
+        { "1:2:3:4::/65", "1:2:3:4:7fff::", true },
+        { "1:2:3:4::/65", "1:2:3:4:8000::", false },
+        { "::2/127", "::3", true },
+        { "::2/127", "::4", false },
+        { "::2/127", "1::2", false },
+        { "::/0", "ffff::1", true },
+    };
+    for (size_t i = 0; i < sizeof edges / sizeof edges[0]; i++) {
+        assert_null(cidr_parse(a, str_c(edges[i].net), &net));
+        assert_true(cidr_parse_address(str_c(edges[i].address), &addr));
+        if (cidr_contains(&net, &addr) != edges[i].in)
+            fail_msg("%s %s", edges[i].net, edges[i].address);
+    }
     const char *bad[] = { "",           "[]",     "1.2.3",     "1.2.3.4.5", "1.2.3.4/", "1.2.3.4/-1",
                           "1.2.3.4/33", "::/129", "1.2.3.4/8", "1::/15",    ":",        "[1.2.3.4" };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
