@@ -1,205 +1,146 @@
-/* postconf(1): the parameters of main.cf, their values and their defaults. Shows also what is wrong with them: values
- * are not converted here. */
-#include "base/buf.h"
-#include "base/die.h"
-#include "build_config.h"
+/* postconf(1): main.cf and master.cf, shown and changed; what this build supports; bounce templates. Shows also what is
+ * wrong with the files: values are not converted here. */
+#include "cmd/postconf.h"
 #include "conf/lines.h"
-#include "conf/review.h"
-#include "conf/settings.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { LINE_WIDTH = 80 }; /* -f */
+/* --- which options go together --- */
 
-struct request {
-    bool defaults, only_set, no_names, no_values, expand, fold, quiet, verbose;
-    struct str directory; /* -c; empty: the usual one */
-    VEC(struct conf_override) overrides;
-    char **names; /* NULL-terminated */
+/* What to do: one of these, p when none is given. Here and below in the order in which messages name options. */
+static const struct str modes = STR_INIT("aAbFlmMpPtT");
+
+/* How to do it: at most one of each group. */
+static const struct str groups[] = {
+    STR_INIT("denX#"), STR_INIT("efjX#"), STR_INIT("exX#"), STR_INIT("deoX#"), STR_INIT("ehHjX#"),
 };
 
-/* One parameter to print. */
-struct item {
-    struct str name;
-    const struct service_row *service; /* <service><suffix>: its row */
-    struct str service_name;
+/* What each mode does not take. */
+static const struct str refused[] = {
+    STR_INIT("adefhHjnoxX#"), STR_INIT("AdefhHjnoxX#"), STR_INIT("bdefhHjnoxX#"), STR_INIT("ldefhHjnoxX#"),
+    STR_INIT("mdefhHjnoxX#"), STR_INIT("tdefhHjnoxX#"), STR_INIT("TdefhHjnoxX#"), STR_INIT("MdhHn"),
+    STR_INIT("FdnX#"),        STR_INIT("Pdn#"),
 };
 
-struct listing {
-    const struct request *request;
-    struct arena *arena;
-    struct conf *conf;
-    struct master_cf services;
-    const struct finding *findings;
-    size_t finding_count;
-    VEC(struct item) items;
+struct options {
+    char seen[128]; /* by letter */
 };
 
-static const char *program;
-
-static void warn(struct str text) {
-    fflush(stdout);
-    fprintf(stderr, "%s: warning: %.*s\n", program, STR_ARG(text));
-}
-
-static _Noreturn void fail(struct str text) {
-    fflush(stdout);
-    fprintf(stderr, "%s: fatal: %.*s\n", program, STR_ARG(text));
-    exit(1);
-}
-
-static void must(error e) {
-    if (e)
-        fail(e->text);
-}
-
-/* --- what there is --- */
-
-static bool is_unused(const struct listing *l, struct str name) {
-    for (size_t i = 0; i < l->finding_count; i++)
-        if (l->findings[i].kind == FINDING_UNUSED && str_eq(l->findings[i].name, name))
-            return true;
-    return false;
-}
-
-/* A row that a service of master.cf has: "relay_destination_recipient_limit". */
-static bool find_service_row(const struct listing *l, struct str name, struct item *ret) {
-    struct str service;
-    const struct service_row *row = service_name_find(name, &service);
-    for (size_t i = 0; row && i < l->services.count; i++) {
-        const struct master_entry *entry = &l->services.entries[i];
-        if (!str_eq(entry->name, service) || !service_uses(entry->command, row->users))
+/* Those of `set` that were given: "-d -n". */
+static size_t given(const struct options *o, struct str set, struct arena *a, struct str *ret) {
+    size_t n = 0;
+    *ret = STR("");
+    for (size_t i = 0; i < set.n; i++) {
+        if (!o->seen[(unsigned char)set.p[i]])
             continue;
-        *ret = (struct item){ name, row, service };
-        return true;
+        *ret = arena_printf(a, "%.*s -%c", STR_ARG(*ret), set.p[i]);
+        n++;
     }
-    return false;
+    return n;
 }
 
-/* Any name that may be asked for. */
-static bool find_item(const struct listing *l, struct str name, struct item *ret) {
-    enum param p;
-    const struct legacy_row *legacy = legacy_find(name);
-    *ret = (struct item){ .name = name };
-    if (param_find(name, &p) || (legacy && legacy->kind == LEGACY_RENAMED))
-        return true;
-    if (find_service_row(l, name, ret))
-        return true;
-    return !l->request->defaults && conf_setting(l->conf, name) && !is_unused(l, name);
+static void check_conflicts(const struct options *o, char mode, struct arena *a) {
+    struct str list;
+    if (o->seen['b'] && o->seen['t'])
+        fail(STR("specify one of -b and -t"));
+    if (given(o, modes, a, &list) > 1)
+        fail(arena_cat(a, STR("specify one of"), list));
+    for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++)
+        if (given(o, groups[i], a, &list) > 1)
+            fail(arena_cat(a, STR("specify one of"), list));
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
+        if (refused[i].p[0] == mode && given(o, str_from(refused[i], 1), a, &list))
+            fail(arena_printf(a, "with option -%c, do not specify%.*s", mode, STR_ARG(list)));
 }
 
-static int item_order(const void *a, const void *b) {
-    const struct item *x = a, *y = b;
-    return str_cmp(x->name, y->name);
+/* --- reading options --- */
+
+static _Noreturn void usage(void) {
+    fail(STR("usage: postconf [-a (server SASL types)] [-A (client SASL types)] [-b (bounce templates, expanded)] "
+             "[-c config_dir] [-C class,... (parameter classes)] [-d (parameter defaults)] [-e (edit)] "
+             "[-f (fold lines)] [-F (master.cf fields)] [-h (no names)] [-H (no values)] [-j (JSON)] "
+             "[-l (lock methods)] [-m (table types)] [-M (master.cf)] [-n (settings in main.cf)] "
+             "[-o name=value (override parameter value)] [-p (main.cf, default)] [-P (master.cf parameters)] "
+             "[-q (no warnings for deprecated or unused parameters)] [-t (bounce templates)] "
+             "[-T compile-version|run-version|public-key-algorithms] [-v (verbose)] [-x (expand parameter values)] "
+             "[-X (remove)] [-# (comment out)] [name...]"));
 }
 
-static void add_item(struct listing *l, struct item item) {
-    *vec_add(l->arena, &l->items) = item;
+static void add_override(struct request *r, const char *text) {
+    struct str name, value;
+    const char *wrong = assignment_split(str_c(text), &name, &value);
+    if (wrong)
+        fail(arena_printf(r->arena, "invalid parameter override: %s: %s", text, wrong));
+    *vec_add(r->arena, &r->overrides) = (struct conf_override){ arena_str(r->arena, name), arena_str(r->arena, value) };
 }
 
-static void collect_set(struct listing *l) {
-    const struct setting **list;
-    size_t n = conf_settings(l->conf, l->arena, &list);
-    for (size_t i = 0; i < n; i++) {
-        struct item item;
-        if (find_item(l, list[i]->name, &item))
-            add_item(l, item);
+static unsigned read_classes(const char *text, struct arena *a) {
+    static const struct {
+        struct str name;
+        unsigned class;
+    } rows[] = {
+        { STR_INIT("builtin"), CLASS_BUILTIN },
+        { STR_INIT("service"), CLASS_SERVICE },
+        { STR_INIT("user"), CLASS_USER },
+        { STR_INIT("all"), CLASS_ALL },
+    };
+    struct str rest = str_c(text), word;
+    unsigned classes = 0;
+    while (str_word(&rest, STR_COMMA_SPACE, &word)) {
+        size_t i = 0;
+        while (i < sizeof rows / sizeof rows[0] && !str_eq_icase(rows[i].name, word))
+            i++;
+        if (i == sizeof rows / sizeof rows[0])
+            fail(arena_printf(a, "unknown -C option value \"%.*s\" in \"%s\"", STR_ARG(word), text));
+        classes |= rows[i].class;
     }
+    return classes;
 }
 
-static void collect_all(struct listing *l) {
-    for (int p = 0; p < PARAM_COUNT; p++)
-        add_item(l, (struct item){ .name = param_row((enum param)p)->name });
-    const struct service_row *rows;
-    size_t count = service_rows(&rows);
-    for (size_t i = 0; i < l->services.count; i++)
-        for (size_t j = 0; j < count; j++)
-            if (service_uses(l->services.entries[i].command, rows[j].users))
-                add_item(l, (struct item){ arena_cat(l->arena, l->services.entries[i].name, rows[j].row.name), &rows[j],
-                                           l->services.entries[i].name });
-    if (!l->request->defaults)
-        collect_set(l);
-    qsort(l->items.at, l->items.n, sizeof l->items.at[0], item_order);
-    size_t kept = 0; /* the set ones are there twice, and so are services of two types with one name */
-    for (size_t i = 0; i < l->items.n; i++)
-        if (!kept || !str_eq(l->items.at[kept - 1].name, l->items.at[i].name))
-            l->items.at[kept++] = l->items.at[i];
-    l->items.n = kept;
-}
-
-static void collect_named(struct listing *l) {
-    for (char **name = l->request->names; *name; name++) {
-        struct item item;
-        if (!find_item(l, str_c(*name), &item))
-            warn(arena_printf(l->arena, "%s: unknown parameter", *name));
-        else if (!l->request->only_set || conf_setting(l->conf, item.name))
-            add_item(l, item);
-    }
-}
-
-/* --- what it is worth --- */
-
-static struct str raw_value(const struct listing *l, const struct item *item) {
-    enum param p;
-    struct str text = STR("");
-    const struct setting *s = l->request->defaults ? NULL : conf_setting(l->conf, item->name);
-    if (s)
-        return s->value;
-    if (param_find(item->name, &p))
-        must(conf_raw_default(l->conf, p, l->arena, &text));
-    else if (item->service)
-        text = service_default(item->service_name, item->service);
-    return text;
-}
-
-static struct str shown_value(const struct listing *l, const struct item *item) {
-    enum param p;
-    struct str text = raw_value(l, item);
-    bool is_raw = param_find(item->name, &p) && param_row(p)->type == TYPE_RAW;
-    if (l->request->expand && !is_raw) {
-        error e = conf_expand(l->conf, text, l->arena, &text);
-        if (e) {
-            warn(e->text);
-            fail(STR("macro processing error"));
+static void read_options(struct request *r, int argc, char **argv) {
+    struct options o = { { 0 } };
+    struct str mode;
+    for (int c; (c = getopt(argc, argv, "+aAbc:C:deEfFhHjlmMno:pPqtT:vxX#")) != -1;) {
+        switch (c) {
+        case 'c':
+            r->directory = str_c(optarg);
+            break;
+        case 'C':
+            r->classes = read_classes(optarg, r->arena);
+            break;
+        case 'o':
+            add_override(r, optarg);
+            break;
+        case 'T':
+            r->tls_question = optarg;
+            break;
+        case 'E': /* Postfix knows the letter, and nothing to do for it */
+        case '?':
+            usage();
         }
+        o.seen[c] = 1;
     }
-    return text;
+    r->args = argv + optind;
+    r->mode = given(&o, modes, r->arena, &mode) ? mode.p[2] : 'p';
+    if (str_index(STR("pMFP"), r->mode) >= 0 && *r->args && strchr(*r->args, '='))
+        o.seen['e'] = 1;
+    check_conflicts(&o, r->mode, r->arena);
+    r->edit = o.seen['e'] ? EDIT_SET : o.seen['X'] ? EDIT_REMOVE : o.seen['#'] ? EDIT_COMMENT : (enum edit_kind)0;
+    r->defaults = o.seen['d'];
+    r->only_set = o.seen['n'];
+    r->fold = o.seen['f'];
+    r->no_names = o.seen['h'];
+    r->no_values = o.seen['H'];
+    r->json = o.seen['j'];
+    r->quiet = o.seen['q'];
+    r->verbose = o.seen['v'];
+    r->expand = o.seen['x'];
 }
 
-/* "name = value", white space in the value as single blanks; with -f broken before the word that would not fit. */
-static void print_item(const struct listing *l, const struct item *item) {
-    if (l->request->no_values) {
-        printf("%.*s\n", STR_ARG(item->name));
-        return;
-    }
-    struct str rest = shown_value(l, item), word;
-    size_t column = 0;
-    if (!l->request->no_names) {
-        printf("%.*s =", STR_ARG(item->name));
-        column = item->name.n + 2;
-    }
-    while (str_word(&rest, STR_SPACE, &word)) {
-        if (column && l->request->fold && column + 1 + word.n > LINE_WIDTH) {
-            printf("\n    %.*s", STR_ARG(word));
-            column = 4 + word.n;
-            continue;
-        }
-        printf("%s%.*s", column ? " " : "", STR_ARG(word));
-        column += (column ? 1 : 0) + word.n;
-    }
-    putchar('\n');
-}
-
-/* --- reading --- */
-
-static void warn_findings(const struct listing *l, enum finding_kind kind) {
-    for (size_t i = 0; i < l->finding_count; i++)
-        if (l->findings[i].kind == kind)
-            warn(l->findings[i].text);
-}
+/* --- reading the files --- */
 
 /* A setting that cannot be expanded ends the program, as in Postfix, even when nobody asked for it; an unused one
  * does no harm. */
@@ -215,35 +156,36 @@ static void check_settings(const struct listing *l) {
         if (!e)
             continue;
         warn(e->text);
-        if (!is_unused(l, list[i]->name))
+        if (!postconf_is_unused(l, list[i]->name))
             fail(STR("macro processing error"));
     }
 }
 
-static void read_services(struct listing *l, struct str directory) {
-    struct str path = arena_printf(l->arena, "%.*s/master.cf", STR_ARG(directory)), text;
-    if (l->request->verbose)
-        fprintf(stderr, "%s: reading %.*s\n", program, STR_ARG(path));
+static void read_services(struct listing *l) {
+    const struct request *r = l->request;
+    struct str path = arena_printf(l->arena, "%.*s/master.cf", STR_ARG(r->directory)), text;
+    if (r->verbose)
+        note(arena_cat(l->arena, STR("reading "), path));
     error e = conf_read_file(path, l->arena, &text);
+    if (e && r->mode != 'p')
+        fail(e->text);
     if (e) {
         warn(e->text);
         return;
     }
-    /* the defaults of columns do not matter here */
-    must(master_cf_parse(text, path, false, 0, l->arena, &l->services));
-    for (size_t i = 0; i < l->services.warning_count; i++)
-        warn(l->services.warnings[i]);
+    e = master_text_parse(text, path, l->arena, &l->text);
+    for (size_t i = 0; i < l->text.warnings.n; i++)
+        warn(l->text.warnings.at[i]);
+    must(e);
+    master_text_services(&l->text, l->arena, &l->services);
 }
 
 static void read_configuration(struct listing *l) {
     const struct request *r = l->request;
-    struct conf_source source = { .config_directory = r->directory,
-                                  .overrides = r->overrides.at,
-                                  .override_count = r->overrides.n,
-                                  .process_name = STR("postconf") };
-    struct str directory = conf_source_directory(&source);
+    struct conf_source source;
+    postconf_directory_source(r, &source);
     if (r->verbose && !r->defaults)
-        fprintf(stderr, "%s: reading %.*s/main.cf\n", program, STR_ARG(directory));
+        note(arena_printf(l->arena, "reading %.*s/main.cf", STR_ARG(r->directory)));
     if (r->defaults)
         l->conf = conf_open_defaults(&source);
     else
@@ -252,113 +194,47 @@ static void read_configuration(struct listing *l) {
     size_t n = conf_warnings(l->conf, &warnings);
     for (size_t i = 0; i < n; i++)
         warn(warnings[i]);
-    read_services(l, directory);
+    read_services(l);
     if (!r->defaults)
         l->finding_count = conf_review(l->conf, &l->services, l->arena, &l->findings);
-    warn_findings(l, FINDING_COMMENT);
-    warn_findings(l, FINDING_UNDEFINED);
+    warn_findings(l, FINDING_COMMENT, false);
+    warn_findings(l, FINDING_UNDEFINED, false);
     if (!r->defaults)
         check_settings(l);
 }
 
-/* --- options --- */
-
-/* Of the manual, and not here yet; "-e" also as name=value without an option. */
-static const struct str later = STR_INIT("aAbCeFjlmMPtTX#");
-
-static _Noreturn void usage(void) {
-    fprintf(stderr,
-            "%s: fatal: usage: %s [-c config_dir] [-d (parameter defaults)] [-f (fold lines)] [-h (no names)] "
-            "[-H (no values)] [-n (non-default parameters)] [-o name=value (override parameter value)] "
-            "[-p (main.cf, default)] [-q (no warnings for deprecated or unused parameters)] [-v (verbose)] "
-            "[-x (expand parameter values)] [name...]\n",
-            program, program);
-    exit(1);
-}
-
-static void add_override(struct request *r, struct arena *a, const char *text) {
-    struct str name, value;
-    const char *wrong = assignment_split(str_c(text), &name, &value);
-    if (wrong)
-        fail(arena_printf(a, "invalid parameter override: %s: %s", text, wrong));
-    *vec_add(a, &r->overrides) = (struct conf_override){ arena_str(a, name), arena_str(a, value) };
-}
-
-static void read_options(struct request *r, struct arena *a, int argc, char **argv) {
-    for (int c; (c = getopt(argc, argv, "aAbc:C:deEfFhHjlmMno:pPqtT:vxX#")) != -1;) {
-        switch (c) {
-        case 'c':
-            r->directory = str_c(optarg);
-            break;
-        case 'd':
-            r->defaults = true;
-            break;
-        case 'f':
-            r->fold = true;
-            break;
-        case 'h':
-            r->no_names = true;
-            break;
-        case 'H':
-            r->no_values = true;
-            break;
-        case 'n':
-            r->only_set = true;
-            break;
-        case 'o':
-            add_override(r, a, optarg);
-            break;
-        case 'p':
-            break; /* what it does anyway */
-        case 'q':
-            r->quiet = true;
-            break;
-        case 'v':
-            r->verbose = true;
-            break;
-        case 'x':
-            r->expand = true;
-            break;
-        default:
-            if (c != '?' && str_index(later, (char)c) >= 0)
-                fail(arena_printf(a, "option -%c is not supported yet", c));
-            usage();
-        }
+static void show(const struct request *r) {
+    struct listing l = { .request = r, .arena = r->arena };
+    read_configuration(&l);
+    if (r->mode == 'p')
+        postconf_show_parameters(&l);
+    else
+        postconf_show_services(&l);
+    fflush(stdout);
+    if (!r->quiet) {
+        warn_findings(&l, FINDING_DEPRECATED, r->mode != 'p');
+        warn_findings(&l, FINDING_UNUSED, r->mode != 'p');
     }
-    r->names = argv + optind;
-    if (r->defaults && r->only_set)
-        fail(STR("specify one of -d -n"));
-    if (r->defaults && r->overrides.n)
-        fail(STR("specify one of -d -o"));
-    if (r->no_names && r->no_values)
-        fail(STR("specify one of -h -H"));
-    for (char **name = r->names; *name; name++)
-        if (strchr(*name, '='))
-            fail(arena_printf(a, "option -e is not supported yet: \"%s\"", *name));
+    conf_free(l.conf);
 }
 
 int main(int argc, char **argv) {
-    struct arena *a = arena_new();
-    struct request r = { .directory = STR("") };
-    program = argc ? argv[0] : "postconf";
-    read_options(&r, a, argc, argv);
-    struct listing l = { .request = &r, .arena = a };
-    read_configuration(&l);
-    if (*r.names)
-        collect_named(&l);
-    else if (r.only_set)
-        collect_set(&l);
+    struct request r = { .arena = arena_new(), .directory = STR(""), .classes = CLASS_ALL };
+    struct conf_source source;
+    postconf_set_program(argc ? argv[0] : "postconf");
+    read_options(&r, argc, argv);
+    postconf_directory_source(&r, &source);
+    r.directory = conf_source_directory(&source);
+    if (r.mode == 'b' || r.mode == 't')
+        postconf_templates(&r);
+    else if (str_index(STR("aAlmT"), r.mode) >= 0)
+        postconf_list(&r);
+    else if (r.edit)
+        postconf_edit(&r);
     else
-        collect_all(&l);
-    for (size_t i = 0; i < l.items.n; i++)
-        print_item(&l, &l.items.at[i]);
-    if (fflush(stdout) != 0)
-        fail(arena_printf(a, "write: %s", strerror(errno)));
-    if (!r.quiet) {
-        warn_findings(&l, FINDING_DEPRECATED);
-        warn_findings(&l, FINDING_UNUSED);
-    }
-    conf_free(l.conf);
-    arena_free(a);
+        show(&r);
+    if (ferror(stdout) || fflush(stdout) != 0)
+        fail(arena_printf(r.arena, "write: %s", strerror(errno)));
+    arena_free(r.arena);
     return 0;
 }

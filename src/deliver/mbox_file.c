@@ -9,22 +9,27 @@
 
 enum { PATH_ROOM = 4096 };
 
+static const struct {
+    struct str name;
+    unsigned lock;
+} lock_rows[] = {
+    { STR_INIT("flock"), MAILBOX_FLOCK },
+    { STR_INIT("fcntl"), MAILBOX_FCNTL },
+    { STR_INIT("dotlock"), MAILBOX_DOTLOCK },
+};
+
+struct str mailbox_lock_name(size_t i) {
+    return i < sizeof(lock_rows) / sizeof(*lock_rows) ? lock_rows[i].name : STR("");
+}
+
 bool mailbox_locks_parse(struct str list, unsigned *ret) {
-    static const struct {
-        struct str name;
-        unsigned lock;
-    } rows[] = {
-        { STR_INIT("fcntl"), MAILBOX_FCNTL },
-        { STR_INIT("flock"), MAILBOX_FLOCK },
-        { STR_INIT("dotlock"), MAILBOX_DOTLOCK },
-    };
     struct str word;
     *ret = 0;
     while (str_word(&list, STR_COMMA_SPACE, &word)) {
         unsigned lock = 0;
-        for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
-            if (str_eq(word, rows[i].name))
-                lock = rows[i].lock;
+        for (size_t i = 0; i < sizeof(lock_rows) / sizeof(*lock_rows); i++)
+            if (str_eq(word, lock_rows[i].name))
+                lock = lock_rows[i].lock;
         if (!lock)
             return false;
         *ret |= lock;

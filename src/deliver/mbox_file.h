@@ -15,6 +15,8 @@ struct mbox_wait {
 
 /* A *_lock parameter: "fcntl, dotlock". False: an unknown word. */
 bool mailbox_locks_parse(struct str list, unsigned *ret);
+/* The words it knows, one by one; empty behind the last. */
+struct str mailbox_lock_name(size_t i);
 
 /* Open for appending, and for reading where that is allowed; a file that is not there is made with mode 0600. A
  * symbolic link is followed only where nobody but root can have made it. -1 with errno. */
