@@ -327,6 +327,76 @@ static void build(const char *name, const struct index_entry *entries, size_t n,
     arena_free(a);
 }
 
+static const char *list_table(struct table *t, struct arena *a) {
+    struct str key = STR(""), value, all = STR("");
+    enum table_result r;
+    while ((r = table_next(t, key, a, &key, &value)) == TABLE_FOUND)
+        all = arena_printf(a, "%.*s%.*s=%.*s ", STR_ARG(all), STR_ARG(str_sub(key, 0, 8)), STR_ARG(value));
+    return r == TABLE_NOT_FOUND ? all.p : "!";
+}
+
+/* Caches: written and listed; lmdb by several processes, and begun anew when broken. */
+static void writing(void **state) {
+    (void)state;
+    struct arena *a = arena_new();
+    const char *const specs[] = { "internal:x", arena_printf(a, "btree:%s/cache", dir).p };
+    char *big = arena_cstr(a, str_n(memset(arena_alloc(a, 700), 'k', 700), 700));
+    for (size_t i = 0; i < 2; i++) {
+        struct table *t = table_open(NULL, str_c(specs[i]), TABLE_FOLD | TABLE_WRITE);
+        assert_null(table_error(t));
+        assert_string_equal(list_table(t, a), "");
+        assert_int_equal(table_delete(t, STR("a")), TABLE_NOT_FOUND);
+        assert_int_equal(table_put(t, STR("B"), STR("2")), TABLE_FOUND);
+        assert_int_equal(table_put(t, STR("a"), STR("1")), TABLE_FOUND);
+        assert_int_equal(table_put(t, STR("a"), STR("one")), TABLE_FOUND);
+        assert_int_equal(table_put(t, STR(""), STR("x")), TABLE_ERROR);
+        assert_int_equal(table_put(t, STR("x\0y"), STR("x")), TABLE_ERROR);
+        assert_int_equal(table_put(t, str_c(big), STR("long")), TABLE_FOUND);
+        assert_string_equal(get(t, str_c(big), a), "long");
+        assert_string_equal(get(t, STR("b"), a), "2");
+        struct str key, value;
+        assert_int_equal(table_next(t, STR("aa"), a, &key, &value), TABLE_FOUND); /* behind one that is not there */
+        assert_str(key, "b");
+        assert_int_equal(table_delete(t, STR("b")), TABLE_FOUND);
+        assert_string_equal(get(t, STR("b"), a), "-");
+        assert_true(strstr(list_table(t, a), "a=one ") && strstr(list_table(t, a), "kkkkkkkk=long "));
+        assert_int_equal(table_delete(t, str_c(big)), TABLE_FOUND);
+        assert_string_equal(list_table(t, a), "a=one ");
+        /* more than the first map holds */
+        struct str much = str_n(memset(arena_alloc(a, 3000), 'v', 3000), 3000);
+        for (int k = 0; k < 300; k++)
+            assert_int_equal(table_put(t, arena_printf(a, "k%d", k), much), TABLE_FOUND);
+        assert_int_equal(strlen(get(t, STR("k299"), a)), 3000);
+        if (i == 1) {
+            struct table *other = table_open(NULL, str_c(specs[i]), TABLE_FOLD | TABLE_WRITE);
+            assert_int_equal(table_put(other, STR("other"), STR("x")), TABLE_FOUND);
+            assert_string_equal(get(t, STR("other"), a), "x");
+            assert_int_equal(table_put(t, STR("mine"), STR("y")), TABLE_FOUND);
+            assert_string_equal(get(other, STR("mine"), a), "y");
+            table_close(other);
+        }
+        table_close(t);
+    }
+    put_file("cache.lmdb", "no database at all", 0);
+    buf_clear(&logged);
+    struct table *t = table_open(NULL, str_c(specs[1]), TABLE_FOLD | TABLE_WRITE);
+    assert_null(table_error(t));
+    assert_true(str_contains(buf_str(&logged), STR("not a sound LMDB file -- beginning with an empty one")));
+    assert_int_equal(table_put(t, STR("a"), STR("1")), TABLE_FOUND);
+    assert_string_equal(list_table(t, a), "a=1 ");
+    remove_file("cache.lmdb"); /* it is opened anew by the next who asks */
+    assert_int_equal(table_put(t, STR("a"), STR("2")), TABLE_ERROR);
+    assert_int_equal(table_put(t, STR("a"), STR("3")), TABLE_FOUND);
+    assert_string_equal(get(t, STR("a"), a), "3");
+    table_close(t);
+    /* reading tables are not written */
+    put_file("th", "k 1\n", 1);
+    t = table_open(NULL, arena_printf(a, "texthash:%s/th", dir), 0);
+    assert_int_equal(table_put(t, STR("a"), STR("3")), TABLE_ERROR);
+    table_close(t);
+    arena_free(a);
+}
+
 static void index_files(void **state) {
     (void)state;
     static const struct index_entry entries[] = {
@@ -563,7 +633,7 @@ static int set_up(void **state) {
 static int tear_down(void **state) {
     (void)state;
     static const char *const files[] = { "map",     "aliases", "idx.lmdb", "many.lmdb", "empty.lmdb", "ch",
-                                         "ch.lmdb", "old.db",  "re",       "th",        "rx" };
+                                         "ch.lmdb", "old.db",  "re",       "th",        "rx",         "cache.lmdb" };
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
         remove_file(files[i]);
     buf_free(&logged);
@@ -573,7 +643,8 @@ static int tear_down(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(simple_types), cmocka_unit_test(map_files), cmocka_unit_test(alias_files),
-        cmocka_unit_test(index_files),  cmocka_unit_test(changes),   cmocka_unit_test(rule_files),
+        cmocka_unit_test(index_files),  cmocka_unit_test(writing),   cmocka_unit_test(changes),
+        cmocka_unit_test(rule_files),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
