@@ -118,6 +118,8 @@ def installation(tally, folder):
         wanted = {f"config_directory = {prefix}/etc/postfix", f"daemon_directory = {prefix}/libexec/angarium",
                   f"command_directory = {prefix}/sbin", f"queue_directory = {prefix}/var/spool/postfix"}
         tally.step("installation: postconf -d names its folders", wanted == set(shown.splitlines()))
+        for page in ("man5/postconf.5", "man8/smtpd.8", "man1/sendmail.1"):
+            tally.step(f"installation: manual page {page}", (prefix / "share/man" / page).is_file())
         for name in ("main.cf", "master.cf"):
             tally.step(f"installation: stock {name}", (prefix / "etc/postfix" / name).is_file())
 
