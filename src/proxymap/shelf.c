@@ -15,7 +15,8 @@ struct job { /* one question; shared by who asks and the thread, freed by the la
     struct str key, value, why;
     struct buf log; /* level and text of what the table logged */
     struct cond done;
-    bool finished, abandoned;
+    int64_t begun;
+    bool finished, abandoned, tries;
 };
 
 struct copy {
@@ -29,6 +30,8 @@ struct kind { /* one table, with the flags it is opened with */
     struct str spec;
     unsigned flags;
     bool blocks;
+    bool failing, trying; /* it did not answer in time; one question tries whether it does again */
+    int64_t rest_until;
     unsigned copies, waiting;
     struct copy *idle;
     struct cond room;
@@ -161,10 +164,23 @@ static void copy_back(struct kind *k, struct copy *c) {
     cond_signal(&k->room);
 }
 
+/* Those who wait for a copy hear of it at once. */
+static void kind_failed(struct kind *k) {
+    k->failing = true;
+    k->rest_until = deadline_in(SHELF_REST_SECONDS);
+    cond_broadcast(&k->room);
+}
+
 static void job_main(void *arg) {
     struct job *j = arg;
     offload(job_run, j);
     write_log(j);
+    if (j->result == TABLE_ERROR && sys->mono_us() - j->begun >= SHELF_SLOW_SECONDS * US_PER_S)
+        kind_failed(j->kind);
+    else if (j->result == TABLE_ERROR ? j->tries : !j->abandoned)
+        j->kind->failing = false;
+    if (j->tries)
+        j->kind->trying = false;
     copy_back(j->kind, j->copy);
     j->finished = true;
     if (j->abandoned)
@@ -173,12 +189,25 @@ static void job_main(void *arg) {
         cond_broadcast(&j->done);
 }
 
+static const struct err resting = {
+    .kind = ERR_TEMP, .dsn = STR_INIT(""), .text = STR_INIT("did not answer a moment ago"), .detail = STR_INIT("")
+};
+
+/* May this question be asked while the table fails? It is then the one that tries. */
+static bool may_try(const struct kind *k) {
+    return !k->trying && sys->mono_us() >= k->rest_until && (k->idle || k->copies < SHELF_COPIES);
+}
+
 /* A copy that nobody uses, or a new one; waits for one when there are enough. */
 static error take_copy(struct kind *k, int64_t deadline, struct copy **ret) {
     unsigned most = k->blocks ? SHELF_COPIES : 1;
     if (k->waiting >= SHELF_WAITING)
         return &err_limit;
-    while (!k->idle && k->copies == most) {
+    for (;;) {
+        if (k->failing && !may_try(k))
+            return &resting;
+        if (k->idle || k->copies < most)
+            break;
         k->waiting++;
         error e = cond_wait(&k->room, deadline);
         k->waiting--;
@@ -208,15 +237,19 @@ static struct job *job_new(struct kind *k, struct copy *copy, const struct table
     j->q.key = arena_str(j->arena, q->key);
     j->q.value = arena_str(j->arena, q->value);
     j->result = TABLE_ERROR;
+    j->begun = sys->mono_us();
+    j->tries = k->failing;
+    k->trying = k->trying || k->failing;
     j->key = j->value = j->why = STR("");
     return j;
 }
 
 static enum table_result no_answer(const struct kind *k, error e, struct arena *a, struct str *ret_why) {
-    const char *what = e->kind == ERR_TIMEOUT ? "no answer in time"
-                       : e->kind == ERR_LIMIT ? "too many questions are waiting"
-                                              : "the look-up process is ending";
-    *ret_why = arena_printf(a, "%.*s: %s", STR_ARG(k->spec), what);
+    struct str what = e->kind == ERR_TIMEOUT ? STR("no answer in time")
+                      : e->kind == ERR_LIMIT ? STR("too many questions are waiting")
+                      : e == &resting        ? e->text
+                                             : STR("the look-up process is ending");
+    *ret_why = arena_printf(a, "%.*s: %.*s", STR_ARG(k->spec), STR_ARG(what));
     return TABLE_ERROR;
 }
 
@@ -237,6 +270,7 @@ enum table_result shelf_ask(struct shelf *s, const struct table_question *q, int
         ask_table(j);
         copy_back(k, copy);
     } else if (!coro_spawn(job_main, j, "look-up")) {
+        k->trying = k->trying && !j->tries;
         copy_back(k, copy);
         job_free(j);
         return no_answer(k, &err_limit, a, ret_why);
@@ -245,6 +279,10 @@ enum table_result shelf_ask(struct shelf *s, const struct table_question *q, int
             e = cond_wait(&j->done, deadline);
         if (!j->finished) {
             j->abandoned = true;
+            if (e->kind == ERR_TIMEOUT)
+                kind_failed(k);
+            k->trying = k->trying && !j->tries; /* its thread may never come back: another copy is to try */
+            j->tries = false;
             return no_answer(k, e, a, ret_why);
         }
     }

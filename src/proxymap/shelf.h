@@ -15,6 +15,8 @@ enum {
     SHELF_TABLES = 500,   /* different ones */
     SHELF_WAITING = 2000, /* questions waiting for a copy of one table: more are refused at once */
     SHELF_THREADS = 64,
+    SHELF_SLOW_SECONDS = 3, /* an error that takes longer makes the table rest */
+    SHELF_REST_SECONDS = 5,
 };
 
 struct shelf;

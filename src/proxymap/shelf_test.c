@@ -92,12 +92,14 @@ static void answers(void *arg) {
 }
 
 static struct group asking;
+static unsigned in_time, at_once; /* what those who gave up were told */
 
 static void gives_up(void *arg) {
     struct arena *a = arena_new();
     struct str value, why;
     CHECK(ask("slow:dead", arg, 200000, a, &value, &why) == TABLE_ERROR);
-    CHECK(str_eq(why, STR("slow:dead: no answer in time")));
+    in_time += str_eq(why, STR("slow:dead: no answer in time"));
+    at_once += str_eq(why, STR("slow:dead: did not answer a moment ago"));
     arena_free(a);
     group_leave(&asking);
 }
@@ -116,8 +118,25 @@ static void hangs(void *arg) {
     CHECK(ask("inline:{a=b}", "a", 5000000, a, &value, &why) == TABLE_FOUND);
     group_wait(&asking, DEADLINE_NEVER);
     CHECK(t.asking_most == SHELF_COPIES && t.open == SHELF_COPIES);
+    CHECK(in_time >= SHELF_COPIES && in_time + at_once == SHELF_COPIES + 3);
     let_go(false);
-    /* and so is this one, as soon as it can */
+    while (t.asking)
+        wait_until(deadline_in_us(1000));
+    /* it rests ... */
+    CHECK(ask("slow:dead", "too soon", 5000000, a, &value, &why) == TABLE_ERROR);
+    CHECK(str_eq(why, STR("slow:dead: did not answer a moment ago")));
+    wait_until(deadline_in(SHELF_REST_SECONDS));
+    /* ... then one tries, and the others do not wait for it */
+    let_go(true);
+    in_time = at_once = 0;
+    for (int i = 0; i < 3; i++) {
+        group_enter(&asking);
+        CHECK(coro_spawn(gives_up, "key", "asking") != NULL);
+    }
+    group_wait(&asking, DEADLINE_NEVER);
+    CHECK(in_time == 1 && at_once == 2);
+    let_go(false);
+    wait_until(deadline_in(SHELF_REST_SECONDS));
     CHECK(ask("slow:dead", "back", 5000000, a, &value, &why) == TABLE_FOUND && str_eq(value, STR("back!")));
     while (t.asking)
         wait_until(deadline_in_us(1000));
