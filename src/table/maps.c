@@ -5,6 +5,8 @@
 #include "table/table_impl.h"
 #include <stdlib.h>
 
+enum { LOG_KEY_MAX = 100 };
+
 struct maps {
     struct arena *arena;
     VEC(struct table *) tables;
@@ -57,6 +59,11 @@ static enum table_result search(struct maps *m, struct str key, bool partial, st
             continue;
         if (ret_table)
             *ret_table = table_name(t);
+        if (r == TABLE_ERROR) {
+            error why = table_error(t);
+            log_warn("%.*s lookup error for \"%.*s\"%s%.*s", STR_ARG(table_name(t)),
+                     STR_ARG(str_sub(key, 0, LOG_KEY_MAX)), why ? ": " : "", STR_ARG(why ? why->text : STR("")));
+        }
         if (r == TABLE_FOUND && ret_value->n == 0) {
             log_warn("table %.*s: key %.*s: empty string result is not allowed", STR_ARG(table_name(t)), STR_ARG(key));
             log_warn("table %.*s should return NO RESULT in case of NOT FOUND", STR_ARG(table_name(t)));

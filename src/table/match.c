@@ -1,6 +1,7 @@
 #include "table/match.h"
 
 #include "base/buf.h"
+#include "base/log.h"
 #include "table/cidr.h"
 #include "table/fold.h"
 #include "table/table_impl.h"
@@ -186,8 +187,11 @@ static enum match_result ask(struct match *m, struct table *t, struct question *
     if (key.n == 0)
         return MATCH_NO;
     enum table_result r = table_get(t, key, q->arena, &value);
-    if (r == TABLE_ERROR)
+    if (r == TABLE_ERROR) {
         m->look_up_error = table_error(t);
+        struct str why = m->look_up_error ? m->look_up_error->text : STR("unknown");
+        log_warn("%.*s: %.*s: table lookup problem: %.*s", STR_ARG(m->parameter), STR_ARG(table_name(t)), STR_ARG(why));
+    }
     return r == TABLE_FOUND ? MATCH_YES : r == TABLE_ERROR ? MATCH_ERROR : MATCH_NO;
 }
 
