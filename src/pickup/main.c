@@ -2,7 +2,10 @@
 #include "pickup/pickup.h"
 #include "service/service.h"
 
-enum { CONNECT_SECONDS = 100 };
+enum {
+    CONNECT_SECONDS = 100,
+    RETRY_SECONDS = 5, /* after cleanup could not be had, or has died: the wakeup time is too long to wait for */
+};
 
 static struct daemon {
     struct service_ctx *ctx;
@@ -27,11 +30,18 @@ static error init(struct service_ctx *ctx, struct arena *err_arena) {
     return e;
 }
 
+/* What cleanup could not take is tried once more soon, and then at the next wakeup. */
 static void scan(void *arg) {
     struct daemon *d = arg;
+    bool retry = true;
     while (d->again && !d->ctx->draining) {
         d->again = false;
-        pickup_scan(&d->pickup);
+        if (pickup_scan(&d->pickup) || !retry)
+            continue;
+        retry = false;
+        for (int i = 0; i < RETRY_SECONDS && !d->ctx->draining; i++)
+            wait_until(deadline_in(1));
+        d->again = true;
     }
     d->scanning = false;
     group_leave(&d->ctx->work);

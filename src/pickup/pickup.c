@@ -278,14 +278,14 @@ static bool list(struct pickup *p, struct buf *names) {
     return true;
 }
 
-void pickup_scan(struct pickup *p) {
+bool pickup_scan(struct pickup *p) {
     bool progress = true, stop = false;
     for (int round = 0; progress && !stop && round < ROUNDS_MAX && !coro_cancelled(); round++) {
         struct buf names = { 0 };
         progress = false;
         if (!list(p, &names)) {
             buf_free(&names);
-            return;
+            return true;
         }
         for (size_t at = 0; at < names.n && !stop; at += strlen(names.p + at) + 1) {
             enum outcome o = take(p, names.p + at);
@@ -294,4 +294,5 @@ void pickup_scan(struct pickup *p) {
         }
         buf_free(&names);
     }
+    return !stop;
 }

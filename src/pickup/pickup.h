@@ -21,6 +21,6 @@ struct pickup {
 error pickup_open(struct pickup *p, const struct conf *c, struct arena *err_arena);
 void pickup_close(struct pickup *p);
 /* Everything in maildrop/, also what comes meanwhile. A message that cannot be taken now stays for the next time. In a
- * coroutine, one at a time. */
-void pickup_scan(struct pickup *p);
+ * coroutine, one at a time. False: cleanup could not be had, or died: there is more to do. */
+bool pickup_scan(struct pickup *p);
 #endif
