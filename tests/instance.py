@@ -16,7 +16,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 COMMANDS = ("postfix postconf postmap postalias newaliases postqueue mailq postdrop sendmail postlog postkick "
-            "postlock").split()
+            "postlock postmulti").split()
 
 MASTER_CF = """\
 {smtpd}\

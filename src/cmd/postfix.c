@@ -34,6 +34,7 @@ static const struct {
     { "post-install", postfix_post_install, true },
     { "logrotate", postfix_logrotate, false },
     { "non-bdb", postfix_non_bdb, true },
+    { "tls", postfix_tls, true },
 };
 
 /* An ordinary user may run a mail system of her own, whose queue is hers. */
@@ -109,7 +110,7 @@ static int run_command(struct postfix_command *m) {
         return commands[i].run(m);
     }
     log_fatal("unknown command: '%s'. Usage: postfix start (or start-fg, stop, reload, abort, flush, check, status, "
-              "set-permissions, upgrade-configuration, logrotate, non-bdb)",
+              "set-permissions, upgrade-configuration, logrotate, non-bdb, tls)",
               m->name);
 }
 

@@ -35,5 +35,6 @@ int postfix_upgrade(const struct postfix_command *m);
 int postfix_post_install(const struct postfix_command *m);
 
 int postfix_logrotate(const struct postfix_command *m); /* logrotate.c */
+int postfix_tls(const struct postfix_command *m);       /* postfix_tls.c */
 int postfix_non_bdb(const struct postfix_command *m);   /* non_bdb.c */
 #endif

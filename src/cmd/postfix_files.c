@@ -1,19 +1,13 @@
 /* postfix(1): check, set-permissions, upgrade-configuration and the names under which packages ask for them. */
 #include "base/buf.h"
 #include "base/log.h"
-#include "base/map.h"
 #include "cmd/layout.h"
 #include "cmd/postfix.h"
 #include "cmd/settings_edit.h"
 #include "cmd/stock.h"
+#include "conf/edit.h"
 #include "service/owner.h"
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-enum { MASTER_CF_MAX = 16 << 20 };
 
 /* --- check --- */
 int postfix_check_fatal(const struct postfix_command *m) {
@@ -76,7 +70,7 @@ static struct conf *with_arguments(const struct postfix_command *m, char *const 
         e = owner_lookup(c, a, &owner);
     if (e)
         log_fatal("%.*s", STR_ARG(e->text));
-    settings_edit(m->c, conf_directory(m->c), settings, n);
+    settings_edit(conf_directory(m->c), settings, n);
     return c;
 }
 
@@ -125,56 +119,39 @@ static bool has_entry(const struct master_cf *services, const struct stock_entry
     return false;
 }
 
-/* Beside it and renamed: nobody reads half a master.cf. Owner and mode stay. */
-static void replace_file(struct str path, struct str text, struct arena *a) {
-    struct str temporary = arena_printf(a, "%.*s.tmp%d", STR_ARG(path), (int)getpid());
-    struct stat st;
-    int fd = stat(path.p, &st) < 0 ? -1 : open(temporary.p, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    bool ok =
-        fd >= 0 && (geteuid() != 0 || fchown(fd, st.st_uid, st.st_gid) == 0) && fchmod(fd, st.st_mode & 07777) == 0;
-    for (size_t done = 0; ok && done < text.n;) {
-        ssize_t n = write(fd, text.p + done, text.n - done);
-        ok = n > 0 || (n < 0 && errno == EINTR);
-        done += n > 0 ? (size_t)n : 0;
+struct upgrade {
+    const struct master_cf *services;
+    struct str path;
+};
+
+/* A file_editor: what there is, and the missing entries behind it. */
+static error add_entries(void *ctx, struct str text, struct arena *a, struct buf *ret_text) {
+    const struct upgrade *u = ctx;
+    struct str rest = stock_master_cf;
+    struct stock_entry entry;
+    (void)a;
+    buf_add(ret_text, text);
+    edit_end_line(ret_text);
+    while (next_entry(&rest, &entry)) {
+        /* whether to listen on a port is the administrator's decision */
+        if (str_eq(entry.type, STR("inet")) || has_entry(u->services, &entry))
+            continue;
+        printf("Editing %.*s, adding missing entry for %.*s service\n", STR_ARG(u->path), STR_ARG(entry.name));
+        buf_add(ret_text, entry.text);
     }
-    ok = ok && fsync(fd) == 0 && rename(temporary.p, path.p) == 0;
-    int why = errno;
-    if (fd >= 0) {
-        close(fd);
-        if (!ok)
-            unlink(temporary.p);
-    }
-    if (!ok)
-        log_fatal("cannot write %.*s: %s", STR_ARG(path), strerror(why));
+    return NULL;
 }
 
 static int upgrade(const struct postfix_command *m, char *const *args) {
     struct arena *a = arena_new();
     struct conf *c = with_arguments(m, args, a);
-    struct str path = arena_printf(a, "%.*s/master.cf", STR_ARG(conf_directory(c)));
     struct master_cf services;
-    struct buf text = { 0 };
-    error e = master_cf_load(path, c, a, &services);
+    struct upgrade u = { &services, arena_printf(a, "%.*s/master.cf", STR_ARG(conf_directory(c))) };
+    error e = master_cf_load(u.path, c, a, &services);
+    if (!e)
+        e = conf_file_edit(u.path, add_entries, &u, a);
     if (e)
         log_fatal("%.*s", STR_ARG(e->text));
-    if (!buf_read_file(&text, path.p, MASTER_CF_MAX))
-        log_fatal("open %.*s: %s", STR_ARG(path), strerror(errno));
-    if (text.n && text.p[text.n - 1] != '\n')
-        buf_byte(&text, '\n');
-    struct str rest = stock_master_cf;
-    struct stock_entry entry;
-    bool changed = false;
-    while (next_entry(&rest, &entry)) {
-        /* whether to listen on a port is the administrator's decision */
-        if (str_eq(entry.type, STR("inet")) || has_entry(&services, &entry))
-            continue;
-        printf("Editing %.*s, adding missing entry for %.*s service\n", STR_ARG(path), STR_ARG(entry.name));
-        buf_add(&text, entry.text);
-        changed = true;
-    }
-    if (changed)
-        replace_file(path, buf_str(&text), a);
-    buf_free(&text);
     conf_free(c);
     arena_free(a);
     return 0;

@@ -1,24 +1,21 @@
 #include "cmd/settings_edit.h"
 
 #include "base/log.h"
-#include "cmd/child.h"
 #include "conf/main_cf.h"
+#include "conf/main_edit.h"
 
-void settings_edit(const struct conf *c, struct str directory, const struct conf_override *settings, size_t n) {
+void settings_edit(struct str directory, const struct conf_override *settings, size_t n) {
     if (n == 0)
         return;
     struct arena *a = arena_new();
-    enum { FIXED = 4 };
-    char **argv = arena_array(a, FIXED + n + 1, sizeof *argv);
-    argv[0] = arena_cstr(a, arena_printf(a, "%.*s/postconf", STR_ARG(conf_str(c, PARAM_command_directory))));
-    argv[1] = arena_cstr(a, STR("-c"));
-    argv[2] = arena_cstr(a, directory);
-    argv[3] = arena_cstr(a, STR("-e"));
+    struct main_edits edits = { .kind = EDIT_SET, .path = arena_printf(a, "%.*s/main.cf", STR_ARG(directory)) };
     for (size_t i = 0; i < n; i++)
-        argv[FIXED + i] =
-            arena_cstr(a, arena_printf(a, "%.*s=%.*s", STR_ARG(settings[i].name), STR_ARG(settings[i].value)));
-    if (child_command(c, argv) != 0)
-        log_fatal("cannot change settings in %.*s/main.cf", STR_ARG(directory));
+        *vec_add(a, &edits.list) = (struct main_edit){ settings[i].name, settings[i].value };
+    error e = conf_file_edit(edits.path, main_edits_apply, &edits, a);
+    if (e)
+        log_fatal("%.*s", STR_ARG(e->text));
+    for (size_t i = 0; i < edits.warnings.n; i++)
+        log_warn("%.*s", STR_ARG(edits.warnings.at[i]));
     arena_free(a);
 }
 

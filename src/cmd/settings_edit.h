@@ -4,9 +4,8 @@
 
 #include "conf/conf.h"
 
-/* Set `settings` in main.cf of `directory`; a failure has been logged and ends the program. `c`: whose
- * command_directory has postconf(1). */
-void settings_edit(const struct conf *c, struct str directory, const struct conf_override *settings, size_t n);
+/* Set `settings` (each name once) in main.cf of `directory`; a failure ends the program with a fatal line. */
+void settings_edit(struct str directory, const struct conf_override *settings, size_t n);
 
 /* "name=value" arguments of a command, up to NULL. False: `*ret_bad` is not one. Everything lives in `a`. */
 bool settings_read(char *const *args, struct arena *a, const struct conf_override **ret, size_t *ret_n,

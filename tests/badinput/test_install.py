@@ -16,7 +16,7 @@ from oracle import Oracle
 
 AS_ROOT = os.geteuid() == 0
 USER = "angarium-test"  # made here, with a mailbox where the stock configuration has it
-COMMANDS = ("mailq newaliases postalias postconf postdrop postfix postkick postlock postlog postmap "
+COMMANDS = ("mailq newaliases postalias postconf postdrop postfix postkick postlock postlog postmap postmulti "
             "postqueue sendmail").split()
 ENV = {name: value for name, value in os.environ.items() if name != "MAIL_CONFIG"}
 

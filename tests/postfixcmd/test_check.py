@@ -255,7 +255,24 @@ def test_aliases(clean):
         assert any("gone-too" in line for line in said) == (name == "check")
 
 
-# --- set-permissions ---
+# --- set-permissions with settings ---
+def test_new_owner(clean):
+    """name=value goes into main.cf and counts at once, also for what lies in the queue."""
+    message = clean.queue / "deferred/ABC"
+    message.write_text("")
+    os.chown(message, pwd.getpwnam("postfix").pw_uid, -1)
+    done = clean.postfix("set-permissions", "mail_owner=daemon", "setgid_group=mail")
+    assert done.returncode == 0, done.stderr
+    assert clean.postconf("mail_owner") == "daemon" and clean.postconf("setgid_group") == "mail"
+    daemon, mail = pwd.getpwnam("daemon").pw_uid, grp.getgrnam("mail").gr_gid
+    assert (clean.queue / "active").stat().st_uid == message.stat().st_uid == daemon
+    assert clean.data.stat().st_uid == daemon
+    for path in (clean.queue / "maildrop", clean.bin / "postdrop"):
+        assert path.stat().st_gid == mail
+    assert stat.S_IMODE((clean.bin / "postdrop").stat().st_mode) == 0o2755
+    assert check(clean) == []
+
+
 @pytest.mark.parametrize("args,text", [
     (["mail_owner=nobody-there"], "nobody-there"), (["setgid_group=none-such"], "none-such"),
     (["myhostname=x.example"], "not a parameter of the installation"), (["frob"], "not name=value"),

@@ -173,6 +173,12 @@ def test_upgrade_keeps_continuations(system):
     assert re.search(r"^relay +unix.*\n  -o syslog_name=", path.read_text(), re.M)
 
 
+def test_upgrade_sets_parameters(system):
+    assert system.postfix("upgrade-configuration", f"sendmail_path={system.bin}/sendmail").returncode == 0
+    assert system.postconf("sendmail_path") == f"{system.bin}/sendmail"
+    assert system.postfix("upgrade-configuration", "myhostname=x.example").returncode == 1
+
+
 def test_upgrade_of_a_broken_file(system):
     path = system.etc / "master.cf"
     path.write_text("frob\n")
