@@ -27,6 +27,11 @@ def main():
     for line in (conf / "service_params.def").read_text().splitlines():
         if line.startswith("SERVICE_PARAM(") and line.rstrip().endswith("LIVE)"):
             read.update(re.findall(r"\$(\w+)", line))
+    # `stress` and its like have their effect in the defaults of live rows: ${stress?{10}:{300}}s
+    for line in (conf / "params.def").read_text().splitlines():
+        row = ROW.match(line)
+        if row and row.group(6) == "LIVE":
+            read.update(re.findall(r"\$\{(\w+)\?", row.group(3)))
     seen = set()
     counts = dict.fromkeys(sorted(STATUSES), 0)
 

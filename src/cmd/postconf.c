@@ -155,6 +155,7 @@ static void check_settings(const struct listing *l) {
         error e = conf_expand(l->conf, list[i]->value, l->arena, &ignored);
         if (!e)
             continue;
+        e = conf_at_setting(l->conf, list[i]->name, e);
         warn(e->text);
         if (!postconf_is_unused(l, list[i]->name))
             fail(STR("macro processing error"));

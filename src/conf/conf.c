@@ -210,8 +210,7 @@ void conf_free(struct conf *c) {
 
 /* --- converting --- */
 
-/* `e` with the place of the setting it is about behind it. */
-static error at_setting(const struct conf *c, struct str name, error e) {
+error conf_at_setting(const struct conf *c, struct str name, error e) {
     const struct setting *s = map_get(&c->settings, name);
     if (!s)
         return e;
@@ -266,7 +265,7 @@ static error convert_param(struct conf *c, enum param p) {
     error e = convert_text(c, row, row->name, raw.text, &c->values[p]);
     if (!e)
         e = check_special(c, p, c->values[p].text);
-    return e ? at_setting(c, row->name, e) : NULL;
+    return e ? conf_at_setting(c, row->name, e) : NULL;
 }
 
 static error convert_params(struct conf *c) {
@@ -314,7 +313,7 @@ static error convert_services(struct conf *c) {
             continue;
         e = convert_text(c, &row->row, s->name, s->value, new_service_value(c, &c->service_values, s->name));
         if (e)
-            return at_setting(c, s->name, e);
+            return conf_at_setting(c, s->name, e);
     }
     return NULL;
 }

@@ -17,6 +17,8 @@ struct str conf_source_directory(const struct conf_source *source);
 
 /* The value as main.cf or an override has it; NULL: not set there. A read-only name is never set. */
 const struct setting *conf_setting(const struct conf *c, struct str name);
+/* `e`, with the file and the line of the setting it is about behind its text; lives as long as the conf. */
+error conf_at_setting(const struct conf *c, struct str name, error e);
 /* All settings that count, sorted by name; read-only names are not among them. Lives as long as `a`. */
 size_t conf_settings(const struct conf *c, struct arena *a, const struct setting ***ret);
 

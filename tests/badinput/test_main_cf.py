@@ -3,6 +3,7 @@ line where there is one, and what to do; never by a signal."""
 import os
 import pathlib
 import random
+import re
 import resource
 import subprocess
 import threading
@@ -91,6 +92,8 @@ def test_main_cf(etc, name):
     elif last == "":
         assert lines == []
     assert max(map(len, lines), default=0) < 1000, "a message is for reading"
+    if last == "fatal: macro processing error":
+        assert re.search(rf"^warning: .* \({path}, line \d+\)$", lines[-2])
 
 
 def test_random_bytes(etc):

@@ -86,3 +86,23 @@ def test_trigger_timeout(tmp_path):
                 assert "unable to look up public/x: timeout" in done.stderr
             else:
                 assert "invalid trigger_timeout: 0 (min 1)" in done.stderr
+
+
+@pytest.mark.parametrize("value, errors", [("yes", 1), ("", 20)])
+def test_stress(instance, value, errors):
+    """What depends on $stress by default: here smtpd_hard_error_limit."""
+    mail = instance(main_cf=f"stress = {value}\nsmtpd_error_sleep_time = 0\n")
+    with socket.create_connection(("127.0.0.1", mail.port), timeout=60) as client:
+        stream = client.makefile("rb")
+        assert stream.readline().startswith(b"220")
+        for _ in range(errors):
+            client.sendall(b"NONSENSE\r\n")
+            assert stream.readline().startswith(b"50")
+        rest = stream.read()
+        assert rest.startswith(b"421") and rest.count(b"\r\n") == 1
+
+
+def test_name_of_the_instance(instance):
+    """multi_instance_name is the name in the log."""
+    mail = instance(main_cf="multi_instance_name = postfix-two\n")
+    mail.wait_log("postfix-two/master[")
