@@ -224,8 +224,8 @@ struct table *table_open_nested(const struct conf *c, struct str spec, unsigned 
 
 struct table *table_open(const struct conf *c, struct str spec, unsigned flags) {
     struct table *t = table_open_nested(c, spec, flags, 0);
-    /* here, so that no daemon can forget it */
-    if (t->error && c && conf_bool(c, PARAM_daemon_table_open_error_is_fatal))
+    /* here, so that no daemon can forget it; a command has no service name, and says itself what is wrong */
+    if (t->error && c && conf_bool(c, PARAM_daemon_table_open_error_is_fatal) && conf_str(c, PARAM_service_name).n)
         log_fatal("%.*s", STR_ARG(t->error->text));
     return t;
 }

@@ -27,7 +27,7 @@ struct table;
 /* `c` may be NULL where there is no main.cf: the built-in defaults count then. It must outlive the table. A file that
  * alias_maps or alias_database names is in aliases(5) form also without TABLE_ALIASES.
  * Never NULL; a failed open is logged by the caller with table_error() and answers TABLE_ERROR from then on, but with
- * daemon_table_open_error_is_fatal = yes it ends the program.
+ * daemon_table_open_error_is_fatal = yes it ends a daemon.
  * `spec` is "type:name"; without a type, default_database_type. */
 struct table *table_open(const struct conf *c, struct str spec, unsigned flags);
 void table_close(struct table *t);
