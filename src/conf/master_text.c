@@ -57,8 +57,8 @@ error service_field_check(enum service_field field, struct str value, struct str
         break;
     }
     return fits ? NULL
-                : err_make(a, ERR_CONFIG, "invalid %s field \"%.*s\" in \"%.*s\"", field_names[field].p, STR_ARG(value),
-                           STR_ARG(line));
+                : err_make(a, ERR_CONFIG, "invalid %s field \"%.*s\" in \"%.*s\"", field_names[field].p,
+                           STR_ARG(conf_excerpt(value, a)), STR_ARG(conf_excerpt(line, a)));
 }
 
 /* word = 1*non-blank / "{" text "}", the latter with blanks inside; as written. */
@@ -87,7 +87,8 @@ static struct str inner_text(struct str word, struct arena *a, struct master_tex
     } while (depth && end < word.n);
     const char *wrong = depth ? "missing '}'" : end < word.n ? "syntax error after '}'" : NULL;
     if (wrong)
-        *vec_add(a, &into->warnings) = arena_printf(a, "master.cf: %s in \"%.*s\"", wrong, STR_ARG(word));
+        *vec_add(a, &into->warnings) =
+            arena_printf(a, "master.cf: %s in \"%.*s\"", wrong, STR_ARG(conf_excerpt(word, a)));
     return str_trim(str_sub(word, 1, end - 1 - (depth == 0)));
 }
 
@@ -150,13 +151,13 @@ error master_text_parse(struct str text, struct str path, struct arena *a, struc
             return e;
         if (byte_is_space(line.text.p[0])) {
             *vec_add(a, &ret->warnings) = arena_printf(a, "%.*s: logical line must not start with whitespace: \"%.*s\"",
-                                                       STR_ARG(path), STR_ARG(line.text));
+                                                       STR_ARG(path), STR_ARG(conf_excerpt(line.text, a)));
             continue;
         }
         if ((e = service_text_parse(line.text, a, ret, &service))) {
             if (str_starts(e->text, STR("bad field count")))
                 return err_make(a, ERR_CONFIG, "file %.*s: line %zu: %.*s", STR_ARG(path), line.line, STR_ARG(e->text));
-            return e;
+            return err_make(a, ERR_CONFIG, "%.*s (%.*s, line %zu)", STR_ARG(e->text), STR_ARG(path), line.line);
         }
         if (ret->services.n == MASTER_CF_ENTRIES_MAX)
             return err_make(a, ERR_CONFIG, "file %.*s: line %zu: more than %d services", STR_ARG(path), line.line,

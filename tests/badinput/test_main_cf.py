@@ -197,11 +197,11 @@ def test_written_while_read(etc):
 
 MASTER = {
     "a line of 20 MB": (b"smtp inet n - n - - " + b"a" * 20_000_000, "{file}: larger than 16777216 bytes"),
-    "random bytes": (bytes(range(1, 256)) * 10, "{file}: line 1: "),
+    "random bytes": (bytes(range(1, 256)) * 10, "({file}, line 1)"),
     "too many options": (b"smtp inet n - n - - smtpd\n" + b" -o a=b\n" * 200_000,
                          "longer than 1048576 bytes with its continuation lines"),
     "braces that never close": (b"smtp inet n - n - - smtpd -o " + b"{" * 100_000 + b"\n", "missing '}}' in "),
-    "a long word": (b"smtp inet n - n - " + b"9" * 100_000 + b" smtpd\n", 'line 1: field "max_proc": bad value: "999'),
+    "a long word": (b"smtp inet n - n - " + b"9" * 100_000 + b" smtpd\n", 'invalid process_limit field "999'),
     "NUL": (b"smtp inet n - n - - smtpd\n\0\n", "{file}, line 2: NUL byte: this is not a text file"),
 }
 
@@ -213,5 +213,5 @@ def test_master_cf(etc, name):
     (etc / "master.cf").write_bytes(content)
     _, _, errors = run(etc, "-n")
     lines = said(errors)
-    assert wanted.format(file=etc / "master.cf") in lines[-1], lines
+    assert any(wanted.format(file=etc / "master.cf") in line for line in lines), lines
     assert max(map(len, lines)) < 1000

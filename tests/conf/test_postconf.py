@@ -128,7 +128,7 @@ def errors_of(text):
     """Warnings in no particular order, each once; of "WHAT at: ..." only WHAT, for the excerpts differ."""
     lines = {re.sub(r"( at: | macro call nesting: ).*", r"\1", line) for line in text.splitlines()
              if " removed; instead, " not in line}  # Postfix has said this since 3.9
-    lines = {re.sub(r" \([^()]*main\.cf, line \d+\)$", "", line) for line in lines}
+    lines = {re.sub(r" \([^()]*(?:main|master)\.cf, line \d+\)$", "", line) for line in lines}
     lines = {line.replace('=""', '="').replace('<""', '<"') for line in lines}  # Postfix has odd quotes there
     lines = {re.sub(r" \(did you mean .*\?\)$|; instead, .*", "", line) for line in lines}
     # which end of a pair of settings is named when one overrides the other depends on how often the file is read

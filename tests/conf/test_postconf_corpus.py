@@ -129,10 +129,11 @@ def lines_of(errors, program):
     lines = set()
     for line in errors.splitlines():
         line = line.replace(f"{program}: ", "")
-        if "will be removed; instead, " in line or ": #comment after other text is not allowed: " in line:
+        if " removed; instead, " in line or ": #comment after other text is not allowed: " in line:
             continue
         line = re.sub(r"(must not start with whitespace: ).*", r"\1", line)
-        line = re.sub(r" \(did you mean .*\?\)$", "", line)
+        line = re.sub(r" \(did you mean .*\?\)$|(?<=[^;]); instead, .*", "", line)
+        line = re.sub(r" \([^()]*(?:main|master)\.cf, line \d+\)$", "", line)  # ours says where
         line = re.sub(r"( at: | macro call nesting: ).*", r"\1", line)
         line = re.sub(r", line \d+: overriding earlier entry: .*", ": overriding", line)
         lines.add(re.sub(r"\s+\"$", '"', line))
