@@ -26,7 +26,7 @@ static bool split_host(struct str s, struct str *ret_host, struct str *ret_port)
         return false;
     *ret_host = str_sub(s, 0, (size_t)colon);
     *ret_port = str_from(s, (size_t)colon + 1);
-    if (ret_host->p[0] == '[' && str_ends(*ret_host, STR("]")))
+    if (str_starts(*ret_host, STR("[")) && str_ends(*ret_host, STR("]")))
         *ret_host = str_sub(*ret_host, 1, ret_host->n - 2);
     return ret_host->n > 0;
 }

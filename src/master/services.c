@@ -276,10 +276,9 @@ static struct worker *worker_for_wake(const struct svc *svc) {
 
 static void start_main(void *arg) {
     struct svc *svc = arg;
-    error e = NULL;
     while (!svc->gone && !worker_for_wake(svc)) {
         if (worker_of(svc)) { /* its answers are not taken: it is busy, or about to end */
-            if ((e = wait_until(deadline_in_us(CONNECT_RETRY_US))))
+            if (wait_until(deadline_in_us(CONNECT_RETRY_US)))
                 break;
             continue;
         }
@@ -287,7 +286,7 @@ static void start_main(void *arg) {
             workers_start(svc);
             continue;
         }
-        e = cond_wait(&svc->changed, svc->not_before ? svc->not_before : DEADLINE_NEVER);
+        error e = cond_wait(&svc->changed, svc->not_before ? svc->not_before : DEADLINE_NEVER);
         if (e && e != &err_timeout)
             break;
     }

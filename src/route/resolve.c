@@ -122,7 +122,8 @@ static error find_class(struct router *r, struct arena *a, struct str domain, bo
     return NULL;
 }
 
-/* A table asked with the sender: user+ext@domain, user@domain, user of our domains, @domain. `*ret` stays as it is when there is no answer.
+/* A table asked with the sender: user+ext@domain, user@domain, user of our domains, @domain. `*ret` stays as it is when
+ * there is no answer.
  */
 static error sender_lookup(struct router *r, struct arena *a, struct maps *maps, struct str parameter,
                            struct str sender, enum param empty_key, struct str *ret) {

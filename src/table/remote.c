@@ -70,7 +70,7 @@ static error remote_open(struct table *t) {
 
 #define REMOTE(type, asks_whole)                                                                                       \
     {                                                                                                                  \
-        .name = STR_INIT(type), .pattern = asks_whole, .open = remote_open, .get = remote_get, .put = remote_put,      \
+        .name = STR_INIT(type), .pattern = (asks_whole), .open = remote_open, .get = remote_get, .put = remote_put,    \
         .del = remote_del, .next = remote_next                                                                         \
     }
 
