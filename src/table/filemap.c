@@ -1,15 +1,27 @@
 #include "table/filemap.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Changed with the signal's own delivery order in mind: tables are used by one thread of a process; a handler that runs
- * in between sees the list with or without the map, and the new one is not read yet. */
+/* The handler takes the lock, too: it runs in the thread that touched a map, and that is never one that holds the lock.
+ * A mutex is not for handlers, so it is an atomic flag, and held for a few instructions. */
+static atomic_flag lock = ATOMIC_FLAG_INIT;
 static struct filemap *maps;
 static struct sigaction before;
 static uintptr_t page_size;
+
+static void take_lock(void) {
+    while (atomic_flag_test_and_set_explicit(&lock, memory_order_acquire))
+        sched_yield();
+}
+
+static void release_lock(void) {
+    atomic_flag_clear_explicit(&lock, memory_order_release);
+}
 
 static struct filemap *map_at(uintptr_t address) {
     for (struct filemap *m = maps; m; m = m->next)
@@ -22,10 +34,13 @@ static void on_sigbus(int signo, siginfo_t *info, void *context) {
     (void)signo, (void)context;
     int saved = errno;
     uintptr_t address = (uintptr_t)info->si_addr;
+    take_lock();
     struct filemap *m = map_at(address);
-    if (m) {
-        void *page = (void *)(address & ~(page_size - 1)); // NOLINT(performance-no-int-to-ptr)
+    if (m)
         m->broken = 1;
+    release_lock();
+    if (m) {                                               /* it is still there: this thread is reading it */
+        void *page = (void *)(address & ~(page_size - 1)); // NOLINT(performance-no-int-to-ptr)
         if (mmap(page, page_size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page) {
             errno = saved;
             return;
@@ -46,20 +61,24 @@ static void handler_install(void) {
 }
 
 void filemap_watch(struct filemap *m, const void *p, size_t n) {
+    take_lock();
     handler_install();
     *m = (struct filemap){ .p = p, .n = n, .next = maps, .back = &maps };
     if (maps)
         maps->back = &m->next;
     maps = m;
+    release_lock();
 }
 
 void filemap_unwatch(struct filemap *m) {
     if (!m->back)
         return;
+    take_lock();
     *m->back = m->next;
     if (m->next)
         m->next->back = m->back;
     m->back = NULL;
+    release_lock();
 }
 
 int filemap_start(struct filemap *m, int fd, size_t n) {

@@ -7,6 +7,7 @@
 #include "table/table_impl.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -61,6 +62,29 @@ static struct {
     struct timespec since;
     const struct table *outdated;
 } process = { .paths = true };
+/* Of `all` and `outdated`: the look-up process opens and closes tables in several threads. A table itself is one
+ * thread's at a time. */
+static pthread_mutex_t process_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void list_add(struct table *t) {
+    pthread_mutex_lock(&process_lock);
+    t->next = process.all;
+    t->back = &process.all;
+    if (t->next)
+        t->next->back = &t->next;
+    process.all = t;
+    pthread_mutex_unlock(&process_lock);
+}
+
+static void list_remove(struct table *t) {
+    pthread_mutex_lock(&process_lock);
+    *t->back = t->next;
+    if (t->next)
+        t->next->back = t->back;
+    if (process.outdated == t)
+        process.outdated = NULL;
+    pthread_mutex_unlock(&process_lock);
+}
 
 static struct file_id file_id_from(const struct stat *st) {
     return (struct file_id){ st->st_dev, st->st_ino, st->st_size, st->st_mtim };
@@ -92,7 +116,7 @@ static bool file_is_same(const struct table_file *f) {
 }
 
 struct table_file *table_watch(struct table *t, const char *path, struct file_id *ret_id) {
-    static struct table_file unused;
+    static _Thread_local struct table_file unused;
     struct table_file *f = t->file_count < TABLE_FILES_MAX ? &t->files[t->file_count++] : &unused;
     *f = (struct table_file){ .path = path, .id = file_id_of(path), .content = true, .fd = -1 };
     if (ret_id)
@@ -197,11 +221,7 @@ struct table *table_open_nested(const struct conf *c, struct str spec, unsigned 
     struct table *t = calloc(1, sizeof *t);
     if (!t)
         die_no_memory(sizeof *t);
-    t->next = process.all;
-    t->back = &process.all;
-    if (t->next)
-        t->next->back = &t->next;
-    process.all = t;
+    list_add(t);
     t->conf = c;
     t->flags = flags | (c && !conf_bool(c, PARAM_smtputf8_enable) ? TABLE_ASCII : 0);
     t->nesting = nesting;
@@ -235,11 +255,7 @@ void table_close(struct table *t) {
         return;
     type_close(t);
     buf_free(&t->spare);
-    *t->back = t->next;
-    if (t->next)
-        t->next->back = t->back;
-    if (process.outdated == t)
-        process.outdated = NULL;
+    list_remove(t);
     buf_free(&t->folded);
     arena_free(t->gen);
     arena_free(t->error_arena);
@@ -319,18 +335,21 @@ size_t tables_confine(bool paths) {
     process.confined = true;
     process.paths = paths;
     clock_gettime(CLOCK_MONOTONIC, &process.since);
+    pthread_mutex_lock(&process_lock);
     for (struct table *t = process.all; t; t = t->next) {
         n += t->file_count > 0;
         for (size_t i = 0; i < t->file_count && !paths; i++)
             if (t->files[i].id.ino != 0 && t->files[i].fd < 0)
                 t->files[i].fd = open(t->files[i].path, O_PATH | O_CLOEXEC);
     }
+    pthread_mutex_unlock(&process_lock);
     return n;
 }
 
 const struct table *tables_outdated(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
+    pthread_mutex_lock(&process_lock);
     for (struct table *t = process.all; t && process.confined && !process.outdated; t = t->next) {
         if (t->flags & TABLE_FROZEN)
             continue;
@@ -339,7 +358,9 @@ const struct table *tables_outdated(void) {
             if (is_out_of_reach(t))
                 process.outdated = t;
     }
-    return process.outdated;
+    const struct table *outdated = process.outdated;
+    pthread_mutex_unlock(&process_lock);
+    return outdated;
 }
 
 static bool usable(struct table *t) {
