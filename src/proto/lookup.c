@@ -56,7 +56,8 @@ error lookup_read(const struct ipc_msg *m, struct table_question *ret) {
     q.spec = unpack_str(&u);
     q.key = unpack_str(&u);
     q.value = unpack_str(&u);
-    if (!unpack_done(&u) || what < TABLE_ASK_GET || what > TABLE_ASK_NEXT || proxied > 1 || !question_fits(&q))
+    if (!unpack_done(&u) || what < TABLE_ASK_GET || what > TABLE_ASK_NEXT || proxied > 1 ||
+        q.flags & ~(unsigned)TABLE_ASKED_FLAGS || !question_fits(&q))
         return &bad_question;
     q.what = (enum table_ask)what;
     *ret = q;

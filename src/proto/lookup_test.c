@@ -109,10 +109,31 @@ static void malformed_questions(void **state) {
     buf_free(&b);
 }
 
+/* Who has broken into a worker must not choose how a table is opened: TABLE_FILES would have files read for it, and
+ * each set of flags is another open table. */
+static void flags(void **state) {
+    (void)state;
+    struct table_question q;
+    for (unsigned bit = 0; bit < 32; bit++) {
+        struct buf b = { 0 };
+        pack_u8(&b, TABLE_ASK_GET);
+        pack_u8(&b, true);
+        pack_u32(&b, 1u << bit);
+        for (int i = 0; i < 3; i++)
+            pack_str(&b, STR("x"));
+        struct ipc_msg m = { .type = LOOKUP_ASK, .payload = buf_str(&b), .fd = -1 };
+        bool good = (1u << bit) & (TABLE_FOLD | TABLE_ASCII | TABLE_NO_REGSUB | TABLE_ALIASES | TABLE_WRITE);
+        if ((lookup_read(&m, &q) == NULL) != good)
+            fail_msg("flag %u", 1u << bit);
+        buf_free(&b);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(conversation),
         cmocka_unit_test(malformed_questions),
+        cmocka_unit_test(flags),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -84,13 +84,21 @@ static bool may_block(struct str spec) {
     return true;
 }
 
+/* Those that matter to the table: a server hears nothing of the others, and is to have no more threads for them. */
+static unsigned flags_of(const struct table_question *q) {
+    ptrdiff_t colon = str_index(q->spec, ':');
+    bool server = colon > 0 && table_type_is_server(str_sub(q->spec, 0, (size_t)colon));
+    return server ? q->flags & (TABLE_FOLD | TABLE_ASCII | TABLE_WRITE) : q->flags;
+}
+
 static struct kind *kind_of(struct shelf *s, const struct table_question *q) {
     struct arena *scratch = arena_new();
-    struct str name = arena_printf(scratch, "%u %.*s", q->flags, STR_ARG(q->spec));
+    unsigned flags = flags_of(q);
+    struct str name = arena_printf(scratch, "%u %.*s", flags, STR_ARG(q->spec));
     struct kind *k = map_get(&s->kinds, name);
     if (!k && s->kinds.n < SHELF_TABLES) {
         k = ARENA_NEW(s->arena, struct kind);
-        *k = (struct kind){ .conf = s->conf, .flags = q->flags, .blocks = may_block(q->spec) };
+        *k = (struct kind){ .conf = s->conf, .flags = flags, .blocks = may_block(q->spec) };
         k->name = arena_str(s->arena, name);
         k->spec = arena_str(s->arena, q->spec);
         map_put(&s->kinds, k->name, k);
@@ -106,7 +114,7 @@ static void keep_log(void *ctx, enum log_level level, struct str tag, struct str
     struct buf *b = ctx;
     if (b->n < LOG_LINE_MAX * 10) {
         buf_byte(b, (char)('0' + (int)level));
-        buf_add(b, text);
+        buf_printable(b, text, LOG_LINE_MAX); /* one line, whatever a server has said */
         buf_byte(b, '\n');
     }
 }

@@ -48,6 +48,8 @@ static enum table_result slow_get(struct table *table, struct str key, struct ar
     pthread_mutex_unlock(&t.lock);
     if (str_eq(key, STR("warn")))
         log_warn("said in a thread");
+    if (str_eq(key, STR("two lines")))
+        log_warn("one\n2two"); /* a server's words may be anything */
     if (str_eq(key, STR("none")))
         return TABLE_NOT_FOUND;
     if (str_eq(key, STR("bad")))
@@ -58,7 +60,10 @@ static enum table_result slow_get(struct table *table, struct str key, struct ar
 static const struct table_type slow = {
     .name = STR_INIT("slow"), .fixed = true, .open = slow_open, .get = slow_get, .close = slow_close
 };
-static const struct table_type *const types[] = { &slow };
+static const struct table_type server = {
+    .name = STR_INIT("tcp"), .fixed = true, .open = slow_open, .get = slow_get, .close = slow_close
+};
+static const struct table_type *const types[] = { &slow, &server };
 
 static void let_go(bool hang) {
     pthread_mutex_lock(&t.lock);
@@ -86,8 +91,25 @@ static void answers(void *arg) {
     CHECK(t.open == 1); /* one after the other: one connection does */
     CHECK(ask("slow:x", "warn", 5000000, a, &value, &why) == TABLE_FOUND);
     CHECK(str_contains(buf_str(&t.log), STR("said in a thread")));
+    CHECK(ask("slow:x", "two lines", 5000000, a, &value, &why) == TABLE_FOUND);
+    CHECK(str_contains(buf_str(&t.log), STR("warning: one")) && !str_contains(buf_str(&t.log), STR("error: two")));
     CHECK(ask("inline:{a=b}", "A", 5000000, a, &value, &why) == TABLE_FOUND && str_eq(value, STR("b")));
     CHECK(ask("nosuch:x", "a", 5000000, a, &value, &why) == TABLE_ERROR && str_contains(why, STR("nosuch")));
+    arena_free(a);
+}
+
+/* What means nothing to a server does not make another table: each has threads of its own. */
+static void flags(void *arg) {
+    (void)arg;
+    struct arena *a = arena_new();
+    struct str key, value, why;
+    static const unsigned sets[] = { TABLE_FOLD, TABLE_FOLD | TABLE_NO_REGSUB, TABLE_FOLD | TABLE_ALIASES };
+    for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++) {
+        struct table_question q = { .what = TABLE_ASK_GET, .spec = STR("tcp:x"), .key = STR("K"), .flags = sets[i] };
+        CHECK(shelf_ask(shelf, &q, deadline_in(5), a, &key, &value, &why) == TABLE_FOUND);
+        CHECK(str_eq(value, STR("k!")));
+    }
+    CHECK(t.open == 1);
     arena_free(a);
 }
 
@@ -153,7 +175,7 @@ static void keep_log(void *ctx, enum log_level level, struct str tag, struct str
 static void run(void (*script)(void *)) {
     t.open = t.asking_most = 0;
     t.failed = 0;
-    table_register(types, 1);
+    table_register(types, sizeof types / sizeof types[0]);
     log_set_sink(keep_log, NULL);
     assert_null(loop_init());
     shelf = shelf_new(NULL);
@@ -171,12 +193,16 @@ static void asked(void **state) {
     (void)state;
     run(answers);
 }
+static void flagged(void **state) {
+    (void)state;
+    run(flags);
+}
 static void hanging(void **state) {
     (void)state;
     run(hangs);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(asked), cmocka_unit_test(hanging) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(asked), cmocka_unit_test(flagged), cmocka_unit_test(hanging) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,12 +18,10 @@ void table_register(const struct table_type *const *types, size_t n) {
 
 /* --- asking --- */
 
-enum { ASKED_FLAGS = TABLE_FOLD | TABLE_ASCII | TABLE_NO_REGSUB | TABLE_ALIASES | TABLE_WRITE };
-
 static enum table_result ask(struct table *t, struct table_question *q, struct arena *a, struct str *ret_key,
                              struct str *ret_value) {
     struct str why = STR("");
-    q->flags = t->flags & ASKED_FLAGS;
+    q->flags = t->flags & TABLE_ASKED_FLAGS;
     q->proxied = str_starts(t->spec, STR("proxy:"));
     q->spec = q->proxied ? t->name : t->spec;
     if (!remote)

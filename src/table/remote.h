@@ -16,11 +16,15 @@
 
 enum table_ask { TABLE_ASK_GET = 1, TABLE_ASK_PUT, TABLE_ASK_DELETE, TABLE_ASK_FIRST, TABLE_ASK_NEXT };
 
+/* What of a table's flags the look-up process is told; it takes no others. TABLE_FILES is not among them: who asks must
+ * not have files read. */
+enum { TABLE_ASKED_FLAGS = TABLE_FOLD | TABLE_ASCII | TABLE_NO_REGSUB | TABLE_ALIASES | TABLE_WRITE };
+
 struct table_question {
     enum table_ask what;
     struct str spec;  /* "mysql:/etc/postfix/users.cf", without "proxy:" */
     bool proxied;     /* it was named as proxy:spec: proxy_read_maps (proxy_write_maps with TABLE_WRITE) must list it */
-    unsigned flags;   /* enum table_flags that matter there: TABLE_FOLD, TABLE_NO_REGSUB, TABLE_ALIASES, TABLE_WRITE */
+    unsigned flags;   /* of TABLE_ASKED_FLAGS */
     struct str key;   /* not for FIRST; for NEXT the key that was returned last */
     struct str value; /* PUT */
 };
