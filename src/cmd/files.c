@@ -206,6 +206,38 @@ bool files_is_secondary(const struct conf *c) {
     return found;
 }
 
+/* --- going through --- */
+struct files_walk {
+    struct arena *a;
+    file_visit *fn;
+    void *ctx;
+};
+
+static void walk_folder(const struct files_walk *w, int parent, const char *name, struct str path, int depth) {
+    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    for (const struct dirent *e; (e = readdir(d));) {
+        struct stat st;
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+            fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+            continue;
+        struct str below = arena_printf(w->a, "%.*s/%s", STR_ARG(path), e->d_name);
+        if (w->fn(w->ctx, fd, e->d_name, below, &st) && S_ISDIR(st.st_mode) && depth < FILES_DEPTH)
+            walk_folder(w, fd, e->d_name, below, depth + 1);
+    }
+    closedir(d);
+}
+
+void files_walk(struct str path, struct arena *a, file_visit *fn, void *ctx) {
+    const struct files_walk w = { a, fn, ctx };
+    walk_folder(&w, AT_FDCWD, arena_cstr(a, path), path, 1);
+}
+
 /* --- mending --- */
 static int mend_fd(int fd, bool directory, uid_t uid, gid_t gid, mode_t mode) {
     struct stat st;
@@ -227,8 +259,8 @@ static int mend_fd(int fd, bool directory, uid_t uid, gid_t gid, mode_t mode) {
     return chmod(by_fd, mode) < 0 ? errno : 0;
 }
 
-int file_mend(struct str path, bool directory, uid_t uid, gid_t gid, mode_t mode) {
-    int fd = open(path.p, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+int file_mend(int folder, const char *path, bool directory, uid_t uid, gid_t gid, mode_t mode) {
+    int fd = openat(folder, path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return errno;
     int code = mend_fd(fd, directory, uid, gid, mode);

@@ -44,7 +44,17 @@ unsigned file_faults(const struct file_row *row, const struct stat *st);
  * share are not its business. */
 bool files_is_secondary(const struct conf *c);
 
-/* Give `path` this owner, group and mode (NO_GROUP: the group stays) without following a link at its end, and only when
- * it is of that type: 0, or errno. `mode` (mode_t)-1: stays. As an ordinary user only the mode is set. */
-int file_mend(struct str path, bool directory, uid_t uid, gid_t gid, mode_t mode);
+/* What is below a folder: `name` is an entry of `folder`, which is open; `path` is both, for messages. False: not into
+ * this one. */
+typedef bool file_visit(void *ctx, int folder, const char *name, struct str path, const struct stat *st);
+/* Calls `fn` for every entry below `path`, a folder before what is in it, links as they are. Every step is relative to
+ * an open folder and follows no link: whoever owns the folders may put links there meanwhile. Deeper than FILES_DEPTH
+ * is not looked at. Below a folder that cannot be opened there is nothing. Names live in `a`. */
+enum { FILES_DEPTH = 16 };
+void files_walk(struct str path, struct arena *a, file_visit *fn, void *ctx);
+
+/* Give `path`, relative to `folder` (or AT_FDCWD), this owner, group and mode (NO_GROUP: the group stays) without
+ * following a link at its end, and only when it is of that type: 0, or errno. `mode` (mode_t)-1: stays. As an ordinary
+ * user only the mode is set. */
+int file_mend(int folder, const char *path, bool directory, uid_t uid, gid_t gid, mode_t mode);
 #endif

@@ -1,6 +1,11 @@
 #include "test/test.h"
 
+#include "base/buf.h"
 #include "cmd/files.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 static void faults(void **state) {
     (void)state;
@@ -40,7 +45,65 @@ static void faults(void **state) {
     }
 }
 
+struct walked {
+    struct buf seen;
+    bool swap;
+};
+
+/* The owner of the folders puts a link where a folder was just seen, and one where a file was. */
+static bool swap(void *ctx, int folder, const char *name, struct str path, const struct stat *st) {
+    struct walked *w = ctx;
+    (void)path, (void)st;
+    buf_printf(&w->seen, "%s ", name);
+    if (!w->swap)
+        return strcmp(name, "left") != 0;
+    if (strcmp(name, "folder") == 0 || strcmp(name, "file") == 0) {
+        assert_int_equal(renameat(folder, name, folder, "away"), 0);
+        assert_int_equal(symlinkat(strcmp(name, "file") == 0 ? "../outside/secret" : "../outside", folder, name), 0);
+    }
+    if (strcmp(name, "file") == 0) {
+        assert_int_equal(file_mend(folder, name, false, getuid(), (gid_t)NO_GROUP, 0777), EINVAL);
+        assert_int_equal(file_mend(folder, "away", false, getuid(), (gid_t)NO_GROUP, 0640), 0);
+    }
+    return true;
+}
+
+static void below(void **state) {
+    (void)state;
+    char top[] = "/tmp/files_test.XXXXXX";
+    assert_non_null(mkdtemp(top));
+    struct arena *a = arena_new();
+    static const char *const folders[] = { "outside",         "queue",  "queue/folder",
+                                           "queue/folder/in", "queue2", "queue2/left" };
+    static const char *const files[] = { "outside/secret", "queue/folder/in/x", "queue2/left/y", "queue2/file" };
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
+        assert_int_equal(mkdir(arena_printf(a, "%s/%s", top, folders[i]).p, 0700), 0);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        close(open(arena_printf(a, "%s/%s", top, files[i]).p, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    struct walked w = { .swap = false };
+    files_walk(arena_printf(a, "%s/queue", top), a, swap, &w);
+    assert_string_equal(w.seen.p, "folder in x ");
+    buf_clear(&w.seen);
+    w.swap = true;
+    files_walk(arena_printf(a, "%s/queue", top), a, swap, &w);
+    assert_false(str_contains(buf_str(&w.seen), STR("secret")));
+    buf_clear(&w.seen);
+    w.swap = false; /* what the visitor wants to have left out */
+    files_walk(arena_printf(a, "%s/queue2", top), a, swap, &w);
+    assert_true(str_contains(buf_str(&w.seen), STR("file")) && !str_contains(buf_str(&w.seen), STR("y")));
+    w.swap = true;
+    files_walk(arena_printf(a, "%s/queue2", top), a, swap, &w);
+    struct stat st;
+    assert_int_equal(stat(arena_printf(a, "%s/outside/secret", top).p, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0600);
+    assert_int_equal(stat(arena_printf(a, "%s/queue2/away", top).p, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0640);
+    assert_int_equal(system(arena_printf(a, "rm -r %s", top).p), 0);
+    buf_free(&w.seen);
+    arena_free(a);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(faults) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(faults), cmocka_unit_test(below) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,12 +5,9 @@
 #include "cmd/files.h"
 #include "conf/review.h"
 #include "service/owner.h"
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
-
-enum { WALK_DEPTH_MAX = 16 };
 
 struct check {
     const struct conf *c;
@@ -50,7 +47,7 @@ static void make_dir(struct check *k, const struct file_row *row) {
                                  strerror(errno)));
         return;
     }
-    int code = file_mend(row->path, true, row->uid, row->gid, row->mode);
+    int code = file_mend(AT_FDCWD, row->path.p, true, row->uid, row->gid, row->mode);
     if (code)
         fail(k, arena_printf(k->a, "unable to create missing queue directory %.*s: %s", STR_ARG(row->path),
                              strerror(code)));
@@ -137,8 +134,7 @@ static void say_faults(const struct check *k, const struct file_row *row, unsign
     }
 }
 
-/* Files and folders below `path`, which only `row`'s owner may change. Links are not followed. What has a row of its
- * own is looked at there. */
+/* Then it is looked at there. */
 static bool has_row(const struct check *k, struct str path) {
     for (size_t i = 0; i < k->files.count; i++)
         if (str_eq(k->files.rows[i].path, path))
@@ -146,31 +142,23 @@ static bool has_row(const struct check *k, struct str path) {
     return false;
 }
 
-typedef void visit(struct check *k, const struct file_row *like, struct str path, const struct stat *st);
+struct below { /* files and folders that only `like`'s owner may change */
+    struct check *k;
+    const struct file_row *like;
+};
 
-static void walk(struct check *k, const struct file_row *like, struct str dir, int depth, visit *fn) {
-    DIR *d = opendir(dir.p);
-    if (!d)
-        return;
-    for (const struct dirent *e; (e = readdir(d));) {
-        struct stat st;
-        struct str path = arena_printf(k->a, "%.*s/%s", STR_ARG(dir), e->d_name);
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || has_row(k, path) || lstat(path.p, &st) < 0)
-            continue;
-        fn(k, like, path, &st);
-        if (S_ISDIR(st.st_mode) && depth < WALK_DEPTH_MAX)
-            walk(k, like, path, depth + 1, fn);
-    }
-    closedir(d);
-}
-
-static void review_below(struct check *k, const struct file_row *like, struct str path, const struct stat *st) {
-    struct file_row row = *like;
+static bool review_below(void *ctx, int folder, const char *name, struct str path, const struct stat *st) {
+    const struct below *b = ctx;
+    (void)folder, (void)name;
+    if (has_row(b->k, path))
+        return false;
+    struct file_row row = *b->like;
     row.path = path;
     row.directory = S_ISDIR(st->st_mode);
     row.mode = st->st_mode & 07755 & ~(mode_t)S_IWGRP;
     row.gid = (gid_t)NO_GROUP;
-    say_faults(k, &row, file_faults(&row, st));
+    say_faults(b->k, &row, file_faults(&row, st));
+    return true;
 }
 
 /* Below these, too, only the owner may write, whatever lies there; in the queue that is a matter of each message. */
@@ -188,22 +176,27 @@ static void review_files(struct check *k, bool shared) {
             continue;
         say_faults(k, row, file_faults(row, &st));
         if (row->directory && S_ISDIR(st.st_mode) && is_reviewed_below(k, row))
-            walk(k, row, row->path, 1, review_below);
+            files_walk(row->path, k->a, review_below, &(struct below){ k, row });
     }
 }
 
 /* --- mending --- */
-static void mend(struct check *k, struct str path, bool directory, uid_t uid, gid_t gid, mode_t mode) {
-    int code = file_mend(path, directory, uid, gid, mode);
+static void mend(struct check *k, int folder, const char *name, struct str path, bool directory, uid_t uid, gid_t gid,
+                 mode_t mode) {
+    int code = file_mend(folder, name, directory, uid, gid, mode);
     if (!code || code == ENOENT)
         return;
     log_error("cannot set owner and permissions of %.*s: %s", STR_ARG(path), strerror(code));
     k->failed = true;
 }
 
-static void mend_below(struct check *k, const struct file_row *like, struct str path, const struct stat *st) {
+static bool mend_below(void *ctx, int folder, const char *name, struct str path, const struct stat *st) {
+    const struct below *b = ctx;
+    if (has_row(b->k, path))
+        return false;
     if (S_ISREG(st->st_mode) || S_ISDIR(st->st_mode))
-        mend(k, path, S_ISDIR(st->st_mode), like->uid, (gid_t)NO_GROUP, (mode_t)-1);
+        mend(b->k, folder, name, path, S_ISDIR(st->st_mode), b->like->uid, (gid_t)NO_GROUP, (mode_t)-1);
+    return true;
 }
 
 bool layout_mend(const struct conf *c, bool shared) {
@@ -222,9 +215,9 @@ bool layout_mend(const struct conf *c, bool shared) {
         mode_t mode = row->mode;
         if (!row->directory && !row->shared) /* a main.cf with a password in it stays as closed as it is */
             mode &= st.st_mode;
-        mend(&k, row->path, row->directory, row->uid, row->gid, mode);
+        mend(&k, AT_FDCWD, row->path.p, row->path, row->directory, row->uid, row->gid, mode);
         if (row->recursive)
-            walk(&k, row, row->path, 1, mend_below);
+            files_walk(row->path, a, mend_below, &(struct below){ &k, row });
     }
     arena_free(a);
     return !k.failed;
