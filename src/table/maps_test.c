@@ -2,7 +2,8 @@
 #include "base/log.h"
 #include "table/cidr.h"
 #include "table/match.h"
-#include "table/table.h"
+#include "table/remote.h"
+#include "table/table_impl.h"
 #include "test/test.h"
 #include <stdlib.h>
 #include <unistd.h>
@@ -328,6 +329,54 @@ static void networks(void **state) {
     arena_free(a);
 }
 
+/* round:x - a table with a list of domains, as those of databases have; it names itself there. */
+static unsigned rounds;
+
+static error round_open(struct table *t) {
+    if (++rounds > 100)
+        return err_make(t->gen, ERR_CONFIG, "there is no end");
+    t->state = match_open(NULL, STR("domain"), STR("example.com, round:x"), MATCH_STRING, TABLE_FOLD);
+    return NULL;
+}
+static void round_close(struct table *t) {
+    if (t->state)
+        match_close(t->state);
+}
+static enum table_result round_get(struct table *t, struct str key, struct arena *a, struct str *ret_value) {
+    switch (match_find(t->state, key, STR(""))) {
+    case MATCH_YES:
+        *ret_value = arena_str(a, key);
+        return TABLE_FOUND;
+    case MATCH_NO:
+        return TABLE_NOT_FOUND;
+    default:
+        return table_fail(t, "%.*s", STR_ARG(match_error(t->state)->text));
+    }
+}
+
+static void tables_in_themselves(void **state) {
+    (void)state;
+    static const struct table_type round = {
+        .name = STR_INIT("round"), .fixed = true, .open = round_open, .get = round_get, .close = round_close
+    };
+    static const struct table_type *const types[] = { &round };
+    struct arena *a = arena_new();
+    struct str value;
+    table_register(types, 1);
+    struct table *t = table_open(NULL, STR("round:x"), TABLE_FOLD);
+    assert_int_equal(rounds, TABLE_NESTING_MAX + 1);
+    assert_int_equal(table_get(t, STR("example.com"), a, &value), TABLE_FOUND);
+    assert_int_equal(table_get(t, STR("other"), a, &value), TABLE_ERROR);
+    assert_true(str_contains(table_error(t)->text, STR("nested too deeply")));
+    table_close(t);
+    rounds = 0; /* the next one begins anew */
+    t = table_open(NULL, STR("round:y"), TABLE_FOLD);
+    assert_int_equal(rounds, TABLE_NESTING_MAX + 1);
+    table_close(t);
+    table_register(NULL, 0);
+    arena_free(a);
+}
+
 static int set_up(void **state) {
     (void)state;
     log_set_sink(no_log, NULL);
@@ -336,8 +385,13 @@ static int set_up(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lists),       cmocka_unit_test(addresses),    cmocka_unit_test(match_lists),
-        cmocka_unit_test(match_files), cmocka_unit_test(alias_tables), cmocka_unit_test(networks),
+        cmocka_unit_test(lists),
+        cmocka_unit_test(addresses),
+        cmocka_unit_test(match_lists),
+        cmocka_unit_test(match_files),
+        cmocka_unit_test(alias_tables),
+        cmocka_unit_test(networks),
+        cmocka_unit_test(tables_in_themselves),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }

@@ -157,11 +157,18 @@ static void type_close(struct table *t) {
     arena_reset(t->gen);
 }
 
+/* The nesting of a table that the type of another opens now, also by way of a list (match.h): a table may name itself
+ * there. */
+static _Thread_local unsigned nesting_now;
+
 static void type_open(struct table *t) {
+    const unsigned before = nesting_now;
     t->stale = t->broken = false;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &t->checked);
     arena_reset(t->error_arena);
+    nesting_now = t->nesting + 1;
     t->error = t->type->open(t);
+    nesting_now = before;
     t->open = t->error == NULL;
     if (!t->open) { /* its text must outlive what the type leaves behind */
         struct str text = t->error->text;
@@ -243,7 +250,7 @@ struct table *table_open_nested(const struct conf *c, struct str spec, unsigned 
 }
 
 struct table *table_open(const struct conf *c, struct str spec, unsigned flags) {
-    struct table *t = table_open_nested(c, spec, flags, 0);
+    struct table *t = table_open_nested(c, spec, flags, nesting_now);
     /* here, so that no daemon can forget it; a command has no service name, and says itself what is wrong */
     if (t->error && c && conf_bool(c, PARAM_daemon_table_open_error_is_fatal) && conf_str(c, PARAM_service_name).n)
         log_fatal("%.*s", STR_ARG(t->error->text));
