@@ -97,6 +97,20 @@ static void ask_and_print(struct asking *q, struct str key, bool may_be_empty) {
     put_entry(&q->out, q->j, key, value, false);
 }
 
+static void ask_keys(struct asking *q, struct map_lines *lines) {
+    struct str ahead[TABLE_EXPECT_MAX], key;
+    for (size_t expected = 0;; expected -= expected > 0) {
+        if (expected == 0) {
+            expected = map_lines_ahead(lines, ahead, TABLE_EXPECT_MAX);
+            for (size_t i = 0; i < q->count; i++)
+                table_expect(q->tables[i], ahead, expected);
+        }
+        if (!map_next_line(lines, &key))
+            return;
+        ask_and_print(q, key, false);
+    }
+}
+
 /* --- a message on standard input: -h, -b --- */
 
 static void ask_header(void *ctx, enum mime_class class, struct str header) {
@@ -162,8 +176,7 @@ int map_query(const struct map_job *j, char **specs, size_t count) {
         if (message)
             ask_message(&q, &lines);
         else
-            while (map_next_line(&lines, &key))
-                ask_and_print(&q, key, false);
+            ask_keys(&q, &lines);
         buf_free(&lines.bytes);
     } else if (ask(&q, key, false, &value)) {
         q.found = true;

@@ -66,6 +66,17 @@ bool map_next_line(struct map_lines *l, struct str *ret) {
     }
 }
 
+size_t map_lines_ahead(const struct map_lines *l, struct str *ret, size_t room) {
+    struct str rest = str_from(buf_str(&l->bytes), l->at);
+    size_t n = 0;
+    ptrdiff_t eol;
+    while (n < room && (eol = str_index(rest, '\n')) >= 0) {
+        ret[n++] = str_sub(rest, 0, (size_t)eol);
+        rest = str_from(rest, (size_t)eol + 1);
+    }
+    return n;
+}
+
 /* --- options --- */
 
 static _Noreturn void usage(const struct map_tool *tool) {

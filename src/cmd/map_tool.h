@@ -70,4 +70,6 @@ struct map_lines {
     void *ctx;
 };
 bool map_next_line(struct map_lines *l, struct str *ret);
+/* Those of the next lines, at most `room`, that have been read already. They stay until more is read. */
+size_t map_lines_ahead(const struct map_lines *l, struct str *ret, size_t room);
 #endif

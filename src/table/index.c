@@ -3,6 +3,7 @@
 #include "base/die.h"
 #include "build_config.h"
 #include "table/lmdb_file.h"
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -190,6 +191,42 @@ static enum table_result get_cdb(struct index_reader *r, struct str key, struct 
     return result == TABLE_FOUND ? cdb_part(r, cdb_datalen(&r->cdb), cdb_datapos(&r->cdb), a, ret_value) : result;
 }
 
+static uint32_t cdb_number(const struct cdb *c, size_t at) {
+    uint32_t v;
+    memcpy(&v, c->cdb_mem + at, sizeof v);
+    return le32toh(v);
+}
+
+/* The file: 256 pairs (position, slots) of hash tables, whose slots are pairs (hash, position of an entry). */
+static void expect_cdb(struct index_reader *r, const struct str *keys, size_t n) {
+    enum { PAIR = 8, LIST = 256 * PAIR, CACHE_LINE = 64 };
+    const struct cdb *c = &r->cdb;
+    uint32_t hashes[INDEX_EXPECT_MAX];
+    size_t slots[INDEX_EXPECT_MAX];
+    if (c->cdb_fsize < LIST + CACHE_LINE)
+        return;
+    const size_t last = c->cdb_fsize - CACHE_LINE;
+    for (size_t i = 0; i < n; i++) {
+        hashes[i] = cdb_hash(keys[i].p, (unsigned)keys[i].n);
+        size_t pair = hashes[i] % 256 * PAIR;
+        uint32_t size = cdb_number(c, pair + 4);
+        slots[i] = size ? cdb_number(c, pair) + (uint64_t)(hashes[i] >> 8) % size * PAIR : SIZE_MAX;
+        if (slots[i] <= last)
+            __builtin_prefetch(c->cdb_mem + slots[i]);
+    }
+    for (size_t i = 0; i < n; i++)
+        for (size_t at = slots[i]; at <= last && at < slots[i] + CACHE_LINE; at += PAIR) {
+            size_t entry = cdb_number(c, at + 4);
+            if (entry == 0)
+                break;
+            if (cdb_number(c, at) == hashes[i] && entry <= last) {
+                __builtin_prefetch(c->cdb_mem + entry);
+                __builtin_prefetch(c->cdb_mem + entry + CACHE_LINE);
+                break;
+            }
+        }
+}
+
 static enum table_result next_cdb(struct index_reader *r, struct index_cursor *c, struct arena *a, struct str *ret_key,
                                   struct str *ret_value) {
     if (!c->started)
@@ -219,6 +256,9 @@ static const char *open_cdb(struct index_reader *r, int fd) {
 static enum table_result get_cdb(struct index_reader *r, struct str key, struct arena *a, struct str *ret_value) {
     (void)r, (void)key, (void)a, (void)ret_value;
     return TABLE_ERROR;
+}
+static void expect_cdb(struct index_reader *r, const struct str *keys, size_t n) {
+    (void)r, (void)keys, (void)n;
 }
 static enum table_result next_cdb(struct index_reader *r, struct index_cursor *c, struct arena *a, struct str *ret_key,
                                   struct str *ret_value) {
@@ -272,6 +312,15 @@ enum table_result index_get(struct index_reader *r, struct str key, struct arena
     if (key.n == 0)
         return TABLE_NOT_FOUND;
     return r->kind == INDEX_CDB ? get_cdb(r, key, a, ret_value) : get_lmdb(r, key, a, ret_value);
+}
+
+void index_expect(struct index_reader *r, const struct str *keys, size_t n) {
+    if (n > INDEX_EXPECT_MAX)
+        n = INDEX_EXPECT_MAX;
+    if (r->kind == INDEX_CDB)
+        expect_cdb(r, keys, n);
+    else
+        lmdb_file_expect(&r->lmdb, keys, n);
 }
 
 enum table_result index_next(struct index_reader *r, struct index_cursor *c, struct arena *a, struct str *ret_key,

@@ -33,6 +33,9 @@ void index_close(struct index_reader *r);
 int index_fd(const struct index_reader *r);
 /* `*ret_value` is in `a`. TABLE_ERROR: index_fault() says why. */
 enum table_result index_get(struct index_reader *r, struct str key, struct arena *a, struct str *ret_value);
+/* Look-ups of these keys are to come: a hint. The first INDEX_EXPECT_MAX count. */
+enum { INDEX_EXPECT_MAX = 32 };
+void index_expect(struct index_reader *r, const struct str *keys, size_t n);
 /* The entries one after the other, in the order of the file: LMDB's is that of the keys. `{ 0 }` starts. */
 struct index_cursor {
     struct buf key; /* LMDB: the stored key; free with index_cursor_free() */

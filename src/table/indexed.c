@@ -209,6 +209,12 @@ static enum table_result indexed_get(struct table *t, struct str key, struct are
     return r == TABLE_ERROR ? fail(t, s) : r;
 }
 
+static void indexed_expect(struct table *t, const struct str *keys, size_t n) {
+    struct indexed *s = t->state;
+    if (s->reader)
+        index_expect(s->reader, keys, n);
+}
+
 /* --- writing, and going through --- */
 
 static enum table_result write_failed(struct table *t, error e) {
@@ -288,7 +294,8 @@ static enum table_result indexed_next(struct table *t, struct str after, struct 
 #define INDEXED(type_name)                                                                                             \
     {                                                                                                                  \
         .name = STR_INIT(type_name), .fixed = true, .listable = true, .open = indexed_open, .get = indexed_get,        \
-        .close = indexed_close, .put = indexed_put, .del = indexed_delete, .next = indexed_next                        \
+        .close = indexed_close, .put = indexed_put, .del = indexed_delete, .next = indexed_next,                       \
+        .expect = indexed_expect                                                                                       \
     }
 const struct table_type table_type_lmdb = INDEXED("lmdb");
 const struct table_type table_type_hash = INDEXED("hash");

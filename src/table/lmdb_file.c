@@ -25,6 +25,7 @@ enum {
     PAGE_META = 8,
     NODE_BIG = 1, /* the value is in overflow pages */
     RETRIES_MAX = 1000,
+    CACHE_LINE = 64,
 };
 static const uint32_t magic = 0xBEEFC0DE;
 static const uint64_t no_page = UINT64_MAX;
@@ -140,27 +141,43 @@ static bool node_at(const struct state *s, const struct page *p, size_t i, struc
     return true;
 }
 
-/* Index of the first node whose key is not below `key`; `*ret_equal`: it is that key. Of a branch the first key counts
- * as lower than any. `count` when all are below; -1: malformed. */
+/* Where the first node is whose key is not below the one sought: at `low`, once `high` is the same. */
+struct range {
+    size_t low, high;
+    bool equal; /* it is that key */
+};
+
+/* Of a branch the first key counts as lower than any. */
+static struct range whole_page(const struct page *p) {
+    return (struct range){ .low = p->leaf ? 0 : 1, .high = p->count };
+}
+
+static size_t middle_of(const struct range *r) {
+    return (r->low + r->high) / 2;
+}
+
+/* One comparison. False: malformed. */
+static bool narrow(const struct state *s, const struct page *p, struct str key, struct range *r) {
+    size_t middle = middle_of(r);
+    struct node n;
+    if (!node_at(s, p, middle, &n))
+        return false;
+    int order = str_cmp(n.key, key);
+    r->equal = order == 0;
+    r->low = order < 0 ? middle + 1 : order == 0 ? middle : r->low;
+    r->high = order < 0 ? r->high : middle;
+    return true;
+}
+
+/* Index of the first node whose key is not below `key`; `*ret_equal`: it is that key. `count` when all are below; -1:
+ * malformed. */
 static ptrdiff_t page_search(const struct state *s, const struct page *p, struct str key, bool *ret_equal) {
-    size_t low = p->leaf ? 0 : 1, high = p->count;
-    *ret_equal = false;
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        struct node n;
-        if (!node_at(s, p, middle, &n))
+    struct range r = whole_page(p);
+    while (r.low < r.high)
+        if (!narrow(s, p, key, &r))
             return -1;
-        int order = str_cmp(n.key, key);
-        if (order == 0) {
-            *ret_equal = true;
-            return (ptrdiff_t)middle;
-        }
-        if (order < 0)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return (ptrdiff_t)low;
+    *ret_equal = r.equal;
+    return (ptrdiff_t)r.low;
 }
 
 static const char *value_of(struct lmdb_file *f, const struct state *s, const struct node *n, struct str *ret) {
@@ -312,6 +329,76 @@ enum lmdb_file_result lmdb_file_next(struct lmdb_file *f, bool from_start, struc
                                      struct str *ret_key, struct str *ret_value) {
     struct search q = { .key = after, .next = true, .from_start = from_start };
     return search(f, &q, a, ret_key, ret_value);
+}
+
+/* --- look-ups announced --- */
+
+/* One of several that go down the tree side by side, so that they wait for memory together. */
+struct descent {
+    struct str key;
+    uint64_t number;
+    struct page page;
+    struct range range;
+    bool over;
+};
+
+static void descent_prefetch_page(struct lmdb_file *f, const struct state *s, const struct descent *d) {
+    if (!map_has(f, d->number, 1, s->page_size))
+        return;
+    const unsigned char *p = f->map.p + d->number * s->page_size;
+    for (size_t i = 0; i < 4; i++) /* the numbers of its nodes, if they are not exceptionally many */
+        __builtin_prefetch(p + i * CACHE_LINE);
+}
+
+static void descent_prefetch_node(const struct state *s, const struct descent *d, size_t i) {
+    size_t at = i < d->page.count ? get16(d->page.p + PAGE_HEADER + 2 * i) : 0;
+    if (at < s->page_size - CACHE_LINE) {
+        __builtin_prefetch(d->page.p + at);
+        __builtin_prefetch(d->page.p + at + CACHE_LINE);
+    }
+}
+
+static void descents_narrow(const struct state *s, struct descent *all, size_t n) {
+    for (bool more = true; more;) {
+        more = false;
+        for (struct descent *d = all; d < all + n; d++) {
+            if (d->over || d->range.low >= d->range.high)
+                continue;
+            d->over = !narrow(s, &d->page, d->key, &d->range);
+            descent_prefetch_node(s, d, middle_of(&d->range));
+            more = true;
+        }
+    }
+}
+
+void lmdb_file_expect(struct lmdb_file *f, const struct str *keys, size_t n) {
+    struct descent all[LMDB_FILE_EXPECT_MAX];
+    struct state s;
+    if (n > LMDB_FILE_EXPECT_MAX)
+        n = LMDB_FILE_EXPECT_MAX;
+    if (!state_read(f, &s) || s.special || s.root == no_page)
+        return;
+    for (size_t i = 0; i < n; i++)
+        all[i] = (struct descent){ .key = keys[i], .number = s.root };
+    for (unsigned level = 1; level <= s.depth && level <= DEPTH_MAX; level++) {
+        for (size_t i = 0; i < n; i++)
+            descent_prefetch_page(f, &s, &all[i]);
+        for (struct descent *d = all; d < all + n; d++) {
+            d->over = d->over || page_at(f, &s, d->number, &d->page) != NULL;
+            if (d->over)
+                continue;
+            d->range = whole_page(&d->page);
+            descent_prefetch_node(&s, d, middle_of(&d->range));
+        }
+        descents_narrow(&s, all, n);
+        for (struct descent *d = all; d < all + n; d++) {
+            struct node below;
+            size_t i = d->range.low - !d->range.equal;
+            d->over = d->over || d->page.leaf || !node_at(&s, &d->page, i, &below);
+            if (!d->over)
+                d->number = below.child;
+        }
+    }
 }
 
 /* --- */

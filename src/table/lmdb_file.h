@@ -23,6 +23,10 @@ void lmdb_file_close(struct lmdb_file *f);
 enum lmdb_file_result { LMDB_FILE_FOUND, LMDB_FILE_NOT_FOUND, LMDB_FILE_FAULT };
 /* `*ret_value` is in `a`, with a NUL byte behind it that is not counted. */
 enum lmdb_file_result lmdb_file_get(struct lmdb_file *f, struct str key, struct arena *a, struct str *ret_value);
+/* Look-ups of these keys (the first LMDB_FILE_EXPECT_MAX) are to come: what they read is brought near. No more than a
+ * hint. */
+enum { LMDB_FILE_EXPECT_MAX = 32 };
+void lmdb_file_expect(struct lmdb_file *f, const struct str *keys, size_t n);
 /* The first entry behind `after`, or the first of all when `from_start`. */
 enum lmdb_file_result lmdb_file_next(struct lmdb_file *f, bool from_start, struct str after, struct arena *a,
                                      struct str *ret_key, struct str *ret_value);

@@ -423,6 +423,27 @@ enum table_result table_get(struct table *t, struct str key, struct arena *a, st
     return call_end(&c, t->type->get(t, key, a, ret_value));
 }
 
+void table_expect(struct table *t, const struct str *keys, size_t n) {
+    enum { SHORT = 128 }; /* bytes of the keys that are worth it */
+    if (!t->open || t->stale || !t->type->expect)
+        return;
+    char folded[TABLE_EXPECT_MAX][SHORT];
+    struct str asked[TABLE_EXPECT_MAX];
+    size_t count = 0;
+    for (size_t i = 0; i < n && count < TABLE_EXPECT_MAX; i++) {
+        if (keys[i].n == 0 || keys[i].n > SHORT)
+            continue;
+        asked[count] = keys[i];
+        if (t->flags & TABLE_FOLD) { /* other letters than ASCII's are asked without having been expected */
+            for (size_t k = 0; k < keys[i].n; k++)
+                folded[count][k] = byte_lower(keys[i].p[k]);
+            asked[count].p = folded[count];
+        }
+        count++;
+    }
+    t->type->expect(t, asked, count);
+}
+
 /* --- writing --- */
 
 static bool writable(struct table *t, bool can) {

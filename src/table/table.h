@@ -37,6 +37,10 @@ error table_error(const struct table *t);
 struct str table_name(const struct table *t); /* "hash:/etc/aliases" */
 /* `*ret_value` is in `a`, NUL-terminated. */
 enum table_result table_get(struct table *t, struct str key, struct arena *a, struct str *ret_value);
+/* The keys that are asked next: of a big file, memory for several look-ups is then fetched at once. A hint, which
+ * changes no answer; the first TABLE_EXPECT_MAX count. */
+enum { TABLE_EXPECT_MAX = 32 };
+void table_expect(struct table *t, const struct str *keys, size_t n);
 /* Writing, to tables opened with TABLE_WRITE of a type that can (lmdb, hash and btree as caches, internal, memcache,
  * proxy: to such a one); TABLE_ERROR with table_error() where it cannot. PUT replaces. Changes of one process are seen
  * by others at once, but are not synced: caches may be lost, not broken, by a power failure. */

@@ -33,6 +33,7 @@ struct table_type {
     enum table_result (*del)(struct table *t, struct str key);
     enum table_result (*next)(struct table *t, struct str after, struct arena *a, struct str *ret_key,
                               struct str *ret_value);
+    void (*expect)(struct table *t, const struct str *keys, size_t n); /* NULL: it would not help */
 };
 
 struct file_id { /* all zero: no such file */

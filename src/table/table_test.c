@@ -439,6 +439,57 @@ static void index_files(void **state) {
     arena_free(a);
 }
 
+/* Look-ups that were announced give what the others give. */
+static void expected(void **state) {
+    (void)state;
+    enum { ENTRIES = 3000, ASKED = TABLE_EXPECT_MAX + 8 };
+    static const char *const types[] = { "lmdb", "cdb" };
+    static const enum index_kind kinds[] = { INDEX_LMDB, INDEX_CDB };
+    struct arena *a = arena_new();
+    struct index_entry *entries = arena_array(a, ENTRIES, sizeof *entries);
+    for (int i = 0; i < ENTRIES; i++)
+        entries[i] = (struct index_entry){ arena_printf(a, "key%d", i), arena_printf(a, "%0100d", i), 0, false };
+    char long_key[1000];
+    memset(long_key, 'k', sizeof long_key);
+    entries[7].key = arena_str(a, str_n(long_key, sizeof long_key));
+    for (size_t kind = 0; kind < 2; kind++) {
+        if (index_kind_of(str_c(types[kind])) == INDEX_NONE)
+            continue;
+        struct index_options o = { kinds[kind], .map_size = 1, .mode = 0600, .arena = a };
+        struct str path = index_path(a, kinds[kind], path_of(a, "exp"));
+        assert_null(write_entries(path, (struct index_entries){ entries, ENTRIES }, &o));
+        struct table *t = table_open(NULL, arena_printf(a, "%s:%s/exp", types[kind], dir), TABLE_FOLD);
+        for (int from = 0; from < ENTRIES; from += ASKED) {
+            struct str keys[ASKED];
+            for (int i = 0; i < ASKED; i++)
+                keys[i] = arena_printf(a, i % 2 ? "KEY%d" : "key%d", from + i);
+            keys[3] = STR("");
+            keys[4] = STR("no such key");
+            keys[5] = str_n(long_key, sizeof long_key);
+            keys[6] = STR("k\xc3\x84");
+            table_expect(t, keys, ASKED);
+            for (int i = 0; i < ASKED; i++)
+                if (i < 3 || i > 6) {
+                    bool there = from + i < ENTRIES && from + i != 7;
+                    assert_string_equal(get(t, keys[i], a), there ? arena_printf(a, "%0100d", from + i).p : "-");
+                }
+            assert_string_equal(get(t, keys[3], a), "-");
+            assert_string_equal(get(t, keys[4], a), "-");
+            assert_string_equal(get(t, keys[5], a) + 99, "7");
+            assert_string_equal(get(t, keys[6], a), "-");
+        }
+        table_close(t);
+    }
+    remove_file("exp.lmdb");
+    remove_file("exp.cdb");
+    struct table *none = table_open(NULL, arena_printf(a, "lmdb:%s/none", dir), TABLE_FOLD);
+    const struct str key = STR_INIT("key1");
+    table_expect(none, &key, 1);
+    assert_string_equal(get(none, key, a), "!");
+    table_close(none);
+    arena_free(a);
+}
+
 /* Which of the two files counts, and that an edit is seen. */
 static void changes(void **state) {
     (void)state;
@@ -642,9 +693,9 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(simple_types), cmocka_unit_test(map_files), cmocka_unit_test(alias_files),
-        cmocka_unit_test(index_files),  cmocka_unit_test(writing),   cmocka_unit_test(changes),
-        cmocka_unit_test(rule_files),
+        cmocka_unit_test(simple_types), cmocka_unit_test(map_files),  cmocka_unit_test(alias_files),
+        cmocka_unit_test(index_files),  cmocka_unit_test(expected),   cmocka_unit_test(writing),
+        cmocka_unit_test(changes),      cmocka_unit_test(rule_files),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
