@@ -43,13 +43,8 @@ static struct {
     int failed, queued;
 } t;
 
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            print_error("%s:%d: %s\n", __FILE__, __LINE__, #condition);                                                \
-            t.failed++;                                                                                                \
-        }                                                                                                              \
-    } while (0)
+#define CHECK_COUNT t.failed
+#include "test/check.h"
 
 static void queued(void *ctx, const struct queue_id *id) {
     (void)ctx;

@@ -42,22 +42,11 @@ static error start_child(struct ipc **ret) {
 
 static error connect_running(struct ipc **ret) {
     struct buf path = { 0 };
-    struct endpoint at;
-    struct io *io = NULL;
     buf_printf(&path, "%.*s/private/%.*s", STR_ARG(conf_str(conf, PARAM_queue_directory)),
                STR_ARG(conf_str(conf, PARAM_proxymap_service_name)));
-    error e = endpoint_unix(buf_str(&path), &at) ? io_connect(&at, NULL, deadline_in(ANSWER_SECONDS), &io)
-                                                 : err_errno(ENAMETOOLONG);
+    error e = ipc_connect(buf_str(&path), deadline_in(ANSWER_SECONDS), ret);
     buf_free(&path);
-    if (e)
-        return e;
-    int fd = fcntl(io_fd(io), F_DUPFD_CLOEXEC, 0); /* an ipc has its own descriptor */
-    int why = errno;
-    io_close(io);
-    if (fd < 0)
-        return err_errno(why);
-    *ret = ipc_new(fd);
-    return NULL;
+    return e;
 }
 
 static enum table_result ask(void *ctx, const struct table_question *q, struct arena *a, struct str *ret_key,

@@ -77,21 +77,10 @@ static void finish(struct showq_writer *w, struct buf *out) {
 
 static error connect_public(const struct conf *c, struct str service, struct ipc **ret) {
     struct buf path = { 0 };
-    struct endpoint at;
-    struct io *io = NULL;
     buf_printf(&path, "%.*s/public/%.*s", STR_ARG(conf_str(c, PARAM_queue_directory)), STR_ARG(service));
-    error e = endpoint_unix(buf_str(&path), &at) ? io_connect(&at, NULL, deadline_in(CONNECT_SECONDS), &io)
-                                                 : err_errno(ENAMETOOLONG);
+    error e = ipc_connect(buf_str(&path), deadline_in(CONNECT_SECONDS), ret);
     buf_free(&path);
-    if (e)
-        return e;
-    int fd = dup(io_fd(io)); /* an ipc has a descriptor of its own */
-    int why = errno;
-    io_close(io);
-    if (fd < 0)
-        return err_errno(why);
-    *ret = ipc_new(fd);
-    return NULL;
+    return e;
 }
 
 static void list_from_service(const struct command *m, struct ipc *ipc, enum showq_form form) {

@@ -26,13 +26,8 @@ static struct {
     bool complete;     /* what the last scan said */
 } t;
 
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            print_error("%s:%d: %s\n", __FILE__, __LINE__, #condition);                                                \
-            t.failed++;                                                                                                \
-        }                                                                                                              \
-    } while (0)
+#define CHECK_COUNT t.failed
+#include "test/check.h"
 #define DEADLINE deadline_in(30)
 
 static void cleanup(void *arg) {

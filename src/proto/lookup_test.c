@@ -7,13 +7,8 @@
 #include <sys/socket.h>
 
 static int failed;
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            print_error("%s:%d: %s\n", __FILE__, __LINE__, #condition);                                                \
-            failed++;                                                                                                  \
-        }                                                                                                              \
-    } while (0)
+#define CHECK_COUNT failed
+#include "test/check.h"
 #define DEADLINE deadline_in(30)
 
 static struct ipc *client, *server;

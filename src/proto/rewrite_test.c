@@ -35,13 +35,8 @@ error route_validate_sender(struct router *r, struct arena *a, struct str sender
 }
 
 static int failed;
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            print_error("%s:%d: %s\n", __FILE__, __LINE__, #condition);                                                \
-            failed++;                                                                                                  \
-        }                                                                                                              \
-    } while (0)
+#define CHECK_COUNT failed
+#include "test/check.h"
 #define DEADLINE deadline_in(30)
 
 static struct ipc *client, *server;

@@ -13,13 +13,8 @@
 enum { ASKERS = 300, SLOWEST_MS = 50 };
 
 static int failed;
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            print_error("%s:%d: %s\n", __FILE__, __LINE__, #condition);                                                \
-            failed++;                                                                                                  \
-        }                                                                                                              \
-    } while (0)
+#define CHECK_COUNT failed
+#include "test/check.h"
 
 static unsigned waiting, waiting_most;
 

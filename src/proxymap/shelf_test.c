@@ -18,13 +18,8 @@ static struct {
     int failed;
 } t = { .lock = PTHREAD_MUTEX_INITIALIZER, .released = PTHREAD_COND_INITIALIZER };
 
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            print_error("%s:%d: %s\n", __FILE__, __LINE__, #condition);                                                \
-            t.failed++;                                                                                                \
-        }                                                                                                              \
-    } while (0)
+#define CHECK_COUNT t.failed
+#include "test/check.h"
 
 /* slow:name - a server that answers when it is let */
 static error slow_open(struct table *table) {

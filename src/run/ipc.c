@@ -57,6 +57,23 @@ struct ipc *ipc_new(int fd) {
     return ipc;
 }
 
+error ipc_connect(struct str path, int64_t deadline, struct ipc **ret) {
+    struct endpoint at;
+    struct io *io;
+    if (!endpoint_unix(path, &at))
+        return err_errno(ENAMETOOLONG);
+    error e = io_connect(&at, NULL, deadline, &io);
+    if (e)
+        return e;
+    int fd = fcntl(io_fd(io), F_DUPFD_CLOEXEC, 0); /* an ipc has a descriptor of its own */
+    int why = errno;
+    io_close(io);
+    if (fd < 0)
+        return err_errno(why);
+    *ret = ipc_new(fd);
+    return NULL;
+}
+
 int ipc_fd(const struct ipc *ipc) {
     return ipc->fd;
 }

@@ -29,6 +29,8 @@ struct ipc_msg {
 void ipc_msg_drop(struct ipc_msg *m);
 
 struct ipc *ipc_new(int fd);
+/* To a socket of the file system; `path` as in endpoint_unix(). */
+error ipc_connect(struct str path, int64_t deadline, struct ipc **ret);
 void ipc_close(struct ipc *ipc); /* NULL is allowed */
 int ipc_fd(const struct ipc *ipc);
 /* Give up the ipc but not its descriptor, which is returned. What was gathered or received and not read is lost. */

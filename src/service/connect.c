@@ -150,29 +150,12 @@ void link_stop(void) {
 }
 
 /* --- the contract of service.h --- */
-static error connect_directly(struct str endpoint, int64_t deadline, struct ipc **ret) {
-    struct endpoint at;
-    struct io *io;
-    if (!endpoint_unix(endpoint, &at))
-        return err_errno(ENAMETOOLONG);
-    error e = io_connect(&at, NULL, deadline, &io);
-    if (e)
-        return e;
-    int fd = fcntl(io_fd(io), F_DUPFD_CLOEXEC, 0); /* an ipc has its own descriptor */
-    int why = errno;
-    io_close(io);
-    if (fd < 0)
-        return err_errno(why);
-    *ret = ipc_new(fd);
-    return NULL;
-}
-
 error service_connect(struct service_ctx *ctx, struct str endpoint, int64_t deadline, struct ipc **ret) {
     /* The text must outlive this call and has no arena: one per process is enough, callers log it at once. */
     static struct err refused = { .kind = ERR_TEMP };
     static char text[256];
     if (ctx->standalone)
-        return connect_directly(endpoint, deadline, ret);
+        return ipc_connect(endpoint, deadline, ret);
     if (!link_.control)
         return &err_eof;
     struct pending p = { .next = link_.pending, .id = link_.next_id++, .fd = -1 };
