@@ -140,13 +140,18 @@ static void *connect_host(struct sql *s, const struct query_host *host, int64_t 
                                           CLIENT_MULTI_RESULTS);
     while (status)
         status = mysql_real_connect_cont(&connected, m, wait_for(m, status, deadline));
-    if (connected &&
+    /* MYSQL_OPT_SSL_ENFORCE alone does not keep MariaDB's library from going on without TLS */
+    bool no_tls = connected && o->tls && !mysql_get_ssl_cipher(m);
+    if (connected && !no_tls &&
         (!o->charset_is_set || strcmp(mysql_character_set_name(m), o->charset) == 0 ||
          set_charset(m, o->charset, deadline) == 0) &&
         limit_statements(m, deadline))
         return m;
     buf_add(why, STR("connect: "));
-    describe(m, deadline, why);
+    if (no_tls)
+        buf_add(why, STR("the server has no TLS, which a tls_ setting of this table asks for"));
+    else
+        describe(m, deadline, why);
     mysql_close(m);
     return NULL;
 }

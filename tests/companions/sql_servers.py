@@ -62,6 +62,7 @@ class Server:
 
 class MariaDB(Server):
     name = "mariadb"
+    with_tls = True
 
     @property
     def socket(self):
@@ -76,16 +77,25 @@ class MariaDB(Server):
     @property
     def serve(self):
         return ("mariadbd", "--no-defaults", f"--datadir={self.directory}/data", f"--socket={self.socket}",
-                f"--pid-file={self.directory}/pid", f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-name-resolve",
+                f"--pid-file={self.directory}/pid", f"--port={self.port}", "--bind-address=127.0.0.1,127.0.0.2",
+                "--skip-name-resolve",
                 "--innodb-buffer-pool-size=16M", "--innodb-flush-log-at-trx-commit=0", "--performance-schema=off",
                 "--innodb-log-file-size=5M", *self.tls())
 
     def tls(self):
-        key, certificate = self.directory / "key.pem", self.directory / "cert.pem"
-        if not key.exists():
-            self.run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days",
-                     "2", "-keyout", key, "-out", certificate, "-subj", "/CN=db.example")
-        return f"--ssl-key={key}", f"--ssl-cert={certificate}"
+        """Ours is made out to 127.0.0.1; clients may show that of client.pem."""
+        if not self.with_tls:
+            return ("--skip-ssl",)
+        if not (self.directory / "cert.pem").exists():
+            self.certificate("cert.pem", "key.pem", "db.example", "-addext", "subjectAltName=IP:127.0.0.1")
+            self.certificate("client.pem", "client-key.pem", "client.example")
+        return (f"--ssl-key={self.directory}/key.pem", f"--ssl-cert={self.directory}/cert.pem",
+                f"--ssl-ca={self.directory}/client.pem")
+
+    def certificate(self, path, key, name, *extensions):
+        self.run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                 "-keyout", self.directory / key, "-out", self.directory / path, "-subj", f"/CN={name}", *extensions)
+        (self.directory / key).chmod(0o644)
 
     def sql(self, text, database="", check=True):
         return self.run("mariadb", "--no-defaults", "-uroot", "-S", self.socket, "--default-character-set=utf8mb4", database,

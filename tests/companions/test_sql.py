@@ -44,7 +44,8 @@ CREATE DATABASE mail CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 USE mail;
 CREATE USER mail IDENTIFIED BY {literal(SECRET, True)};
 CREATE USER tls IDENTIFIED BY {literal(SECRET, True)} REQUIRE SSL;
-GRANT ALL ON mail.* TO mail, tls;
+CREATE USER known IDENTIFIED BY {literal(SECRET, True)} REQUIRE SUBJECT '/CN=client.example';
+GRANT ALL ON mail.* TO mail, tls, known;
 CREATE TABLE t (k VARCHAR(300), v VARCHAR(300), w VARCHAR(300));
 {rows_sql(True)}
 DELIMITER //
@@ -305,16 +306,73 @@ def test_mysql_option_file(table, postmap, folder, mariadb):
     failed(postmap.ask(table("mysql", option_file=folder / "nosuch.cnf"), "a"), "option_file", "No such file")
 
 
+CIPHER = "SELECT variable_value, '%s' FROM information_schema.session_status WHERE variable_name = 'ssl_cipher'"
+
+
+def over_tls(answer):
+    status, out, err = answer
+    assert status == 0 and out.startswith("TLS_") and out.endswith(",a\n"), answer
+    return out.split(",")[0]
+
+
 def test_mysql_tls(table, postmap, mariadb, folder):
-    cipher = "SELECT variable_value, '%s' FROM information_schema.session_status WHERE variable_name = 'ssl_cipher'"
-    certificate = mariadb.directory / "cert.pem"
-    status, out, _ = postmap.ask(table("mysql", query=cipher, user="tls", tls_CAfile=certificate), "a")
-    assert status == 0 and len(out) > len("a,\n")
-    failed(postmap.ask(table("mysql", query=cipher, user="tls"), "a"), "Access denied")
-    # it is made out to another name than the address we ask
-    failed(postmap.ask(table("mysql", tls_CAfile=certificate, tls_verify_cert="yes"), "a"))
+    over_tls(postmap.ask(table("mysql", query=CIPHER, user="tls", tls_CAfile=mariadb.directory / "cert.pem"), "a"))
+    failed(postmap.ask(table("mysql", query=CIPHER, user="tls"), "a"), "Access denied")
     failed(postmap.ask(table("mysql", tls_CAfile=folder / "nosuch.pem"), "a"))
     failed(postmap.ask(table("mysql", tls_verify_cert="perhaps"), "a"), "tls_verify_cert")
+
+
+def test_mysql_tls_verify(table, postmap, mariadb):
+    own, other = mariadb.directory / "cert.pem", mariadb.directory / "client.pem"
+    hosts = f"127.0.0.2:{mariadb.port}"  # the certificate is not for this address
+    over_tls(postmap.ask(table("mysql", query=CIPHER, tls_CAfile=own, tls_verify_cert="yes"), "a"))
+    failed(postmap.ask(table("mysql", tls_CAfile=own, tls_verify_cert="yes", hosts=hosts), "a"), "connect: ")
+    failed(postmap.ask(table("mysql", tls_CAfile=other, tls_verify_cert="yes"), "a"), "connect: ")
+    failed(postmap.ask(table("mysql", tls_verify_cert="yes"), "a"), "connect: ")
+    found(postmap.ask(table("mysql", hosts=hosts), "only@b.c"), "one@x.y")
+
+
+def test_mysql_tls_folder(table, postmap, mariadb, folder):
+    certificates = folder / "certificates"
+    certificates.mkdir()
+    settings = {"query": CIPHER, "tls_CApath": certificates, "tls_verify_cert": "yes"}
+    failed(postmap.ask(table("mysql", **settings), "a"), "connect: ")
+    shutil.copy(mariadb.directory / "cert.pem", certificates)
+    subprocess.run(["openssl", "rehash", str(certificates)], check=True)
+    over_tls(postmap.ask(table("mysql", **settings), "a"))
+
+
+def test_mysql_tls_client_certificate(table, postmap, mariadb):
+    key, certificate = mariadb.directory / "client-key.pem", mariadb.directory / "client.pem"
+    settings = {"query": CIPHER, "user": "known", "tls_CAfile": mariadb.directory / "cert.pem"}
+    over_tls(postmap.ask(table("mysql", **settings, tls_key_file=key, tls_cert_file=certificate), "a"))
+    failed(postmap.ask(table("mysql", **settings), "a"), "Access denied")
+    failed(postmap.ask(table("mysql", **settings, tls_key_file=mariadb.directory / "key.pem", tls_cert_file=certificate), "a"),
+           "connect: ")
+
+
+def test_mysql_tls_ciphers(table, postmap):
+    for cipher in ("TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"):
+        assert over_tls(postmap.ask(table("mysql", query=CIPHER, tls_ciphers=cipher), "a")) == cipher
+    failed(postmap.ask(table("mysql", tls_ciphers="KLINGON"), "a"), "connect: ")
+
+
+def test_mysql_without_tls(table, postmap, mariadb):
+    """Whatever asks for TLS does not put up with less."""
+    file = mariadb.directory / "cert.pem"
+    mariadb.stop()
+    mariadb.with_tls = False
+    mariadb.start()
+    try:
+        for settings in ({"tls_CAfile": file}, {"tls_CApath": mariadb.directory}, {"tls_ciphers": "TLS_AES_128_GCM_SHA256"},
+                         {"tls_cert_file": file, "tls_key_file": mariadb.directory / "key.pem"}):
+            failed(postmap.ask(table("mysql", **settings), "only@b.c"), "connect: the server has no TLS")
+        failed(postmap.ask(table("mysql", tls_verify_cert="yes"), "only@b.c"), "connect: ")
+        found(postmap.ask(table("mysql", tls_verify_cert="no"), "only@b.c"), "one@x.y")
+    finally:
+        mariadb.stop()
+        mariadb.with_tls = True
+        mariadb.start()
 
 
 # --- pgsql ---
@@ -501,6 +559,13 @@ def test_beside_debian(answers, kind, name):
 
 # --- under a running mail system ---
 
+def recipient_code(mail, recipient):
+    with mail.smtp() as smtp:
+        smtp.helo("client.example")
+        smtp.mail("a@elsewhere.example")
+        return smtp.rcpt(recipient)[0]
+
+
 @pytest.mark.parametrize("kind", SERVERS)
 def test_server_restarts_under_mail(make_instance, table, request, kind):
     """While the database is down mail is put off with 451; when it is back, the next mail is taken, without a restart."""
@@ -510,10 +575,7 @@ def test_server_restarts_under_mail(make_instance, table, request, kind):
                                  "relay_transport = discard\n")
 
     def code(recipient):
-        with mail.smtp() as smtp:
-            smtp.helo("client.example")
-            smtp.mail("a@elsewhere.example")
-            return smtp.rcpt(recipient)[0]
+        return recipient_code(mail, recipient)
 
     assert code("only@b.c") == 250
     assert code("nosuch@b.c") == 550
@@ -526,6 +588,29 @@ def test_server_restarts_under_mail(make_instance, table, request, kind):
     wait_for(lambda: code("only@b.c") == 250)
     assert mail.pids("proxymap") == pids
     assert SECRET not in mail.log()
+
+
+def test_sqlite_file_is_replaced_under_mail(make_instance, table, folder):
+    """And taken away, and put back: what is asked is always the file that is there, without a restart."""
+    path, new = folder / "users.db", folder / "users.new"
+    make_sqlite(path)
+    spec = table("sqlite", dbpath=path, query="SELECT v FROM t WHERE k = '%s' AND v <> 'at'")
+    mail = make_instance(main_cf=f"relay_domains = b.c\nrelay_recipient_maps = {spec}\nrelay_transport = discard\n")
+    assert [recipient_code(mail, r) for r in ("only@b.c", "late@b.c")] == [250, 550]
+    pids = mail.pids("proxymap")
+    make_sqlite(new)
+    with sqlite3.connect(new) as db:
+        db.execute("INSERT INTO t VALUES ('late@b.c', 'yes', '')")
+        db.execute("DELETE FROM t WHERE k = 'only@b.c'")
+    db.close()
+    new.rename(path)
+    assert [recipient_code(mail, r) for r in ("only@b.c", "late@b.c")] == [550, 250]
+    path.rename(new)
+    assert recipient_code(mail, "late@b.c") in (450, 451)
+    new.rename(path)
+    wait_for(lambda: recipient_code(mail, "late@b.c") == 250)
+    assert mail.pids("proxymap") == pids
+    path.unlink()
 
 
 SLOW = {
