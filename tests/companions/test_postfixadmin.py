@@ -86,7 +86,7 @@ def package():
 
 
 @pytest.fixture(scope="module")
-def server():
+def server(package):
     server = MariaDB()
     yield server
     server.end()
