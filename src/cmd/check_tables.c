@@ -6,6 +6,7 @@
 #include "conf/settings.h"
 #include "deliver/child.h"
 #include "service/owner.h"
+#include "table/index.h"
 #include "table/table.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -72,6 +73,9 @@ static void check_table(struct table_check *k, struct str where, struct str para
     if (map_put(&k->seen, spec, k))
         return;
     struct table *t = table_open(k->c, spec, TABLE_FOLD); /* logs what it finds within the file, with line numbers */
+    struct str unused;
+    if (!table_error(t)) /* what it has to say of its index is said at the first look-up */
+        table_get(t, STR("postfix-check"), k->a, &unused);
     error e = table_error(t);
     if (e) {
         bool indexed = str_eq(type, STR("hash")) || str_eq(type, STR("btree")) || str_eq(type, STR("lmdb"));
@@ -106,6 +110,28 @@ static void check_parameter(struct table_check *k, struct str where, struct str 
         check_value(k, where, name, value);
 }
 
+/* What tables without a type are: a type that this build cannot write would fail at the first newaliases, or where a
+ * daemon keeps a cache. */
+static void check_default_types(struct table_check *k, struct str where) {
+    static const struct {
+        enum param param;
+        struct str name;
+        bool cache; /* changed in place */
+    } rows[] = {
+        { PARAM_default_database_type, STR_INIT("default_database_type"), false },
+        { PARAM_default_cache_db_type, STR_INIT("default_cache_db_type"), true },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct str type = conf_str(k->c, rows[i].param);
+        enum index_kind kind = index_kind_of(type);
+        if (kind == INDEX_LMDB || (kind == INDEX_CDB && !rows[i].cache))
+            continue;
+        check_finding(arena_printf(k->a, "%.*s: parameter %.*s: this build cannot write tables of type \"%.*s\"",
+                                   STR_ARG(where), STR_ARG(rows[i].name), STR_ARG(type)),
+                      arena_printf(k->a, "postconf %.*s=lmdb", STR_ARG(rows[i].name)));
+    }
+}
+
 void check_tables(const struct conf *c, const struct master_cf *services, bool aliases_only) {
     struct arena *a = arena_new();
     struct table_check k = { .c = c, .a = a };
@@ -117,6 +143,7 @@ void check_tables(const struct conf *c, const struct master_cf *services, bool a
     check_parameter(&k, main_cf, STR("alias_maps"));
     check_parameter(&k, main_cf, STR("alias_database"));
     if (!aliases_only) {
+        check_default_types(&k, main_cf);
         const struct setting **list;
         size_t n = conf_settings(c, a, &list);
         for (size_t i = 0; i < n; i++)

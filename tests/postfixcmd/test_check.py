@@ -207,6 +207,14 @@ def test_table_states(clean):
         "table hash:/etc/postfix/table: using the text file: index /etc/postfix/table.lmdb is older than its source"]
 
 
+@pytest.mark.parametrize("name, value", [("default_database_type", "sdbm"), ("default_cache_db_type", "cdb")])
+def test_default_types(clean, name, value):
+    """A type that cannot be written, or not in place, would fail later and elsewhere."""
+    add(clean, f"{name} = {value}")
+    assert any(f"parameter {name}: this build cannot write tables of type \"{value}\"" in line
+               for line in check(clean))
+
+
 def test_malformed_table(clean):
     (clean.etc / "rules").write_text("/good/ OK\n/bad( OK\n")
     add(clean, "smtpd_client_restrictions = check_client_access regexp:/etc/postfix/rules")
