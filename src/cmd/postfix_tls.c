@@ -211,9 +211,9 @@ static void say_pair(struct pair p) {
 
 /* --- enable --- */
 static void set(const struct tls_command *t, const struct conf_override *settings, size_t n) {
-    settings_edit(conf_directory(t->c), settings, n);
     if (t->random.n)
         settings_edit(conf_directory(t->c), &(struct conf_override){ STR("tls_random_source"), t->random }, 1);
+    settings_edit(conf_directory(t->c), settings, n);
 }
 
 static int all_default_client(const struct tls_command *t) {

@@ -7,6 +7,9 @@
 void settings_edit(struct str directory, const struct conf_override *settings, size_t n) {
     if (n == 0)
         return;
+    for (size_t i = 0; i < n; i++) /* it would be a setting of its own there */
+        if (str_index_any(settings[i].value, STR("\r\n")) >= 0)
+            log_fatal("a value with a line break: %.*s = %.*s", STR_ARG(settings[i].name), STR_ARG(settings[i].value));
     struct arena *a = arena_new();
     struct main_edits edits = { .kind = EDIT_SET, .path = arena_printf(a, "%.*s/main.cf", STR_ARG(directory)) };
     for (size_t i = 0; i < n; i++)

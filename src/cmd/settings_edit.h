@@ -4,7 +4,8 @@
 
 #include "conf/conf.h"
 
-/* Set `settings` (each name once) in main.cf of `directory`; a failure ends the program with a fatal line. */
+/* Set `settings` (each name once) in main.cf of `directory`; a failure, or a value with a line break, ends the program
+ * with a fatal line. */
 void settings_edit(struct str directory, const struct conf_override *settings, size_t n);
 
 /* "name=value" arguments of a command, up to NULL. False: `*ret_bad` is not one. Everything lives in `a`. */

@@ -218,3 +218,19 @@ def test_non_bdb(system):
         assert system.postfix("non-bdb", *words).returncode == 1
     assert (system.etc / "main.cf").read_text() == before
     assert max(map(len, system.postfix("non-bdb", "status").stderr.splitlines())) <= 80 + len("postfix/postfix-script: ")
+
+
+@pytest.mark.parametrize("command", [
+    ["postfix", "set-permissions", "sample_directory=/x\nalways_bcc = thief"],
+    ["postfix", "upgrade-configuration", "sample_directory=/x\nalways_bcc = thief"],
+    ["postfix", "tls", "enable-client", "-r", "x\nalways_bcc = thief"],
+    ["postmulti", "-e", "assign", "-i", "-", "-G", "x\nalways_bcc=thief"],
+    ["postmulti", "-e", "assign", "-i", "-", "-I", "postfix-x\nalways_bcc=thief"],
+])
+def test_no_second_line(machine, command):
+    """A value with a line break would be two settings."""
+    if command[0] == "postmulti":
+        assert machine.command("postmulti", "-e", "init").returncode == 0
+    done = machine.command(*command)
+    assert done.returncode == 1 and "line break" in done.stderr, done.stderr
+    assert "always_bcc" not in (machine.etc / "main.cf").read_text()
