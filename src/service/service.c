@@ -3,6 +3,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "conf/master_cf.h"
+#include "run/loop.h"
 #include "service/args.h"
 #include "service/internal.h"
 #include "service/logging.h"
@@ -620,6 +621,8 @@ int service_main(int argc, char **argv, const struct service *s) {
     start_loop();
     if ((e = loop_run()))
         log_fatal("event loop: %.*s", STR_ARG(e->text));
+    if (offload_busy() > 0) /* what their threads use, also of the libraries, is not taken away under them */
+        _exit(0);
     lookup_client_stop();
     conf_free(run.ctx.conf);
     arena_free(a);

@@ -1,12 +1,14 @@
 /* testd - a daemon for the tests of master and of this skeleton: does what a line tells it to.
  *
  * One line, one answer. "pid", "uid", "name", "limit", "echo TEXT", "log TEXT", "open PATH", "hold" (until drained),
- * "crash", "exit N", "connect ENDPOINT LINE" (passes the line on and the answer back), "trigger ENDPOINT BYTES".
- * Wakeups and datagrams are logged. master.cf arguments: "fail" (init fails), "multi". */
+ * "thread" (works in one for ever), "crash", "exit N", "connect ENDPOINT LINE" (passes the line on and the answer
+ * back), "trigger ENDPOINT BYTES". Wakeups and datagrams are logged. master.cf arguments: "fail" (init fails), "multi".
+ */
 #include "base/log.h"
 #include "service/service.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -42,6 +44,16 @@ static void reply_connect(struct service_ctx *ctx, struct io *io, struct str lin
     io_close(other);
 }
 
+static void libraries_end(void) {
+    log_info("libraries end");
+}
+
+static void work(void *arg) {
+    (void)arg;
+    for (;;)
+        poll(NULL, 0, -1);
+}
+
 static bool act(struct service_ctx *ctx, struct io *io, struct str line) {
     struct str verb = word(&line), rest = str_trim(line);
     if (str_eq(verb, STR("pid")))
@@ -64,7 +76,12 @@ static bool act(struct service_ctx *ctx, struct io *io, struct str line) {
         _exit(3);
     else if (str_eq(verb, STR("connect")))
         reply_connect(ctx, io, rest);
-    else if (str_eq(verb, STR("hold"))) {
+    else if (str_eq(verb, STR("thread"))) {
+        atexit(libraries_end);
+        io_printf(io, "working\n");
+        io_flush(io, deadline_in(10));
+        offload(work, NULL);
+    } else if (str_eq(verb, STR("hold"))) {
         io_printf(io, "holding\n");
         io_flush(io, deadline_in(10));
         while (!ctx->draining && !cond_wait(&drained, DEADLINE_NEVER))

@@ -63,6 +63,17 @@ def test_worker_killed(probe):
     assert "throttling" not in probe.log()
 
 
+def test_end_while_a_thread_works(probe):
+    """What its thread uses is not taken away: the process ends without cleaning up."""
+    with probe.connect() as line:
+        pid = int(line.ask("pid"))
+        assert line.ask("thread") == "working"
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not os.path.exists(f"/proc/{pid}"))
+    assert probe.ask("echo next") == "next"
+    assert "libraries end" not in probe.log() and "killed by signal" not in probe.log()
+
+
 def test_crashes_slow_down_and_nobody_else(make_probe):
     """RX-05: one that crashes in its work comes back at once, then later and later; not after a minute."""
     other = free_port()
