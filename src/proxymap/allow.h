@@ -2,8 +2,9 @@
  * the host, so only what the administrator has written counts:
  *
  *   proxy:spec         must stand, as proxy:spec, in proxy_read_maps (to write: proxy_write_maps)
- *   spec of a server   must stand in any parameter of main.cf, or in an -o of master.cf
- *   unix:...           always */
+ *   spec of a server   must stand in any parameter of main.cf, or in an -o of master.cf; to write: in one for a cache
+ *                      (*_cache_map, *_cache_database, *_cache_name, address_verify_map)
+ *   unix:...           always, to read */
 #ifndef ANGARIUM_PROXYMAP_ALLOW_H
 #define ANGARIUM_PROXYMAP_ALLOW_H
 

@@ -26,6 +26,8 @@ static void rows(void **state) {
         { STR_INIT("relocated_maps"), STR_INIT("tcp:[::1]:2") },
         { STR_INIT("not_listed"), STR_INIT("proxy:hash:/etc/shadow") },
         { STR_INIT("address_verify_map"), STR_INIT("proxy:lmdb:/var/verify") },
+        { STR_INIT("canonical_maps"), STR_INIT("memcache:/etc/canonical.cf") },
+        { STR_INIT("postscreen_cache_map"), STR_INIT("memcache:/etc/cache.cf") },
     };
     struct conf *c = load(o, sizeof o / sizeof o[0]);
     static const struct conf_override of_service[] = { { STR_INIT("alias_maps"),
@@ -59,6 +61,13 @@ static void rows(void **state) {
         { "lmdb:/var/verify", false, true, false, TABLE_ASK_PUT },
         { "tcp:127.0.0.1:1", true, true, false, TABLE_ASK_PUT },
         { "tcp:127.0.0.1:1", true, false, false, TABLE_ASK_FIRST }, /* readers do not list */
+        { "memcache:/etc/canonical.cf", false, false, true, TABLE_ASK_GET },
+        { "memcache:/etc/canonical.cf", false, true, false,
+          TABLE_ASK_PUT }, /* what others believe is not to be written */
+        { "memcache:/etc/canonical.cf", false, true, false, TABLE_ASK_GET }, /* nor its backup opened to write */
+        { "memcache:/etc/cache.cf", false, true, true, TABLE_ASK_PUT },      /* a cache is there to be */
+        { "memcache:/etc/cache.cf", false, true, true, TABLE_ASK_NEXT },
+        { "unix:passwd.byname", false, true, false, TABLE_ASK_PUT },
         { "", true, false, false, TABLE_ASK_GET },
     };
     for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++) {
