@@ -155,8 +155,10 @@ struct lmdb_writer {
 static int lock(int fd) {
     struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
     for (int i = 0; fcntl(fd, F_OFD_SETLK, &l) != 0; i++) {
-        if ((errno != EAGAIN && errno != EACCES && errno != EINTR) || i == LOCK_TRIES)
+        if (errno != EAGAIN && errno != EACCES && errno != EINTR)
             return errno;
+        if (i == LOCK_TRIES) /* not EAGAIN: the file is not to be opened again for this */
+            return ETIMEDOUT;
         nanosleep(&(struct timespec){ .tv_nsec = LOCK_WAIT_MS * 1000000L }, NULL);
     }
     return 0;
@@ -224,8 +226,10 @@ error lmdb_writer_open(const char *path, const struct index_options *o, bool dur
         if (rc == 0)
             rc = open_env(w, o);
         unlock(w->lock_fd);
-        if (rc == EAGAIN)
+        if (rc == EAGAIN) {
             close(w->lock_fd);
+            w->lock_fd = -1;
+        }
     }
     *ret = w;
     if (rc == 0)
