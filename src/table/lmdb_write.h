@@ -6,11 +6,14 @@
 
 /* The entries of a big table lie all over the memory when taken in the order of their keys. */
 static inline void index_prefetch(struct index_entries e, const uint32_t *order, size_t i) {
-    enum { FAR = 16, NEAR = 8 };
+    enum { FAR = 32, NEAR = 16, CACHE_LINE = 64 };
     if (i + FAR < e.n)
         __builtin_prefetch(&e.at[order[i + FAR]]);
-    if (i + NEAR < e.n)
-        __builtin_prefetch(e.at[order[i + NEAR]].key.p);
+    if (i + NEAR < e.n) {
+        const char *key = e.at[order[i + NEAR]].key.p;
+        __builtin_prefetch(key);
+        __builtin_prefetch(key + CACHE_LINE); /* the value */
+    }
 }
 
 /* Fill the empty file `path`, which nobody else knows. */

@@ -137,13 +137,14 @@ bool text_next_entry(struct text_reader *r, struct arena *a, struct buf *scratch
         }
         if (r->flags & TEXT_ALIASES) {
             found = read_alias_line(r, text, number, scratch, ret, a);
-        } else if (read_map_line(r, text, number, ret)) {
-            ret->key = arena_str(a, ret->key);
+            if (found && (r->flags & TEXT_FOLD))
+                ret->key = arena_fold(a, ret->key, !(r->flags & TEXT_ASCII));
+        } else if (read_map_line(r, text, number, ret)) { /* both side by side: they are read together */
+            ret->key =
+                r->flags & TEXT_FOLD ? arena_fold(a, ret->key, !(r->flags & TEXT_ASCII)) : arena_str(a, ret->key);
             ret->value = arena_str(a, ret->value);
             found = true;
         }
-        if (found && (r->flags & TEXT_FOLD))
-            ret->key = arena_fold(a, ret->key, !(r->flags & TEXT_ASCII));
     }
     buf_free(&line);
     return found;
