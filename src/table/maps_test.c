@@ -3,6 +3,7 @@
 #include "table/cidr.h"
 #include "table/match.h"
 #include "table/remote.h"
+#include "table/table.h"
 #include "table/table_impl.h"
 #include "test/test.h"
 #include <stdlib.h>
@@ -215,6 +216,47 @@ static void match_lists(void **state) {
     arena_free(a);
 }
 
+static enum table_result when_up(void *ctx, const struct table_question *q, struct arena *a, struct str *ret_key,
+                                 struct str *ret_value, struct str *ret_why) {
+    const bool *up = ctx;
+    (void)a;
+    *ret_key = STR("");
+    *ret_value = STR("x");
+    *ret_why = STR("not up yet");
+    return !*up ? TABLE_ERROR : str_eq(q->key, STR("relay_domains")) ? TABLE_FOUND : TABLE_NOT_FOUND;
+}
+
+/* parent_domain_matches_subdomains on a server: while it cannot answer nothing is known, afterwards all is. */
+static void match_parents_of_a_server(void **state) {
+    (void)state;
+    struct arena *a = arena_new();
+    bool up = false;
+    const struct table_remote remote = { .ask = when_up, .ctx = &up };
+    const struct conf_override o[] = { { STR("parent_domain_matches_subdomains"), STR("tcp:127.0.0.1:1") } };
+    struct conf *c = load(a, o, 1);
+    table_set_remote(&remote);
+    struct match *relay = match_open(c, STR("relay_domains"), STR("example.com"), MATCH_DOMAIN, 0);
+    struct match *mine = match_open(c, STR("mydestination"), STR("example.com"), MATCH_DOMAIN, 0);
+    struct match *none = match_open(c, STR("mydestination"), STR(""), MATCH_DOMAIN, 0);
+    assert_null(match_error(relay));
+    assert_int_equal(match_find(none, STR("a.example.com"), STR("")), MATCH_NO);
+    assert_int_equal(match_find(relay, STR("a.example.com"), STR("")), MATCH_ERROR);
+    assert_non_null(match_error(relay));
+    up = true;
+    assert_int_equal(match_find(relay, STR("a.example.com"), STR("")), MATCH_YES);
+    assert_null(match_error(relay));
+    assert_int_equal(match_find(mine, STR("a.example.com"), STR("")), MATCH_NO);
+    assert_int_equal(match_find(mine, STR("example.com"), STR("")), MATCH_YES);
+    up = false; /* asked once */
+    assert_int_equal(match_find(relay, STR("b.example.com"), STR("")), MATCH_YES);
+    match_close(relay);
+    match_close(mine);
+    match_close(none);
+    table_set_remote(NULL);
+    conf_free(c);
+    arena_free(a);
+}
+
 static void match_files(void **state) {
     (void)state;
     char path[] = "/tmp/match_test.XXXXXX";
@@ -385,13 +427,10 @@ static int set_up(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lists),
-        cmocka_unit_test(addresses),
-        cmocka_unit_test(match_lists),
-        cmocka_unit_test(match_files),
-        cmocka_unit_test(alias_tables),
-        cmocka_unit_test(networks),
-        cmocka_unit_test(tables_in_themselves),
+        cmocka_unit_test(lists),       cmocka_unit_test(addresses),
+        cmocka_unit_test(match_lists), cmocka_unit_test(match_parents_of_a_server),
+        cmocka_unit_test(match_files), cmocka_unit_test(alias_tables),
+        cmocka_unit_test(networks),    cmocka_unit_test(tables_in_themselves),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }

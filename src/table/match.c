@@ -28,6 +28,8 @@ struct item {
 struct match {
     struct arena *arena;
     enum match_kind kind;
+    struct match *parents_list; /* NULL where parents play no part */
+    bool parents_known;
     bool parents; /* "example.com" stands for its sub-domains too */
     bool utf8;    /* letters beyond ASCII are folded */
     unsigned table_flags;
@@ -119,20 +121,26 @@ static error add_list(struct match *m, struct str list, bool negate, unsigned ne
     return e;
 }
 
-/* parent_domain_matches_subdomains itself is a plain list of names, files and tables. */
-static error parents_match(struct match *m, bool *ret) {
-    *ret = false;
+/* parent_domain_matches_subdomains itself is a plain list of names, files and tables. It is asked with the first
+ * question, not here: a table on a server cannot answer before the service is up. */
+static error open_parents(struct match *m) {
     if (!m->conf || m->kind == MATCH_STRING)
         return NULL;
-    struct match *names = match_open(m->conf, STR("parent_domain_matches_subdomains"),
-                                     conf_str(m->conf, PARAM_parent_domain_matches_subdomains), MATCH_STRING, 0);
-    enum match_result r = match_find(names, m->parameter, STR(""));
-    error e = match_error(names);
-    if (r == MATCH_ERROR)
-        e = list_fault(m, e ? arena_cstr(m->arena, e->text) : "parent_domain_matches_subdomains");
-    match_close(names);
-    *ret = r == MATCH_YES;
-    return r == MATCH_ERROR ? e : NULL;
+    m->parents_list = match_open(m->conf, STR("parent_domain_matches_subdomains"),
+                                 conf_str(m->conf, PARAM_parent_domain_matches_subdomains), MATCH_STRING, 0);
+    error e = match_error(m->parents_list);
+    return e ? list_fault(m, arena_cstr(m->arena, e->text)) : NULL;
+}
+
+/* False: a table failed; the next question asks it again. */
+static bool know_parents(struct match *m) {
+    if (!m->parents_list || m->parents_known)
+        return true;
+    enum match_result r = match_find(m->parents_list, m->parameter, STR(""));
+    m->look_up_error = match_error(m->parents_list);
+    m->parents = r == MATCH_YES;
+    m->parents_known = r != MATCH_ERROR;
+    return m->parents_known;
 }
 
 struct match *match_open(const struct conf *c, struct str parameter, struct str list, enum match_kind kind,
@@ -145,7 +153,7 @@ struct match *match_open(const struct conf *c, struct str parameter, struct str 
     m->utf8 = !c || conf_bool(c, PARAM_smtputf8_enable);
     m->table_flags = table_flags;
     m->parameter = arena_str(a, parameter);
-    m->error = parents_match(m, &m->parents);
+    m->error = open_parents(m);
     if (!m->error)
         m->error = add_list(m, list, false, 0);
     return m;
@@ -154,6 +162,7 @@ struct match *match_open(const struct conf *c, struct str parameter, struct str 
 void match_close(struct match *m) {
     if (!m)
         return;
+    match_close(m->parents_list); /* a plain list, without one of its own */
     for (size_t i = 0; i < m->items.n; i++)
         table_close(m->items.at[i].table);
     arena_free(m->arena);
@@ -223,7 +232,7 @@ static enum match_result item_matches(struct match *m, struct item *it, struct q
 
 enum match_result match_find(struct match *m, struct str name, struct str address) {
     m->look_up_error = NULL;
-    if (m->error)
+    if (m->error || (m->items.n && !know_parents(m)))
         return MATCH_ERROR;
     struct arena *a = arena_new();
     struct question q = { .name = arena_fold(a, name, m->utf8), .address_text = address, .arena = a };
