@@ -178,6 +178,8 @@ static bool refuse_bare_newline(struct session *s) {
     return true;
 }
 
+/* Lists of exceptions: where a table fails, which match.c logs, nothing is excepted. For smtpd_forbidden_commands,
+ * which only unknown commands are looked up in, that is a 500 in place of the end. */
 static bool in_list(struct match *list, struct str verb) {
     return match_find(list, verb, STR("")) == MATCH_YES;
 }

@@ -438,6 +438,22 @@ static void test_connection_limit(void **state) {
     assert_int_equal(others.map.n, 0);
 }
 
+/* A table of exceptions that fails excepts nobody. */
+static void test_connection_limit_exceptions_fail(void **state) {
+    (void)state;
+    struct clients others = { 0 };
+    struct endpoint e;
+    uint32_t n;
+    assert_true(endpoint_ip(STR("192.0.2.1"), 1, &e));
+    struct client_count *count = client_enter(&others, &e, 32, 84, &n);
+    harness_begin(&h, "smtpd_client_connection_count_limit = 1\n"
+                      "smtpd_client_event_limit_exceptions = fail:exceptions");
+    h.clients = &others;
+    harness_script(&h, "192.0.2.1",
+                   "<< 421 4.7.0 mx.here.example Error: too many connections from client.example[192.0.2.1]\neof\n");
+    client_leave(&others, count);
+}
+
 /* RX-01: a whole /64 is one client */
 static void test_client_blocks(void **state) {
     (void)state;
@@ -561,6 +577,7 @@ int main(void) {
         SESSION_TEST(test_open_at_mail),
         SESSION_TEST(test_standard_input),
         SESSION_TEST(test_connection_limit),
+        SESSION_TEST(test_connection_limit_exceptions_fail),
         SESSION_TEST(test_client_blocks),
         SESSION_TEST(test_many_greetings),
         SESSION_TEST(test_draining),
