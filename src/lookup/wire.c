@@ -57,8 +57,13 @@ error wire_connect(struct wire *w, struct str host, struct str port, int64_t dea
         return &no_such_host;
     snprintf(name, sizeof name, "%.*s", STR_ARG(host));
     snprintf(service, sizeof service, "%.*s", STR_ARG(port));
-    struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list;
-    if (getaddrinfo(name, service, &hints, &list) != 0)
+    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST }, *list;
+    int failed = getaddrinfo(name, service, &hints, &list);
+    if (failed == EAI_NONAME) {
+        hints.ai_flags = 0;
+        failed = getaddrinfo(name, service, &hints, &list);
+    }
+    if (failed)
         return &no_such_host;
     error e = &no_such_host;
     for (struct addrinfo *a = list; a && e; a = a->ai_next)

@@ -10,7 +10,9 @@ struct wire {
     struct buf in; /* read and not yet taken */
 };
 
-/* `host` is a name or an address, with `port` a number or a service; each address is tried in turn. */
+/* `host` is a name or an address, with `port` a number or a service; each address is tried in turn. The resolver of the
+ * C library is asked for names only, and knows no deadline: timeout, attempts and servers of resolv.conf bound it (by
+ * default 2 x 5 seconds a server). Whoever asked the table waits LOOKUP_SECONDS (proto/lookup.h) all the same. */
 error wire_connect(struct wire *w, struct str host, struct str port, int64_t deadline);
 error wire_connect_unix(struct wire *w, struct str path, int64_t deadline);
 void wire_close(struct wire *w); /* twice is allowed */
