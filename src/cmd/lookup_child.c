@@ -11,7 +11,7 @@
 enum { ANSWER_SECONDS = LOOKUP_SECONDS + 5 };
 
 static const struct conf *conf;
-static struct ipc *child, *running; /* of our own; of the mail system */
+static struct ipc *child, *running[2]; /* of our own; of the mail system: proxymap, proxywrite */
 
 static error start_child(struct ipc **ret) {
     struct arena *a = arena_new();
@@ -40,10 +40,9 @@ static error start_child(struct ipc **ret) {
     return e;
 }
 
-static error connect_running(struct ipc **ret) {
+static error connect_running(struct str service, struct ipc **ret) {
     struct buf path = { 0 };
-    buf_printf(&path, "%.*s/private/%.*s", STR_ARG(conf_str(conf, PARAM_queue_directory)),
-               STR_ARG(conf_str(conf, PARAM_proxymap_service_name)));
+    buf_printf(&path, "%.*s/private/%.*s", STR_ARG(conf_str(conf, PARAM_queue_directory)), STR_ARG(service));
     error e = ipc_connect(buf_str(&path), deadline_in(ANSWER_SECONDS), ret);
     buf_free(&path);
     return e;
@@ -52,9 +51,11 @@ static error connect_running(struct ipc **ret) {
 static enum table_result ask(void *ctx, const struct table_question *q, struct arena *a, struct str *ret_key,
                              struct str *ret_value, struct str *ret_why) {
     (void)ctx;
-    struct ipc **to = q->proxied ? &running : &child;
+    bool writes = q->flags & TABLE_WRITE;
+    struct str service = conf_str(conf, writes ? PARAM_proxywrite_service_name : PARAM_proxymap_service_name);
+    struct ipc **to = q->proxied ? &running[writes] : &child;
     enum table_result result = TABLE_ERROR;
-    error e = *to ? NULL : q->proxied ? connect_running(to) : start_child(to);
+    error e = *to ? NULL : q->proxied ? connect_running(service, to) : start_child(to);
     if (!e)
         e = lookup_ask(*to, q, deadline_in(ANSWER_SECONDS), a, &result, ret_key, ret_value, ret_why);
     if (!e)
@@ -62,8 +63,8 @@ static enum table_result ask(void *ctx, const struct table_question *q, struct a
     if (*to)
         ipc_close(*to);
     *to = NULL;
-    *ret_why = arena_printf(a, "%s: %.*s", q->proxied ? "proxymap service of the mail system" : "look-up process",
-                            STR_ARG(e->text));
+    *ret_why = q->proxied ? arena_printf(a, "%.*s service of the mail system: %.*s", STR_ARG(service), STR_ARG(e->text))
+                          : arena_printf(a, "look-up process: %.*s", STR_ARG(e->text));
     return TABLE_ERROR;
 }
 

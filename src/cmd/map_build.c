@@ -222,8 +222,6 @@ static void need_lmdb(const struct map_target *t, const char *option, const char
         log_fatal("table %.*s: %s error: Application error", STR_ARG(t->spec), what);
     if (t->kind == INDEX_CDB)
         log_fatal("table %.*s: a cdb file cannot be changed: %s is for lmdb, hash and btree", STR_ARG(t->spec), option);
-    if (t->kind == INDEX_NONE && strcmp(what, "delete") == 0)
-        log_fatal("table %.*s: %s operation is not supported", STR_ARG(t->spec), what);
     need_index(t);
 }
 
@@ -264,9 +262,34 @@ void map_add(const struct map_job *j, struct str spec) {
     arena_free(a);
 }
 
+/* From a table that is no index of ours: internal:, memcache:, proxy:. */
+static bool remove_from_table(const struct map_job *j, struct str spec, struct str keys) {
+    unsigned flags = TABLE_WRITE | (j->o->no_fold ? 0u : TABLE_FOLD) | (j->o->any_bytes ? TABLE_ASCII : 0u);
+    struct table *t = table_open(j->c, spec, flags);
+    if (table_error(t))
+        log_fatal("%.*s", STR_ARG(table_error(t)->text));
+    if (!table_can_delete(t))
+        log_fatal("table %.*s: delete operation is not supported", STR_ARG(spec));
+    bool found = false;
+    struct str key;
+    while (str_next(&keys, STR("\n"), &key)) {
+        enum table_result r = key.n ? table_delete(t, key) : TABLE_NOT_FOUND;
+        if (r == TABLE_ERROR)
+            log_fatal("table %.*s: delete error: %.*s", STR_ARG(spec), STR_ARG(table_error(t)->text));
+        found = found || r == TABLE_FOUND;
+    }
+    table_close(t);
+    return found;
+}
+
 bool map_remove_keys(const struct map_job *j, struct str spec, struct str keys) {
     struct arena *a = arena_new();
     struct map_target t = map_target(a, j->c, spec);
+    if (t.kind == INDEX_NONE && !is_fail_table(&t)) {
+        bool gone = remove_from_table(j, spec, keys);
+        arena_free(a);
+        return gone;
+    }
     need_lmdb(&t, "-d", "delete");
     struct stat st;
     if (stat(t.index.p, &st) != 0)

@@ -147,8 +147,8 @@ static void ask_message(struct asking *q, struct map_lines *lines) {
 
 /* --- */
 
-static struct table *open_table(const struct map_job *j, const char *spec) {
-    unsigned flags = (j->o->no_fold ? 0u : TABLE_FOLD) | (j->o->any_bytes ? TABLE_ASCII : 0u) |
+static struct table *open_table(const struct map_job *j, const char *spec, unsigned more) {
+    unsigned flags = more | (j->o->no_fold ? 0u : TABLE_FOLD) | (j->o->any_bytes ? TABLE_ASCII : 0u) |
                      (j->tool->aliases ? TABLE_ALIASES : 0u) | (j->o->files ? TABLE_FILES : 0u);
     struct table *t = table_open(j->c, str_c(spec), flags);
     if (table_error(t))
@@ -169,7 +169,7 @@ int map_query(const struct map_job *j, char **specs, size_t count) {
         .round = arena_new(),
     };
     for (size_t i = 0; i < count; i++)
-        q.tables[i] = open_table(j, specs[i]);
+        q.tables[i] = open_table(j, specs[i], 0);
     struct str key = str_c(j->o->query), value;
     if (str_eq(key, STR("-"))) {
         struct map_lines lines = { .waits = flush_output, .ctx = &q.out };
@@ -200,7 +200,9 @@ int map_query(const struct map_job *j, char **specs, size_t count) {
 void map_list(const struct map_job *j, struct str spec) {
     struct arena *last = arena_new(), *now = arena_new();
     struct buf out = { 0 };
-    struct table *t = open_table(j, arena_cstr(last, spec));
+    /* the look-up process lists for those who may write only: a worker that was broken into shall not read it all */
+    unsigned flags = str_starts(spec, STR("proxy:")) ? TABLE_WRITE : 0;
+    struct table *t = open_table(j, arena_cstr(last, spec), flags);
     if (str_starts(table_name(t), STR("fail:")))
         log_fatal("table %.*s: sequence error: Application error", STR_ARG(table_name(t)));
     if (!table_is_listable(t))

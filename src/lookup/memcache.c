@@ -382,6 +382,7 @@ static enum table_result memcache_next(struct table *t, struct str after, struct
 const struct table_type table_type_memcache = {
     .name = STR_INIT("memcache"),
     .fixed = true,
+    .listable = true, /* where its backup is */
     .open = memcache_open,
     .get = memcache_get,
     .close = memcache_close,

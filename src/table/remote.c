@@ -66,34 +66,34 @@ static error remote_open(struct table *t) {
 
 /* --- types --- */
 
-#define REMOTE(type, asks_whole)                                                                                       \
+#define REMOTE(type, asks_whole, can_list)                                                                             \
     {                                                                                                                  \
         .name = STR_INIT(type), .pattern = (asks_whole), .open = remote_open, .get = remote_get, .put = remote_put,    \
-        .del = remote_del, .next = remote_next                                                                         \
+        .del = remote_del, .next = remote_next, .listable = (can_list)                                                 \
     }
 
 /* Keys are folded where the table is. tcp: and socketmap: are asked for the whole key only (tcp_table(5)). */
 static const struct table_type server_types[] = {
 #ifdef HAVE_LDAP
-    REMOTE("ldap", false),
+    REMOTE("ldap", false, false),
 #endif
 #ifdef HAVE_MEMCACHE
-    REMOTE("memcache", false),
+    REMOTE("memcache", false, true),
 #endif
 #ifdef HAVE_MYSQL
-    REMOTE("mysql", false),
+    REMOTE("mysql", false, false),
 #endif
 #ifdef HAVE_PGSQL
-    REMOTE("pgsql", false),
+    REMOTE("pgsql", false, false),
 #endif
 #ifdef HAVE_SQLITE
-    REMOTE("sqlite", false),
+    REMOTE("sqlite", false, false),
 #endif
-    REMOTE("socketmap", true), REMOTE("tcp", true),
+    REMOTE("socketmap", true, false), REMOTE("tcp", true, false),
 };
 enum { SERVER_TYPES = sizeof server_types / sizeof server_types[0] };
 
-static const struct table_type users_type = REMOTE("unix", false);
+static const struct table_type users_type = REMOTE("unix", false, false);
 
 size_t table_server_types(struct str *ret, size_t room) {
     size_t n = 0;
@@ -156,4 +156,5 @@ const struct table_type table_type_proxy = { .name = STR_INIT("proxy"),
                                              .put = remote_put,
                                              .del = remote_del,
                                              .next = remote_next,
+                                             .listable = true, /* where the table behind it is */
                                              .is_pattern = proxy_is_pattern };

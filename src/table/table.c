@@ -288,6 +288,10 @@ bool table_is_listable(const struct table *t) {
     return t->type && t->type->listable;
 }
 
+bool table_can_delete(const struct table *t) {
+    return t->type && t->type->del;
+}
+
 /* --- look-up --- */
 
 /* A file that cannot be read may come back; a malformed specification stays one. */

@@ -52,6 +52,8 @@ enum table_result table_delete(struct table *t, struct str key);
 enum table_result table_next(struct table *t, struct str after, struct arena *a, struct str *ret_key,
                              struct str *ret_value);
 bool table_is_listable(const struct table *t);
+/* Entries can be deleted, or only a server knows whether they can. */
+bool table_can_delete(const struct table *t);
 /* A table whose keys are patterns (regexp, pcre, cidr, ...): asked with the full string only, never with parts. */
 bool table_is_pattern(const struct table *t);
 /* True when the file under the table is another one than when it was opened; the next table_get() reopens it. */

@@ -168,6 +168,28 @@ def test_backup_without_memcached(ours):
     assert ours.ask(text, "nosuch")[:2] == (1, b"")
 
 
+def test_backup_in_an_index(ours, memcached):
+    """memcached and lmdb: as a cache is kept; what is deleted is gone from both, and the list is the backup's."""
+    (ours.directory / "cache").write_text("one first\ntwo second\n")
+    made = subprocess.run([ours.program, f"lmdb:{ours.directory}/cache"], env=ours.env, capture_output=True, timeout=60)
+    assert made.returncode == 0, made.stderr
+    text = settings(memcached, backup=f"lmdb:{ours.directory}/cache", key_format="i:%s")
+    assert ours.run(text, "-s") == (0, b"one\tfirst\ntwo\tsecond\n", "")
+    assert ours.ask(text, "one", "two", "three")[:2] == (0, b"one\tfirst\ntwo\tsecond\n")
+    assert memcached.get(b"i:one") == b"first"
+    assert ours.run(text, "-d", "one") == (0, b"", "")
+    assert memcached.get(b"i:one") is None and memcached.get(b"i:two") == b"second"
+    assert ours.ask(text, "one")[:2] == (1, b"")
+    assert ours.run(text, "-s") == (0, b"two\tsecond\n", "")
+    assert ours.run(text, "-d", "-", stdin=b"none\ntwo\n") == (0, b"", "")
+    assert ours.run(text, "-d", "two")[0] == 1
+    # without a backup there is nothing to list, but there is something to delete
+    memcached.set(b"k1", b"x")
+    status, _, err = ours.run(settings(memcached), "-s")
+    assert status == 1 and "only a table with a backup can be listed" in err
+    assert ours.run(settings(memcached), "-d", "k1") == (0, b"", "") and memcached.get(b"k1") is None
+
+
 def answering(answers):
     """A server that answers each command by its first word; None: with nothing; an empty answer hangs up."""
     def serve(connection, _):
