@@ -570,6 +570,9 @@ static enum table_result ldap_get(struct table *t, struct str key, struct arena 
     return r;
 }
 
-const struct table_type table_type_ldap = {
-    .name = STR_INIT("ldap"), .fixed = true, .open = ldap_open_table, .get = ldap_get, .close = ldap_close_table
-};
+const struct table_type table_type_ldap = { .name = STR_INIT("ldap"),
+                                            .fixed = true,
+                                            .kept = true,
+                                            .open = ldap_open_table,
+                                            .get = ldap_get,
+                                            .close = ldap_close_table };

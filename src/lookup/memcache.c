@@ -383,6 +383,7 @@ const struct table_type table_type_memcache = {
     .name = STR_INIT("memcache"),
     .fixed = true,
     .listable = true, /* where its backup is */
+    .kept = true,
     .open = memcache_open,
     .get = memcache_get,
     .close = memcache_close,

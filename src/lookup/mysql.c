@@ -292,5 +292,5 @@ static error mysql_open(struct table *t) {
 }
 
 const struct table_type table_type_mysql = {
-    .name = STR_INIT("mysql"), .fixed = true, .open = mysql_open, .get = sql_get, .close = sql_close
+    .name = STR_INIT("mysql"), .fixed = true, .kept = true, .open = mysql_open, .get = sql_get, .close = sql_close
 };

@@ -262,5 +262,5 @@ static error pgsql_open(struct table *t) {
 }
 
 const struct table_type table_type_pgsql = {
-    .name = STR_INIT("pgsql"), .fixed = true, .open = pgsql_open, .get = sql_get, .close = sql_close
+    .name = STR_INIT("pgsql"), .fixed = true, .kept = true, .open = pgsql_open, .get = sql_get, .close = sql_close
 };

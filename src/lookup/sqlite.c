@@ -171,6 +171,9 @@ static void sqlite_close(struct table *t) {
     s->source = NULL;
 }
 
-const struct table_type table_type_sqlite = {
-    .name = STR_INIT("sqlite"), .fixed = true, .open = sqlite_open, .get = sqlite_get, .close = sqlite_close
-};
+const struct table_type table_type_sqlite = { .name = STR_INIT("sqlite"),
+                                              .fixed = true,
+                                              .kept = true,
+                                              .open = sqlite_open,
+                                              .get = sqlite_get,
+                                              .close = sqlite_close };

@@ -314,7 +314,7 @@ static bool is_unsettled(const struct table *t) {
 
 /* Of a process that gave up rights: the files are there and for others. */
 static bool is_out_of_reach(const struct table *t) {
-    if (!process.confined || t->file_count == 0 || (process.paths && geteuid() == 0))
+    if (!process.confined || t->file_count == 0 || t->type->kept || (process.paths && geteuid() == 0))
         return false;
     if (!process.paths)
         return true;

@@ -23,6 +23,7 @@ struct table_type {
     bool pattern;  /* the keys are patterns */
     bool fixed;    /* TABLE_FOLD folds its keys */
     bool listable; /* `next` works without TABLE_WRITE */
+    bool kept; /* root has read its file for later (lookup/source.h): `open` says when the new one is out of reach */
     /* Sets t->state, or returns why not (in t->gen); what it has set by then is closed too. */
     error (*open)(struct table *t);
     enum table_result (*get)(struct table *t, struct str key, struct arena *a, struct str *ret_value);

@@ -1,11 +1,13 @@
 """Tables on servers, in a running instance: a server that hangs, lies, dies and comes back costs 4xx answers and nothing
 else; so does the end of the look-up process itself. A dead database keeps nobody else waiting."""
+import contextlib
 import os
 import pwd
 import signal
 import smtplib
 import socket
 import socketserver
+import sqlite3
 import threading
 import time
 
@@ -220,6 +222,37 @@ def test_unauthorized(make_instance, table_server):
     assert code == 451 and "Temporary lookup failure" in text
     i.wait_log(f'request for unauthorized table: "proxy:{server.spec}"', 5)
     assert not server.asked
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can keep a file from mail_owner")
+def test_configuration_for_root_alone(make_instance):
+    """mode 0600: read before proxymap gives root up; when it changes, proxymap ends and its successor reads the new one."""
+    i = make_instance(start=False)
+    for name, user in (("first", "old"), ("second", "new")):
+        with contextlib.closing(sqlite3.connect(i.directory / name)) as db, db:
+            db.execute("CREATE TABLE t (k)")
+            db.execute("INSERT INTO t VALUES (?)", (f"{user}@relay.example",))
+        (i.directory / name).chmod(0o644)
+    settings = i.directory / "users.cf"
+
+    def write(name):
+        new = i.directory / "users.cf.new"
+        new.touch(0o600)
+        new.write_text(f"dbpath = {i.directory}/{name}\nquery = SELECT k FROM t WHERE k = '%s'\n")
+        os.rename(new, settings)
+
+    write("first")
+    i.extra = USERS + f"relay_recipient_maps = sqlite:{settings}\n"
+    i.write_config()
+    i.start()
+    assert rcpt(i, "old@relay.example")[0] == 250
+    assert rcpt(i, "new@relay.example")[0] == 550
+    before = i.pids("proxymap")
+    write("second")
+    wait_for(lambda: rcpt(i, "new@relay.example")[0] == 250, 30, "the new configuration")
+    assert rcpt(i, "old@relay.example")[0] == 550
+    i.wait_log("a table's configuration has changed -- restarting", 20)
+    assert set(i.pids("proxymap")).isdisjoint(before)
 
 
 def test_local_users(make_instance):
