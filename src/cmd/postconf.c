@@ -200,8 +200,10 @@ static void read_configuration(struct listing *l) {
         l->finding_count = conf_review(l->conf, &l->services, l->arena, &l->findings);
     warn_findings(l, FINDING_COMMENT, false);
     warn_findings(l, FINDING_UNDEFINED, false);
-    if (!r->defaults)
+    if (!r->defaults) {
         check_settings(l);
+        postconf_check_databases(l);
+    }
 }
 
 static void show(const struct request *r) {

@@ -3,6 +3,7 @@
  *     postconf.c            options, and which of them go together
  *     postconf_main.c       main.cf shown
  *     postconf_services.c   master.cf shown
+ *     postconf_databases.c  the files of database tables that both name, checked
  *     postconf_edit.c       both changed
  *     postconf_lists.c      what this build supports
  *     postconf_templates.c  bounce templates
@@ -44,6 +45,12 @@ struct listing {
 /* Each runs to the end of the request; the caller flushes standard output. */
 void postconf_show_parameters(struct listing *l);
 void postconf_show_services(struct listing *l);
+/* Warns about files that cannot be opened and names in them that their type does not know; a line that is no setting
+ * ends the program. */
+void postconf_check_databases(const struct listing *l);
+/* The value of a setting (-o) of `s`, its $names expanded where they are not its reader's. */
+error postconf_expand_arg(const struct listing *l, const struct service_text *s, const struct service_arg *arg,
+                          struct str *ret);
 void postconf_edit(const struct request *r);
 void postconf_list(const struct request *r);
 void postconf_templates(const struct request *r);

@@ -42,13 +42,19 @@ static bool look_up(void *ctx, struct str name, struct expand_value *ret) {
     return conf_raw(s->listing->conf, name, s->listing->arena, &ret->text);
 }
 
-static struct str value_of(const struct listing *l, const struct service_text *s, const struct service_arg *arg) {
+error postconf_expand_arg(const struct listing *l, const struct service_text *s, const struct service_arg *arg,
+                          struct str *ret) {
     enum param p;
     struct scope scope = { l, s };
+    *ret = arg->value;
+    if (param_find(arg->name, &p) && param_row(p)->type == TYPE_RAW)
+        return NULL;
+    return expand(arg->value, look_up, &scope, l->arena, ret);
+}
+
+static struct str value_of(const struct listing *l, const struct service_text *s, const struct service_arg *arg) {
     struct str text = arg->value;
-    if (!l->request->expand || (param_find(arg->name, &p) && param_row(p)->type == TYPE_RAW))
-        return text;
-    error e = expand(text, look_up, &scope, l->arena, &text);
+    error e = l->request->expand ? postconf_expand_arg(l, s, arg, &text) : NULL;
     if (e) {
         warn(e->text);
         fail(STR("macro processing error"));

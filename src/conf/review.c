@@ -1,35 +1,11 @@
 #include "conf/review.h"
+#include "conf/database_types.h"
 #include "conf/lines.h"
 #include "conf/private.h"
 #include "conf/settings.h"
 #include "conf/suggest.h"
 
 #include <stdlib.h>
-
-#define SQL_SETTINGS                                                                                                   \
-    "hosts user password dbname query result_format domain expansion_limit retry_interval idle_interval table "        \
-    "select_field where_field additional_conditions "
-
-/* Table types whose old form `type:name` takes its settings from main.cf as <name>_<setting>. */
-static const struct database_type {
-    struct str prefix, settings;
-} database_types[] = {
-    { STR_INIT("ldap:"),
-      STR_INIT("server_host server_port version scope search_base timeout query_filter result_format result_filter "
-               "result_attribute terminal_result_attribute leaf_result_attribute special_result_attribute bind bind_dn "
-               "bind_pw recursion_limit expansion_limit size_limit dereference chase_referrals domain sasl_mechs "
-               "sasl_realm sasl_authz_id sasl_minssf start_tls tls_require_cert tls_ca_cert_file tls_ca_cert_dir "
-               "tls_cert tls_key tls_random_file tls_cipher_suite debuglevel cache cache_expiry cache_size") },
-    { STR_INIT("mysql:"), STR_INIT(SQL_SETTINGS "charset option_file option_group tls_key_file tls_cert_file "
-                                                "tls_CAfile tls_CApath tls_ciphers tls_verify_cert "
-                                                "require_result_set") },
-    { STR_INIT("pgsql:"), STR_INIT(SQL_SETTINGS "encoding select_function") },
-    { STR_INIT("sqlite:"), STR_INIT(SQL_SETTINGS "dbpath") },
-    { STR_INIT("memcache:"), STR_INIT("memcache backup key_format key_digest ttl flags timeout max_try retry_pause "
-                                      "line_size_limit data_size_limit domain") },
-    { STR_INIT("mongodb:"), STR_INIT("uri dbname collection query_filter projection result_attribute result_format "
-                                     "expansion_limit domain") },
-};
 
 /* A `type:name` that some value mentions. */
 struct database {
@@ -98,14 +74,11 @@ static void collect_references(struct review *r, struct str text) {
 /* "ldap:accounts" in a value makes accounts_server_host and its like belong to somebody. */
 static void collect_databases(struct review *r, struct str text) {
     struct str word;
-    while (str_word(&text, STR(", \t\r\n{}"), &word)) {
-        if (str_starts(word, STR("proxy:")))
-            word = str_from(word, 6);
-        for (size_t i = 0; i < sizeof database_types / sizeof database_types[0]; i++) {
-            struct str name = str_from(word, database_types[i].prefix.n);
-            if (str_starts(word, database_types[i].prefix) && name.n && str_index(name, '/') < 0)
-                *vec_add(r->arena, &r->databases) = (struct database){ name, &database_types[i] };
-        }
+    while (str_word(&text, STR_DATABASE_BREAKS, &word)) {
+        struct str name;
+        const struct database_type *type = database_split(word, &name);
+        if (type && str_index(name, '/') < 0)
+            *vec_add(r->arena, &r->databases) = (struct database){ name, type };
     }
 }
 
@@ -132,10 +105,8 @@ static bool belongs_to_database(const struct review *r, struct str name) {
         const struct database *d = &r->databases.at[i];
         if (!str_starts(name, d->name) || name.n < d->name.n + 2 || name.p[d->name.n] != '_')
             continue;
-        struct str rest = d->type->settings, word;
-        while (str_word(&rest, STR(" "), &word))
-            if (str_eq(word, str_from(name, d->name.n + 1)))
-                return true;
+        if (database_has_setting(d->type, str_from(name, d->name.n + 1)))
+            return true;
     }
     return false;
 }

@@ -1,6 +1,7 @@
 #include "lookup/source.h"
 
 #include "base/log.h"
+#include "conf/database_types.h"
 #include "conf/lines.h"
 #include "conf/main_cf.h"
 #include "conf/master_cf.h"
@@ -113,15 +114,13 @@ void source_preload_clear(void) {
 /* Wherever "type:/path" stands, also inside proxy:, unionmap:{...}, { check_x_access mysql:/path }: a superfluous file
  * does no harm. */
 void source_preload_text(struct str text) {
-    static const struct str types[] = { STR_INIT("mysql:"), STR_INIT("pgsql:"), STR_INIT("sqlite:"), STR_INIT("ldap:"),
-                                        STR_INIT("memcache:") };
     for (size_t at = 0; at < text.n; at++) {
         if (at > 0 && byte_is_alnum(text.p[at - 1]))
             continue;
         struct str rest = str_from(text, at), path = STR("");
-        for (size_t i = 0; i < sizeof types / sizeof types[0] && !path.n; i++)
-            if (str_starts(rest, types[i]))
-                path = str_from(rest, types[i].n);
+        for (const struct database_type *type = database_types(); type->prefix.n && !path.n; type++)
+            if (str_starts(rest, type->prefix))
+                path = str_from(rest, type->prefix.n);
         ptrdiff_t end = str_index_any(path, STR(", \t\r\n{}\"'"));
         path = str_sub(path, 0, end < 0 ? path.n : (size_t)end);
         if (path.n == 0 || path.p[0] != '/' || str_index(path, 0) >= 0)
