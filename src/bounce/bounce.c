@@ -10,6 +10,58 @@
 enum { NOTICE_ROOM = 16 * 1024 /* bytes of a notice beside the message that is returned in it */ };
 enum notify_class { NOTIFY_BOUNCE = 1, NOTIFY_2BOUNCE = 2, NOTIFY_DELAY = 4 };
 
+/* --- the words --- */
+static struct {
+    struct arena *arena; /* of this process; bounce_init() again replaces it */
+    struct bounce_templates templates;
+    struct str text[TEMPLATE_COUNT]; /* expanded */
+} words;
+
+static void log_warnings(struct bounce_templates *t) {
+    for (size_t i = 0; i < t->warnings.n; i++)
+        log_warn("%.*s", STR_ARG(t->warnings.at[i]));
+    t->warnings.n = 0;
+}
+
+/* The template of the file, or the built-in one where its text cannot be expanded. */
+static void expand_template(const struct conf *c, enum template_kind kind) {
+    struct bounce_templates *t = &words.templates, builtin;
+    error e = bounce_template_expand(t, kind, c, words.arena, &words.text[kind]);
+    if (!e)
+        return;
+    log_warn("%.*s (template in line %zu) -- using the built-in template", STR_ARG(e->text), t->line[kind]);
+    bounce_templates_builtin(&builtin);
+    t->at[kind] = builtin.at[kind];
+    e = bounce_template_expand(t, kind, c, words.arena, &words.text[kind]);
+    if (e) /* something that main.cf says of the few names in there */
+        words.text[kind] = t->at[kind].text;
+}
+
+error bounce_init(struct service_ctx *ctx, struct arena *err_arena) {
+    (void)err_arena;
+    arena_free(words.arena);
+    words.arena = arena_new();
+    struct str path = conf_str(ctx->conf, PARAM_bounce_template_file);
+    error e = bounce_templates_load(path, words.arena, &words.templates);
+    if (e) {
+        log_warn("bounce_template_file: %.*s -- using the built-in templates", STR_ARG(e->text));
+        bounce_templates_builtin(&words.templates);
+    }
+    for (int kind = 0; kind < TEMPLATE_COUNT; kind++)
+        expand_template(ctx->conf, (enum template_kind)kind);
+    log_warnings(&words.templates);
+    return NULL;
+}
+
+static enum template_kind template_for(const struct bounce_request *r) {
+    if (r->kind != BOUNCE_SUCCESS)
+        return r->kind == BOUNCE_FAILED ? TEMPLATE_FAILURE : TEMPLATE_DELAY;
+    for (size_t i = 0; i < r->rcpt_count; i++)
+        if (r->rcpts[i].dsn_notify)
+            return TEMPLATE_SUCCESS;
+    return TEMPLATE_VERIFY; /* sendmail -v, -bv */
+}
+
 struct telling { /* one request */
     struct service_ctx *ctx;
     struct arena *arena;
@@ -131,8 +183,11 @@ static const char *kind_name(enum bounce_kind kind) {
 static struct notice notice_for(struct telling *t) {
     const struct conf *c = t->ctx->conf;
     const struct bounce_request *r = t->req;
+    enum template_kind kind = template_for(r);
     return (struct notice){
         .kind = r->kind,
+        .template = &words.templates.at[kind],
+        .text = words.text[kind],
         .id = queue_id_str(&r->id),
         .host = conf_str(c, PARAM_myhostname),
         .origin = conf_str(c, PARAM_myorigin),
@@ -141,7 +196,6 @@ static struct notice notice_for(struct telling *t) {
         .rcpts = r->rcpts,
         .rcpt_count = r->rcpt_count,
         .now = sys->wall_us() / US_PER_S,
-        .warning = conf_time(c, PARAM_delay_warning_time),
         .lifetime = conf_time(c, r->env.sender.n ? PARAM_maximal_queue_lifetime : PARAM_bounce_queue_lifetime),
         .old_from = str_eq_icase(conf_str(c, PARAM_header_from_format), STR("obsolete")),
         .content_size = r->content_size,

@@ -14,6 +14,9 @@
 #include "proto/bounce.h"
 #include "service/service.h"
 
+/* Reads bounce_template_file and expands the texts, for all notices of this process. What is wrong there is logged, and
+ * the built-in words stand in its place: never fails, mail must be returned. Before bounce_serve(). */
+error bounce_init(struct service_ctx *ctx, struct arena *err_arena);
 /* Serve requests until the peer closes. */
 void bounce_serve(struct service_ctx *ctx, struct ipc *ipc);
 #endif

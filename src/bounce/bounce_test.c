@@ -61,6 +61,7 @@ static void begin(enum bounce_kind kind, const char *sender, size_t count, const
                                   .missing_is_empty = true };
     assert_null(conf_load(&source, t.arena, &t.ctx.conf));
     t.ctx.standalone = true;
+    assert_null(bounce_init(&t.ctx, t.arena));
     t.req = (struct bounce_request){ .kind = kind, .rcpts = t.rcpts, .rcpt_count = count };
     memcpy(t.req.id.text, "OLD1", 5);
     t.req.env.sender = str_c(sender);

@@ -8,8 +8,8 @@ static void session(struct service_ctx *ctx, struct io *io, const struct endpoin
 }
 
 int main(int argc, char **argv) {
-    static const struct service service = { .program = "bounce",
-                                            .confine = CONFINE_NO_FILES | CONFINE_NO_NETWORK,
-                                            .session = session };
+    static const struct service service = {
+        .program = "bounce", .confine = CONFINE_NO_FILES | CONFINE_NO_NETWORK, .init = bounce_init, .session = session
+    };
     return service_main(argc, argv, &service);
 }

@@ -58,24 +58,20 @@ static const char *address_type(const struct notice *n, struct str address) {
 }
 
 /* --- the message header --- */
-static const struct {
-    const char *subject, *postmaster;
-} subjects[] = {
-    [BOUNCE_FAILED] = { "Undelivered Mail Returned to Sender", "Postmaster Copy: Undelivered Mail" },
-    [BOUNCE_DELAYED] = { "Delayed Mail (still being retried)", "Postmaster Warning: Delayed Mail" },
-    [BOUNCE_SUCCESS] = { "Successful Mail Delivery Report", "Postmaster Copy: Successful Delivery" },
-};
-
 static void write_header(const struct notice *n, struct arena *a, struct buf *b) {
     struct str date = date_rfc5322(a, n->now);
     buf_printf(b, "Received: by %.*s (%.*s)\n\tid %.*s; %.*s\n", STR_ARG(n->host), STR_ARG(n->mail_name),
                STR_ARG(n->own_id), STR_ARG(date));
     buf_printf(b, "Date: %.*s\n", STR_ARG(date));
-    if (n->old_from)
+    const struct bounce_template *t = n->template;
+    if (t->own_from)
+        buf_printf(b, "From: %.*s\n", STR_ARG(t->from));
+    else if (n->old_from)
         buf_printf(b, "From: MAILER-DAEMON@%.*s (Mail Delivery System)\n", STR_ARG(n->origin));
     else
         buf_printf(b, "From: Mail Delivery System <MAILER-DAEMON@%.*s>\n", STR_ARG(n->origin));
-    buf_printf(b, "Subject: %s\n", n->postmaster ? subjects[n->kind].postmaster : subjects[n->kind].subject);
+    buf_printf(b, "Subject: %.*s\n",
+               STR_ARG(n->postmaster && t->postmaster_subject.n ? t->postmaster_subject : t->subject));
     field(b, "To", shown(a, n->to));
     /* RFC 3834, 5 */
     buf_printf(b, "Auto-Submitted: %s\n", n->postmaster ? "auto-generated" : "auto-replied");
@@ -94,54 +90,13 @@ static void begin_part(const struct notice *n, struct buf *b, const char *descri
 }
 
 /* --- the notification --- */
-static void span(struct buf *b, int64_t seconds) {
-    static const struct {
-        int64_t seconds;
-        const char *name;
-    } units[] = { { 86400, "day" }, { 3600, "hour" }, { 60, "minute" }, { 1, "second" } };
-    size_t i = 0;
-    while (i < 3 && (seconds < units[i].seconds || seconds % units[i].seconds))
-        i++;
-    int64_t count = seconds / units[i].seconds;
-    buf_printf(b, "%lld %s%s", (long long)count, units[i].name, count == 1 ? "" : "s");
-}
-
-static void explain(const struct notice *n, struct buf *b) {
-    static const struct str help =
-        STR_INIT("\nIf you need help, write to postmaster and send this report along; you may\n"
-                 "leave out the text of your own message.\n");
-    buf_printf(b, "This is the mail system at host %.*s.\n\n", STR_ARG(n->host));
-    switch (n->kind) {
-    case BOUNCE_FAILED:
-        buf_add(b, STR("I'm sorry: your message could not be delivered to the recipients below,\n"
-                       "and I have given up on them. The reason stands behind each of them; your\n"
-                       "message is attached.\n"));
-        buf_add(b, help);
-        break;
-    case BOUNCE_DELAYED:
-        buf_add(b, STR("##############################################################\n"
-                       "# This is only a warning. Please do not send the mail again. #\n"
-                       "##############################################################\n\n"
-                       "Your message has been waiting for more than "));
-        span(b, n->warning);
-        buf_add(b, STR(".\nDelivery will be tried again until it is "));
-        span(b, n->lifetime);
-        buf_add(b, STR(" old.\n"));
-        buf_add(b, help);
-        break;
-    case BOUNCE_SUCCESS:
-        buf_add(b, STR("Your message has been delivered to the destinations below. Where that was\n"
-                       "a mailbox this is the last you will hear of it; a system further on may\n"
-                       "still report an error.\n"));
-        break;
-    }
-    buf_add(b, STR("\n                   The mail system\n"));
-}
-
 static void notification(const struct notice *n, struct arena *a, struct buf *b) {
-    begin_part(n, b, "Notification", n->eight_bit ? "text/plain; charset=utf-8" : "text/plain; charset=us-ascii");
+    struct str charset = n->template->charset;
+    if (n->eight_bit && str_eq_icase(charset, STR("us-ascii")))
+        charset = STR("utf-8"); /* of the addresses and reasons below */
+    begin_part(n, b, "Notification", arena_printf(a, "text/plain; charset=%.*s", STR_ARG(charset)).p);
     if (!n->postmaster)
-        explain(n, b);
+        buf_add(b, n->text);
     for (size_t i = 0; i < n->rcpt_count; i++) {
         const struct spool_failure *f = &n->rcpts[i];
         struct str line = arena_printf(a, "<%.*s>", STR_ARG(shown(a, f->address)));

@@ -9,6 +9,7 @@
 #ifndef ANGARIUM_BOUNCE_NOTICE_H
 #define ANGARIUM_BOUNCE_NOTICE_H
 
+#include "bounce/template.h"
 #include "proto/bounce.h"
 
 enum {
@@ -19,6 +20,8 @@ enum {
 
 struct notice {
     enum bounce_kind kind;
+    const struct bounce_template *template;
+    struct str text;                    /* of the template, expanded; whole lines */
     bool postmaster;                    /* a copy for the postmaster: no explanation */
     bool full;                          /* return the whole message, not its headers only */
     struct str id;                      /* queue id of the message */
@@ -28,9 +31,9 @@ struct notice {
     const struct envelope *env;         /* of the message */
     const struct spool_failure *rcpts;
     size_t rcpt_count;
-    int64_t now;               /* seconds since the epoch */
-    int64_t warning, lifetime; /* seconds: delay_warning_time, maximal_queue_lifetime (for DELAYED) */
-    bool old_from;             /* header_from_format = obsolete */
+    int64_t now;      /* seconds since the epoch */
+    int64_t lifetime; /* seconds: maximal_queue_lifetime (for DELAYED) */
+    bool old_from;    /* header_from_format = obsolete */
     uint64_t content_size;
     /* Bytes at `at`: more than 0, or -1 with errno. Not asked at or beyond content_size. */
     ssize_t (*read)(void *ctx, uint64_t at, void *p, size_t n);

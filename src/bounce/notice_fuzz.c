@@ -38,7 +38,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                                .reason = fields[7],
                                .diagnostic = fields[8],
                                .remote_mta = fields[9] };
+    struct bounce_templates templates;
+    bounce_templates_builtin(&templates);
     struct notice n = {
+        .template = &templates.at[TEMPLATE_FAILURE],
+        .text = templates.at[TEMPLATE_FAILURE].text,
         .kind = (enum bounce_kind)(1 + choice % 3),
         .full = choice & 8,
         .postmaster = choice & 16,

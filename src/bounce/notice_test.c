@@ -31,7 +31,15 @@ static error put(void *ctx, struct str s) {
 static struct envelope env;
 static struct spool_failure failure;
 
+static struct bounce_templates templates;
+
+static void use(struct notice *n, enum template_kind kind) {
+    n->template = &templates.at[kind];
+    n->text = templates.at[kind].text;
+}
+
 static struct notice basic(void) {
+    bounce_templates_builtin(&templates);
     env = (struct envelope){ .sender = STR("s@there.example"), .arrival_us = 1795256103 * US_PER_S };
     failure = (struct spool_failure){
         .address = STR("r@x.example"), .orig = STR("r@x.example"), .status = STR("5.1.1"), .reason = STR("no such user")
@@ -41,6 +49,8 @@ static struct notice basic(void) {
     read_fails = false;
     return (struct notice){
         .kind = BOUNCE_FAILED,
+        .template = &templates.at[TEMPLATE_FAILURE],
+        .text = STR("The mail system\n"),
         .full = true,
         .id = STR("ABC"),
         .own_id = STR("DEF"),
@@ -52,7 +62,6 @@ static struct notice basic(void) {
         .rcpts = &failure,
         .rcpt_count = 1,
         .now = 1795256104,
-        .warning = 4 * 3600,
         .lifetime = 5 * 86400,
         .read = read_it,
     };
@@ -126,13 +135,15 @@ static void test_kinds(void **state) {
     struct notice n = basic();
     n.full = false;
     n.kind = BOUNCE_DELAYED;
+    use(&n, TEMPLATE_DELAY);
     failure.status = STR("4.4.1");
     struct str s = compose(&n);
     has(s, "\nSubject: Delayed Mail (still being retried)\n");
-    has(s, "more than 4 hours.\nDelivery will be tried again until it is 5 days old.\n");
+    has(s, "charset=us-ascii\n\nThis is the mail system at host $myhostname.\n");
     has(s, "\nAction: delayed\nStatus: 4.4.1\nDiagnostic-Code: X-Postfix; no such user\nWill-Retry-Until: ");
     has(s, "Content-Type: text/rfc822-headers\n\nReturn-Path: <s@there.example>\nSubject: x\nTo: y\n\n--ABC");
     n.kind = BOUNCE_SUCCESS;
+    use(&n, TEMPLATE_SUCCESS);
     failure.status = STR("2.0.0");
     s = compose(&n);
     has(s, "\nSubject: Successful Mail Delivery Report\n");
@@ -140,6 +151,7 @@ static void test_kinds(void **state) {
     failure.action = STR("relayed");
     has(compose(&n), "\nAction: relayed\n");
     n.kind = BOUNCE_FAILED;
+    use(&n, TEMPLATE_FAILURE);
     n.postmaster = true;
     env.sender = STR("");
     s = compose(&n);
@@ -147,6 +159,28 @@ static void test_kinds(void **state) {
     has(s, "\nAuto-Submitted: auto-generated\n");
     has(s, "X-Postfix-Sender: rfc822; MAILER-DAEMON@example\n");
     has_not(s, "The mail system");
+}
+
+static void test_template(void **state) {
+    (void)state;
+    struct notice n = basic();
+    struct bounce_template own = { .charset = STR("iso-8859-1"),
+                                   .from = STR("Post <post@example>"),
+                                   .own_from = true,
+                                   .subject = STR("Zur\"uck"),
+                                   .postmaster_subject = STR("Kopie") };
+    n.template = &own;
+    n.text = STR("sch\366n\n");
+    n.old_from = true; /* says nothing of a From: of one's own */
+    struct str s = compose(&n);
+    has(s, "\nFrom: Post <post@example>\nSubject: Zur\"uck\nTo: ");
+    has(s, "\nContent-Type: text/plain; charset=iso-8859-1\nContent-Transfer-Encoding: 8bit\n\nsch\366n\n\n<r@x.");
+    assert_true(n.eight_bit);
+    n.postmaster = true;
+    s = compose(&n);
+    has(s, "\nSubject: Kopie\n");
+    has_not(s, "sch\366n");
+    assert_false(n.eight_bit);
 }
 
 /* What comes from others stays on its line, without control bytes. */
@@ -281,15 +315,11 @@ static int done(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_failed),
-        cmocka_unit_test(test_details),
-        cmocka_unit_test(test_kinds),
-        cmocka_unit_test(test_hostile),
-        cmocka_unit_test(test_boundary_in_content),
-        cmocka_unit_test(test_eight_bit),
-        cmocka_unit_test(test_headers_only),
-        cmocka_unit_test(test_read_error),
-        cmocka_unit_test(test_fold),
+        cmocka_unit_test(test_failed),     cmocka_unit_test(test_details),
+        cmocka_unit_test(test_kinds),      cmocka_unit_test(test_template),
+        cmocka_unit_test(test_hostile),    cmocka_unit_test(test_boundary_in_content),
+        cmocka_unit_test(test_eight_bit),  cmocka_unit_test(test_headers_only),
+        cmocka_unit_test(test_read_error), cmocka_unit_test(test_fold),
     };
     return cmocka_run_group_tests(tests, NULL, done);
 }

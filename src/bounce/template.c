@@ -14,13 +14,14 @@ enum { TIME_RESULT_MAX = 1000 }; /* a larger number asks for a larger unit */
 static const struct bounce_template builtin[TEMPLATE_COUNT] = {
 #define TEMPLATE(kind, name, subject, postmaster_subject, text)                                                        \
     [kind] = { STR_INIT(name),    STR_INIT("us-ascii"),         STR_INIT("Mail Delivery System <MAILER-DAEMON>"),      \
-               STR_INIT(subject), STR_INIT(postmaster_subject), STR_INIT(text) },
+               STR_INIT(subject), STR_INIT(postmaster_subject), false,                                                 \
+               STR_INIT(text) },
 #include "bounce/template.def"
 #undef TEMPLATE
 };
 
 void bounce_templates_builtin(struct bounce_templates *ret) {
-    *ret = (struct bounce_templates){ .path = STR("") };
+    *ret = (struct bounce_templates){ .path = STR("built-in") };
     memcpy(ret->at, builtin, sizeof builtin);
 }
 
@@ -58,13 +59,14 @@ struct reader {
     struct bounce_templates *templates;
     struct arena *arena;
     struct lines lines; /* what is unread, and the number of the line that was read last */
+    size_t begin;       /* where the template begins */
 };
 
 static void reject(struct reader *r, const char *what, struct str label, const char *where, struct str name) {
     const char *quote = label.n ? "\"" : "", *blank = label.n ? " " : "";
-    *vec_add(r->arena, &r->templates->warnings) =
-        arena_printf(r->arena, "%.*s: %s%s%s%.*s%s%s%s in %.*s template -- ignoring this template",
-                     STR_ARG(r->lines.path), what, blank, quote, STR_ARG(label), quote, blank, where, STR_ARG(name));
+    *vec_add(r->arena, &r->templates->warnings) = arena_printf(
+        r->arena, "%.*s, line %zu: %s%s%s%.*s%s%s%s in %.*s template -- ignoring this template", STR_ARG(r->lines.path),
+        r->begin, what, blank, quote, STR_ARG(label), quote, blank, where, STR_ARG(name));
 }
 
 /* NULL, or what is wrong with a header's value. */
@@ -98,6 +100,7 @@ static void add_template(struct reader *r, enum template_kind kind, struct str b
             return;
         }
         *place = arena_str(r->arena, value);
+        t.own_from |= place == &t.from;
         text = body;
     }
     if (!str_trim(text).n) {
@@ -110,6 +113,7 @@ static void add_template(struct reader *r, enum template_kind kind, struct str b
     }
     t.text = arena_str(r->arena, text);
     r->templates->at[kind] = t;
+    r->templates->line[kind] = r->begin;
 }
 
 /* --- the file --- */
@@ -136,13 +140,13 @@ static error take_document(struct reader *r, struct str marker, struct str *ret)
 }
 
 error bounce_templates_parse(struct str text, struct str path, struct arena *a, struct bounce_templates *ret) {
-    struct reader r = { ret, a, { text, path, 0, a } };
+    struct reader r = { ret, a, { text, path, 0, a }, 0 };
     bounce_templates_builtin(ret);
     ret->path = arena_str(a, path);
     struct str line;
     while (take_line(&r.lines.rest, &line)) {
         struct str trimmed = str_trim(line), name, value, body = STR("");
-        r.lines.line++;
+        r.begin = ++r.lines.line;
         if (!trimmed.n || trimmed.p[0] == '#')
             continue;
         const char *wrong = assignment_split(line, &name, &value);

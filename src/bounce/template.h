@@ -16,13 +16,15 @@ struct bounce_template {
     struct str name; /* "failure" */
     struct str charset, from, subject;
     struct str postmaster_subject; /* of the postmaster's copy; empty: this kind has none */
+    bool own_from;                 /* the file has a From: */
     struct str text;               /* whole lines, $names not yet expanded */
 };
 
 struct bounce_templates {
-    struct str path; /* for messages; empty: the built-in ones */
+    struct str path; /* for messages; "built-in" */
     struct bounce_template at[TEMPLATE_COUNT];
-    VEC(struct str) warnings; /* for after "warning: " */
+    size_t line[TEMPLATE_COUNT]; /* where it begins in the file; 0: built-in */
+    VEC(struct str) warnings;    /* for after "warning: " */
 };
 
 /* The built-in templates: static. */

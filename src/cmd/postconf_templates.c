@@ -38,12 +38,7 @@ void postconf_templates(const struct request *r) {
         fail(STR("options -b and -t require at most one template file"));
     postconf_directory_source(r, &source);
     must(conf_load(&source, r->arena, &c));
-    /* by its name: its row is live once bounce(8) reads the file, too */
-    struct str path = STR("");
-    if (r->args[0])
-        path = str_c(r->args[0]);
-    else
-        conf_lookup(c, STR("bounce_template_file"), r->arena, &path);
+    struct str path = r->args[0] ? str_c(r->args[0]) : conf_str(c, PARAM_bounce_template_file);
     must(bounce_templates_load(path, r->arena, &t));
     size_t warned = 0;
     for (int kind = 0; kind < TEMPLATE_COUNT; kind++) {

@@ -5,6 +5,8 @@ import mailbox
 import os
 import pwd
 
+import pytest
+
 from instance import wait_for
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -133,3 +135,72 @@ def test_postmaster_copy(make_instance):
     copy = next(n for n in both if n["subject"] == "Postmaster Copy: Undelivered Mail")
     assert copy["return-path"] == "<double-bounce@mail.example>"
     assert parts(copy)[2].get_content_type() == "text/rfc822-headers"
+
+
+TEMPLATES = """\
+# of our own
+failure_template = <<EOF
+Charset: iso-8859-1
+From: Post Office <post@mail.example>
+Subject: It came back
+Postmaster-Subject: A copy
+
+Gr\u00fcezi from $myhostname, $$5: $delay_warning_time_hours $maximal_queue_lifetime_days ${mine}
+EOF
+
+delay_template = <<END
+Subject: It takes time
+
+More than $delay_warning_time_seconds second(s), up to $maximal_queue_lifetime_hours hour(s)
+END
+"""
+
+
+def test_template_file(make_instance, tmp_path):
+    path = tmp_path / "bounce.cf"
+    path.write_text(TEMPLATES, encoding="iso-8859-1")
+    i = make_instance(main_cf=BASE + f"bounce_template_file = {path}\nmine = own words\nnotify_classes = bounce\n"
+                                     "maximal_queue_lifetime = 3d\ndelay_warning_time = 2h\n")
+    send(i, ["x@err.example"])
+    both = {notice["subject"]: notice for notice in notices(i, 2)}
+    assert set(both) == {"It came back", "A copy"}
+    for notice in both.values():
+        assert notice["from"] == "Post Office <post@mail.example>"
+        assert parts(notice)[0].get_param("charset") == "iso-8859-1"
+    text = parts(both["It came back"])[0].get_content()
+    assert text.startswith("Gr\u00fcezi from mail.example, $5: 2 3 own words\n\n<x@err.example>: moved away\n")
+    assert "Gr" not in parts(both["A copy"])[0].get_content()
+
+
+def test_template_of_delays(make_instance, tmp_path):
+    path = tmp_path / "bounce.cf"
+    path.write_text(TEMPLATES, encoding="iso-8859-1")
+    i = make_instance(main_cf=BASE + f"bounce_template_file = {path}\nmine = x\nmaximal_queue_lifetime = 3d\n"
+                                     "delay_warning_time = 1s\n")
+    send(i, ["slow@retry.example"])
+    notice = notices(i)[0]
+    assert notice["subject"] == "It takes time"
+    assert notice["from"] == "Mail Delivery System <MAILER-DAEMON@mail.example>"
+    assert parts(notice)[0].get_content().startswith("More than 1 second(s), up to 72 hour(s)\n\n<slow@")
+    i.wait_log("zero result in failure template conversion of parameter \"delay_warning_time_hours\"")
+
+
+@pytest.mark.parametrize("text, message", [
+    ("# x\nnonsense\n", ", line 2: missing '=' after attribute name: \"nonsense\" -- using the built-in templates"),
+    ("\n\nfailure_template = <<EOF\nhello\n", ", line 4: missing end marker EOF -- using the built-in templates"),
+    ("\nfailure_template = <<EOF\nReply-To: a\n\nhello\nEOF\n",
+     ", line 2: unknown \"Reply-To\" header label in failure template -- ignoring this template"),
+    ("\nfailure_template = <<EOF\nhello $nobody\nEOF\n",
+     ": undefined $name in failure template: nobody (template in line 2) -- using the built-in template"),
+    (None, ": No such file or directory -- using the built-in templates"),
+])
+def test_broken_template_file(make_instance, tmp_path, text, message):
+    path = tmp_path / "bounce.cf"
+    if text:
+        path.write_text(text)
+    i = make_instance(main_cf=BASE + f"bounce_template_file = {path}\n")
+    send(i, ["x@err.example"])
+    notice = notices(i)[0]
+    assert notice["subject"] == "Undelivered Mail Returned to Sender"
+    assert "could not be delivered to the recipients below" in parts(notice)[0].get_content()
+    assert f"{path}{message}" in i.log()
