@@ -138,7 +138,11 @@ static void ask_table(struct job *j) {
         j->result = table_next(t, j->q.key, j->arena, &j->key, &j->value);
         break;
     }
-    if (j->result == TABLE_ERROR) {
+    if (j->result == TABLE_FOUND && str_index(j->value, 0) >= 0) { /* whoever reads it as a C string would see less */
+        j->result = TABLE_ERROR;
+        j->why = arena_printf(j->arena, "%.*s: a value with a NUL byte in it", STR_ARG(j->kind->spec));
+        j->value = STR("");
+    } else if (j->result == TABLE_ERROR) {
         error e = table_error(t);
         j->why = arena_str(j->arena, e ? e->text : STR("table look-up problem"));
     }

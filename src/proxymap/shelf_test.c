@@ -47,6 +47,10 @@ static enum table_result slow_get(struct table *table, struct str key, struct ar
         log_warn("one\n2two"); /* a server's words may be anything */
     if (str_eq(key, STR("none")))
         return TABLE_NOT_FOUND;
+    if (str_eq(key, STR("nul"))) {
+        *ret_value = STR("a\0b");
+        return TABLE_FOUND;
+    }
     if (str_eq(key, STR("bad")))
         return table_fail(table, "it is broken");
     *ret_value = arena_cat(a, key, STR("!"));
@@ -84,6 +88,7 @@ static void answers(void *arg) {
     CHECK(ask("slow:x", "none", 5000000, a, &value, &why) == TABLE_NOT_FOUND);
     CHECK(ask("slow:x", "bad", 5000000, a, &value, &why) == TABLE_ERROR && str_eq(why, STR("it is broken")));
     CHECK(t.open == 1); /* one after the other: one connection does */
+    CHECK(ask("slow:x", "nul", 5000000, a, &value, &why) == TABLE_ERROR && str_contains(why, STR("NUL")));
     CHECK(ask("slow:x", "warn", 5000000, a, &value, &why) == TABLE_FOUND);
     CHECK(str_contains(buf_str(&t.log), STR("said in a thread")));
     CHECK(ask("slow:x", "two lines", 5000000, a, &value, &why) == TABLE_FOUND);
