@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "cmd/layout.h"
+#include "conf/database_types.h"
 #include "conf/settings.h"
 #include "deliver/child.h"
 #include "service/owner.h"
@@ -90,13 +91,57 @@ static void check_table(struct table_check *k, struct str where, struct str para
     table_close(t);
 }
 
+/* A parameter that lists tables and nothing else. */
+static bool lists_tables(struct str parameter) {
+    return str_ends(parameter, STR("_maps")) || str_ends(parameter, STR("_checks")) ||
+           str_eq(parameter, STR("alias_database"));
+}
+
+static bool type_is_known(struct str type) {
+    const struct str *types;
+    size_t n = table_types(&types);
+    for (size_t i = 0; i < n; i++)
+        if (str_eq(types[i], type))
+            return true;
+    return false;
+}
+
+static void check_types(struct table_check *k, struct str where, struct str parameter, struct str value) {
+    struct str word;
+    while (str_word_braced(&value, STR_COMMA_SPACE, &word)) {
+        ptrdiff_t colon = str_index(word, ':');
+        struct str type = str_sub(word, 0, colon > 0 ? (size_t)colon : 0);
+        if (type.n == 0 || word.p[0] == '{' || is_file_type(type) || type_is_known(type))
+            continue;
+        check_finding(arena_printf(k->a, "%.*s: parameter %.*s: unsupported table type: %.*s", STR_ARG(where),
+                                   STR_ARG(parameter), STR_ARG(word)),
+                      STR("write one of those that \"postconf -m\" prints"));
+    }
+}
+
+/* The configuration of a database table. */
+static void check_database(struct table_check *k, struct str where, struct str parameter, struct str word) {
+    struct str path;
+    if (!database_split(word, &path) || path.p[0] != '/')
+        return;
+    path = arena_str(k->a, path);
+    if (access(path.p, R_OK) == 0)
+        return;
+    check_finding(arena_printf(k->a, "%.*s: parameter %.*s: table %.*s: %s", STR_ARG(where), STR_ARG(parameter),
+                               STR_ARG(word), strerror(errno)),
+                  arena_printf(k->a, "write or correct %.*s", STR_ARG(path)));
+}
+
 static void check_value(struct table_check *k, struct str where, struct str parameter, struct str value) {
     struct str word;
     if (is_cache(parameter))
         return;
+    if (lists_tables(parameter))
+        check_types(k, where, parameter, value);
     while (str_word(&value, STR(", \t\r\n{}"), &word)) {
         while (str_starts(word, STR("proxy:")) || str_starts(word, STR("debug:")))
             word = str_from(word, 6);
+        check_database(k, where, parameter, word);
         ptrdiff_t colon = str_index(word, ':');
         if (colon > 0 && is_file_type(str_sub(word, 0, (size_t)colon)) && (size_t)colon + 1 < word.n &&
             word.p[colon + 1] == '/')

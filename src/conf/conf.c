@@ -276,7 +276,12 @@ static error convert_params(struct conf *c) {
         e = convert_param(c, first[i]);
     for (int i = 0; !e && i < PARAM_COUNT; i++)
         e = convert_param(c, (enum param)i);
-    return e;
+    /* A default that fails because of a setting it refers to: that one is at fault, and says where it stands. */
+    error at = NULL;
+    for (int i = 0; e && !at && i < PARAM_COUNT; i++)
+        if (map_get(&c->settings, param_row((enum param)i)->name))
+            at = convert_param(c, (enum param)i);
+    return at ? at : e;
 }
 
 static struct value *new_service_value(struct conf *c, struct map *m, struct str name) {

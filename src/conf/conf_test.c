@@ -174,6 +174,8 @@ static const struct {
       "parameter myhostname: bad parameter value: a..b: misplaced delimiter (%s/main.cf, line 1)" },
     { "myhostname = 1.2.3.4",
       "parameter myhostname: bad parameter value: 1.2.3.4: numeric hostname (%s/main.cf, line 1)" },
+    { "smtpd_banner = ${foo", /* not postscreen_greet_banner, whose default it is */
+      "parameter smtpd_banner: truncated macro reference: \"${foo\" (%s/main.cf, line 1)" },
     { "syslog_name = ${foo", "parameter syslog_name: truncated macro reference: \"${foo\" (%s/main.cf, line 1)" },
     { "a = $b\nb = $a\nsyslog_name = $a",
       "parameter syslog_name: unreasonable macro call nesting: \"b\" (%s/main.cf, line 3)" },

@@ -215,6 +215,16 @@ def test_default_types(clean, name, value):
                for line in check(clean))
 
 
+def test_table_types_and_database_files(clean):
+    """A type that does not exist, and a database without its file."""
+    add(clean, "sender_canonical_maps = hsah:/etc/postfix/a, inline:{a=b}, static:{x y}",
+        "virtual_mailbox_maps = proxy:mysql:/etc/postfix/gone.cf")
+    said = check(clean)
+    assert any("parameter sender_canonical_maps: unsupported table type: hsah:/etc/postfix/a" in s for s in said)
+    assert any("virtual_mailbox_maps: table mysql:/etc/postfix/gone.cf: No such file or directory" in s for s in said)
+    assert not any("inline" in s or "static" in s for s in said)
+
+
 def test_malformed_table(clean):
     (clean.etc / "rules").write_text("/good/ OK\n/bad( OK\n")
     add(clean, "smtpd_client_restrictions = check_client_access regexp:/etc/postfix/rules")
