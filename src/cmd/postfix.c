@@ -3,6 +3,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "cmd/files.h"
+#include "conf/settings.h"
 #include "service/logging.h"
 #include <errno.h>
 #include <signal.h>
@@ -114,6 +115,16 @@ static int run_command(struct postfix_command *m) {
               m->name);
 }
 
+/* All that is wrong with the values, so that they can be mended in one go. */
+static _Noreturn void end_with_problems(const struct conf_source *source, error first, struct arena *a) {
+    const struct str *problems;
+    size_t n = conf_problems(source, a, &problems);
+    for (size_t i = 0; i < n; i++)
+        if (!str_eq(problems[i], first->text))
+            log_error("%.*s", STR_ARG(problems[i]));
+    log_fatal("%.*s", STR_ARG(first->text));
+}
+
 int main(int argc, char **argv) {
     struct postfix_command m = { 0 };
     bool bad = false;
@@ -147,7 +158,7 @@ int main(int argc, char **argv) {
     if (!e)
         e = logging_start(conf, str_c(program), LOGGING_SCRIPT, a);
     if (e)
-        log_fatal("%.*s", STR_ARG(e->text));
+        end_with_problems(&source, e, a);
     m.c = conf;
     m.shared = !files_is_secondary(conf);
     export_settings(&m);

@@ -284,6 +284,23 @@ static error convert_params(struct conf *c) {
     return at ? at : e;
 }
 
+size_t conf_problems(const struct conf_source *source, struct arena *a, const struct str **ret) {
+    VEC(struct str) found = { 0 };
+    struct conf *c;
+    error e = conf_open(source, a, &c);
+    if (e) {
+        *vec_add(a, &found) = e->text;
+    } else {
+        c->values = arena_array(c->arena, PARAM_COUNT, sizeof *c->values);
+        for (int i = 0; i < PARAM_COUNT; i++)
+            if (map_get(&c->settings, param_row((enum param)i)->name) && (e = convert_param(c, (enum param)i)))
+                *vec_add(a, &found) = arena_str(a, e->text);
+        conf_free(c);
+    }
+    *ret = found.at;
+    return found.n;
+}
+
 static struct value *new_service_value(struct conf *c, struct map *m, struct str name) {
     struct value *v = ARENA_NEW(c->arena, struct value);
     map_put(m, name, v);

@@ -9,6 +9,9 @@
  * conf_lookup(), conf_expand(), conf_directory() and conf_warnings() may. */
 error conf_open(const struct conf_source *source, struct arena *err_arena, struct conf **ret);
 
+/* Everything that conf_load() would end at, not only the first: for `postfix check`. The texts are in `a`. */
+size_t conf_problems(const struct conf_source *source, struct arena *a, const struct str **ret);
+
 /* The same without any main.cf: the defaults of this machine. */
 struct conf *conf_open_defaults(const struct conf_source *source);
 

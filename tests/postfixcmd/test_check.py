@@ -2,6 +2,7 @@
 import grp
 import os
 import pwd
+import re
 import stat
 import subprocess
 
@@ -213,6 +214,14 @@ def test_default_types(clean, name, value):
     add(clean, f"{name} = {value}")
     assert any(f"parameter {name}: this build cannot write tables of type \"{value}\"" in line
                for line in check(clean))
+
+
+def test_all_bad_values_at_once(clean):
+    add(clean, "mailbox_size_limit = abc", "smtpd_timeout = soon", "smtpd_banner = ${foo")
+    done = clean.postfix("check")
+    assert done.returncode == 1
+    for name in ("mailbox_size_limit", "smtpd_timeout", "smtpd_banner"):
+        assert re.search(f"parameter {name}: .*main.cf, line [0-9]+|{name}.*main.cf, line [0-9]+", done.stderr), name
 
 
 def test_table_types_and_database_files(clean):
