@@ -4,6 +4,7 @@
 #include "cmd/postfix.h"
 #include "cmd/server_cert.h"
 #include "cmd/settings_edit.h"
+#include "conf/params.h"
 #include "conf/settings.h"
 #include "conf/values.h"
 #include <errno.h>
@@ -214,6 +215,11 @@ static void set(const struct tls_command *t, const struct conf_override *setting
     if (t->random.n)
         settings_edit(conf_directory(t->c), &(struct conf_override){ STR("tls_random_source"), t->random }, 1);
     settings_edit(conf_directory(t->c), settings, n);
+    for (size_t i = 0; i < n; i++) {
+        enum param p;
+        if (param_find(settings[i].name, &p) && param_row(p)->status == STATUS_PENDING)
+            log_warn("%.*s is set, but has no effect in this version yet", STR_ARG(settings[i].name));
+    }
 }
 
 static int all_default_client(const struct tls_command *t) {
