@@ -4,6 +4,7 @@ Used by the black-box tests, the demonstration and the benchmarks. Runs as the u
 it (`user=`), as an ordinary user. Everything is below one directory, which goes away with stop().
 """
 import contextlib
+import itertools
 import os
 import pathlib
 import pwd
@@ -41,10 +42,25 @@ postlog    unix-dgram n - n - 1 postlogd
 """
 
 
+PORTS = range(11000, 31000)  # below those that the kernel gives to clients, which come and go at any moment
+_given = itertools.count(os.getpid())
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port of 127.0.0.1 that nobody listens at. Each is given once in a process, and the workers of pytest-xdist have
+    ranges of their own."""
+    share = len(PORTS) // 4
+    first = int(os.environ.get("PYTEST_XDIST_WORKER", "gw3")[2:]) % 4 * share
+    for _ in range(share):
+        port = PORTS[first + next(_given) % share]
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port")
 
 
 def wait_for(condition, seconds=20, what="the condition"):
