@@ -1,7 +1,7 @@
 """kill -9 of every process, twenty times, under load: each message that was answered 250 is delivered, returned or still in
 the queue. Duplicates are allowed, counted and shown."""
-import contextlib
 import collections
+import contextlib
 import os
 import pwd
 import random
