@@ -35,6 +35,19 @@ def test_postlog_priorities(system, priority, text):
     assert re.search(rf"postfix/postlog\[\d+\]: {text}words$", system.log(), re.M)
 
 
+def test_debugging(system):
+    """-D: each daemon runs debugger_command before it begins, and without -D none does."""
+    seen = system.directory / "debugged"
+    seen.touch()
+    system.extra = f"debugger_command = echo $process_name >> {seen}\n"
+    system.write_config()
+    system.postfix("start", check=True)
+    system.postfix("stop", check=True)
+    assert seen.read_text() == ""
+    system.postfix("-D", "start", check=True)
+    wait_for(lambda: {"qmgr", "pickup"} <= set(seen.read_text().split()), what="qmgr and pickup under the debugger")
+
+
 def test_unknown_command(system):
     done = system.postfix("frob")
     assert done.returncode == 1 and "unknown command: 'frob'" in done.stderr
