@@ -227,6 +227,21 @@ def test_tries(ours):
         assert ours.ask(settings(server), "k")[:2] == (0, b"ok\n")
 
 
+def test_defaults(ours):
+    """Two tries with a pause of a second; values of up to 10240 bytes."""
+    with Scripted(answering({b"get": b""})) as server:
+        took, answer = seconds(lambda: ours.ask(settings(server), "k"))
+        assert answer[0] == 1 and server.connections == 2 and took >= 1
+
+    def value(size):
+        return answering({b"get": b"VALUE k 0 %d\r\n%s\r\nEND\r\n" % (size, b"v" * size)})
+
+    with Scripted(value(10240)) as server:
+        assert ours.ask(settings(server), "k")[:2] == (0, b"v" * 10240 + b"\n")
+    with Scripted(value(10241)) as server:
+        assert ours.ask(settings(server, max_try=1), "k")[0] == 1
+
+
 def test_a_hanging_server_is_bounded(ours):
     with Scripted() as server:
         took, answer = seconds(lambda: ours.ask(settings(server, timeout=1, max_try=1), "k"))
