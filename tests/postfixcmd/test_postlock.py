@@ -1,4 +1,5 @@
 """postlock(1): a command under a mailbox lock."""
+import contextlib
 import fcntl
 import os
 import signal
@@ -109,11 +110,15 @@ def test_terminated(system, mbox):
     """The command is told, and the lock goes when it has ended."""
     script = f"trap 'echo told; exit 3' TERM; echo ready > {mbox}.ready; while :; do sleep 0.1; done"
     with subprocess.Popen([system.bin / "postlock", mbox, "sh", "-c", script], env=system.environment(),
-                          stdout=subprocess.PIPE, text=True) as run:
-        wait_for(lambda: os.path.exists(f"{mbox}.ready"), what="the command")
-        run.send_signal(signal.SIGTERM)
-        assert run.wait(30) == 3
-        assert run.stdout.read() == "told\n"
+                          stdout=subprocess.PIPE, text=True, start_new_session=True) as run:
+        try:
+            wait_for(lambda: os.path.exists(f"{mbox}.ready"), what="the command")
+            run.send_signal(signal.SIGTERM)
+            assert run.wait(30) == 3
+            assert run.stdout.read() == "told\n"
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # the command too, where postlock left it behind
+                os.killpg(run.pid, signal.SIGKILL)
     assert not os.path.exists(f"{mbox}.lock")
 
 
