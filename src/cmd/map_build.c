@@ -209,6 +209,7 @@ void map_build(const struct map_job *j, struct str spec) {
         io.mode = j->o->no_permissions ? mode_without_source() : st.st_mode & 0777;
         io.mtime = later(start, st.st_mtim);
         write_index(j, &e, &t, &io);
+        log_debug("%.*s: %zu entries of %s", STR_ARG(t.index), e.list.n, t.source);
     }
     unlock_folder(lock);
     become_root_again();

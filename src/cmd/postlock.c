@@ -97,6 +97,7 @@ int main(int argc, char **argv) {
         log_fatal("unknown mailbox_delivery_lock value \"%.*s\": use fcntl, flock, dotlock", STR_ARG(locks));
     catch_signals();
     struct locked held = take(c, argv[optind], kinds, a);
+    log_debug("%s: locked by %.*s", argv[optind], STR_ARG(locks));
     pid_t pid = child_fork(c);
     if (pid == 0) {
         execvp(argv[optind + 1], argv + optind + 1);

@@ -174,6 +174,7 @@ static void type_open(struct table *t) {
         struct str text = t->error->text;
         t->error = err_make(t->error_arena, t->error->kind, "%.*s", STR_ARG(text));
     }
+    log_debug("open table %.*s: %.*s", STR_ARG(t->spec), STR_ARG(t->open ? STR("done") : t->error->text));
 }
 
 enum table_result table_fail(struct table *t, const char *format, ...) {

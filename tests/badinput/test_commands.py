@@ -129,3 +129,20 @@ def test_start_at_a_terminal(ours, fault):
     assert b"fatal: " in said
     assert fault.split()[0] in said.decode() or fault.split()[-1] in said.decode()
     assert not ours.instance.pids()
+
+
+@pytest.mark.parametrize("command, said", [
+    (["postmap", "-v", "-q", "a", "inline:{a=b}"], "open table inline:{a=b}: done"),
+    (["postmap", "-v", "lmdb:{folder}/table"], "1 entries of {folder}/table"),
+    (["postalias", "-v", "lmdb:{folder}/aliases"], "4 entries of {folder}/aliases"),
+    (["postlock", "-v", "-l", "flock", "{folder}/table", "true"], "{folder}/table: locked by flock"),
+], ids=lambda v: " ".join(v[:2]) if isinstance(v, list) else "")
+def test_verbose(make_instance, tmp_path, command, said):
+    """-v says what is done; without it nothing is said."""
+    instance = make_instance(start=False)
+    (tmp_path / "table").write_text("a b\n")
+    (tmp_path / "aliases").write_text("a: b\n")
+    command = [word.replace("{folder}", str(tmp_path)) for word in command]
+    assert said.replace("{folder}", str(tmp_path)) in instance.command(*command, capture_output=True).stderr
+    quiet = instance.command(*(word for word in command if word != "-v"), capture_output=True)
+    assert (quiet.returncode, quiet.stderr) == (0, "")
