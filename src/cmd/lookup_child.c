@@ -73,3 +73,13 @@ void lookup_child_use(const struct conf *c) {
     conf = c;
     table_set_remote(&remote);
 }
+
+void lookup_child_end(void) {
+    table_set_remote(NULL);
+    ipc_close(child);
+    child = NULL;
+    for (size_t i = 0; i < sizeof running / sizeof *running; i++) {
+        ipc_close(running[i]);
+        running[i] = NULL;
+    }
+}

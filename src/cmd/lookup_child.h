@@ -8,4 +8,6 @@
 
 /* Before the first table is opened. `c` must outlive the last look-up. */
 void lookup_child_use(const struct conf *c);
+/* No table may be asked any more. */
+void lookup_child_end(void);
 #endif

@@ -221,6 +221,7 @@ int map_tool_main(int argc, char **argv, const struct map_tool *tool) {
     }
     if (fflush(stdout) != 0)
         log_fatal("write standard output: %s", strerror(errno));
+    lookup_child_end();
     logging_end();
     conf_free(c);
     arena_free(a);

@@ -70,13 +70,13 @@ class MariaDB(Server):
 
     @property
     def install(self):
-        return ("mariadb-install-db", "--no-defaults", f"--datadir={self.directory}/data", "--skip-test-db",
+        return ("mariadb-install-db", "--no-defaults", f"--datadir={self.directory}/data", f"--tmpdir={self.directory}", "--skip-test-db",
                 "--auth-root-authentication-method=normal", "--skip-name-resolve", "--innodb-log-file-size=5M",
                 "--innodb-flush-log-at-trx-commit=0")
 
     @property
     def serve(self):
-        return ("mariadbd", "--no-defaults", f"--datadir={self.directory}/data", f"--socket={self.socket}",
+        return ("mariadbd", "--no-defaults", f"--datadir={self.directory}/data", f"--tmpdir={self.directory}", f"--socket={self.socket}",
                 f"--pid-file={self.directory}/pid", f"--port={self.port}", "--bind-address=127.0.0.1,127.0.0.2",
                 "--skip-name-resolve",
                 "--innodb-buffer-pool-size=16M", "--innodb-flush-log-at-trx-commit=0", "--performance-schema=off",
