@@ -92,8 +92,6 @@ static void session(struct service_ctx *ctx, struct io *io, const struct endpoin
     }
     ipc_msg_drop(&m);
     arena_free(a);
-    if (ctx->standalone) /* the skeleton knows of no session then */
-        ipc_close(ipc);
 }
 
 int main(int argc, char **argv) {

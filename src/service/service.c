@@ -64,7 +64,8 @@ static struct {
     int64_t idle_since;
     int64_t warned; /* out of resources, monotonic us; 0: never */
     bool terminated;
-    bool has_tables; /* of which some could change out of our reach */
+    struct ipc *standalone_ipc; /* of the one session, when it speaks frames */
+    bool has_tables;            /* of which some could change out of our reach */
 } run;
 
 /* --- sessions --- */
@@ -77,8 +78,9 @@ static struct session_run *session_of(const struct io *io) {
 
 struct ipc *service_ipc(struct io *io) {
     struct session_run *r = session_of(io);
-    if (r && r->ipc)
-        return r->ipc;
+    struct ipc **own = r ? &r->ipc : &run.standalone_ipc;
+    if (*own)
+        return *own;
     int fd = fcntl(io_fd(io), F_DUPFD_CLOEXEC, 0);
     if (fd < 0) {
         log_warn("connection of frames: %s", strerror(errno));
@@ -89,10 +91,8 @@ struct ipc *service_ipc(struct io *io) {
         close(pair[1]);
         fd = pair[0];
     }
-    struct ipc *ipc = ipc_new(fd);
-    if (r)
-        r->ipc = ipc;
-    return ipc;
+    *own = ipc_new(fd);
+    return *own;
 }
 
 bool service_peer_uid(struct io *io, uid_t *ret) {
@@ -523,6 +523,8 @@ static void standalone_main(void *arg) {
     struct io *io = io_stdio();
     run.ctx.sessions = 1;
     run.s->session(&run.ctx, io, &peer, &local);
+    ipc_close(run.standalone_ipc);
+    run.standalone_ipc = NULL;
     io_flush(io, deadline_in(TERM_SECONDS));
     io_close(io);
     run.ctx.sessions = 0;
