@@ -2,19 +2,7 @@
 
 #include "bounce/template.h"
 
-static struct arena *arena;
-
-static int set_up(void **state) {
-    (void)state;
-    arena = arena_new();
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    arena_free(arena);
-    return 0;
-}
+#include "test/fixture.h"
 
 #define FAILURE "failure_template = <<EOF\n"
 

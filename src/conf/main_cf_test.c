@@ -5,19 +5,7 @@
 
 #include <stdlib.h>
 
-static struct arena *arena;
-
-static int set_up(void **state) {
-    (void)state;
-    arena = arena_new();
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    arena_free(arena);
-    return 0;
-}
+#include "test/fixture.h"
 
 static error parse(const char *text, size_t n, struct main_cf *ret) {
     char *exact = malloc(n ? n : 1);

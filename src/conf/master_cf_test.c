@@ -4,19 +4,7 @@
 
 #include <stdlib.h>
 
-static struct arena *arena;
-
-static int set_up(void **state) {
-    (void)state;
-    arena = arena_new();
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    arena_free(arena);
-    return 0;
-}
+#include "test/fixture.h"
 
 static error parse(const char *text, struct master_cf *ret) {
     struct str whole = str_c(text);

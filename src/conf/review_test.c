@@ -11,19 +11,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static struct arena *arena;
-
-static int set_up(void **state) {
-    (void)state;
-    arena = arena_new();
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    arena_free(arena);
-    return 0;
-}
+#include "test/fixture.h"
 
 static void distances(void **state) {
     (void)state;

@@ -9,25 +9,7 @@
 static int failed;
 #define CHECK_COUNT failed
 #include "test/check.h"
-#define DEADLINE deadline_in(30)
-
-static struct ipc *client, *server;
-
-static void run_pair(void (*near)(void *), void (*far)(void *)) {
-    int fds[2];
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
-    assert_null(loop_init());
-    failed = 0;
-    client = ipc_new(fds[0]);
-    server = ipc_new(fds[1]);
-    assert_non_null(coro_spawn(near, NULL, "near"));
-    assert_non_null(coro_spawn(far, NULL, "far"));
-    assert_null(loop_run());
-    ipc_close(client);
-    ipc_close(server);
-    loop_free();
-    assert_int_equal(failed, 0);
-}
+#include "test/pair.h"
 
 static void asks_and_hears(void *arg) {
     (void)arg;
@@ -76,7 +58,7 @@ static void hears_and_answers(void *arg) {
 
 static void conversation(void **state) {
     (void)state;
-    run_pair(asks_and_hears, hears_and_answers);
+    run_pair(asks_and_hears, hears_and_answers, NULL);
 }
 
 static void malformed_questions(void **state) {

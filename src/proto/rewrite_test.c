@@ -37,27 +37,14 @@ error route_validate_sender(struct router *r, struct arena *a, struct str sender
 static int failed;
 #define CHECK_COUNT failed
 #include "test/check.h"
-#define DEADLINE deadline_in(30)
+#include "test/pair.h"
 
-static struct ipc *client, *server;
 static struct arena *arena;
 
-static void run_pair(void (*near)(void *), void (*far)(void *), void *arg) {
-    int fds[2];
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
-    assert_null(loop_init());
-    failed = 0;
+static void run_with_arena(void (*near)(void *), void (*far)(void *), void *arg) {
     arena = arena_new();
-    client = ipc_new(fds[0]);
-    server = ipc_new(fds[1]);
-    assert_non_null(coro_spawn(near, arg, "near"));
-    assert_non_null(coro_spawn(far, arg, "far"));
-    assert_null(loop_run());
-    ipc_close(client);
-    ipc_close(server);
-    loop_free();
+    run_pair(near, far, arg);
     arena_free(arena);
-    assert_int_equal(failed, 0);
 }
 
 static void serve(void *arg) {
@@ -96,7 +83,7 @@ static void ask(void *arg) {
 
 static void test_questions(void **state) {
     (void)state;
-    run_pair(ask, serve, NULL);
+    run_with_arena(ask, serve, NULL);
 }
 
 /* --- hostile frames, in both directions --- */
@@ -139,9 +126,9 @@ static void test_hostile_questions(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof bad_questions / sizeof bad_questions[0]; i++) {
         struct frame f = bad_questions[i];
-        run_pair(ask_badly, serve, &f);
+        run_with_arena(ask_badly, serve, &f);
     }
-    run_pair(ask_too_long, serve, NULL);
+    run_with_arena(ask_too_long, serve, NULL);
 }
 
 /* Answers that fit none of the three questions. */
@@ -181,7 +168,7 @@ static void test_hostile_answers(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof bad_answers / sizeof bad_answers[0]; i++) {
         struct frame f = bad_answers[i];
-        run_pair(expect_malformed, answer_badly, &f);
+        run_with_arena(expect_malformed, answer_badly, &f);
     }
 }
 

@@ -10,25 +10,7 @@
 static int failed;
 #define CHECK_COUNT failed
 #include "test/check.h"
-#define DEADLINE deadline_in(30)
-
-static struct ipc *client, *server;
-
-static void run_pair(void (*near)(void *), void (*far)(void *), void *arg) {
-    int fds[2];
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
-    assert_null(loop_init());
-    failed = 0;
-    client = ipc_new(fds[0]);
-    server = ipc_new(fds[1]);
-    assert_non_null(coro_spawn(near, arg, "near"));
-    assert_non_null(coro_spawn(far, arg, "far"));
-    assert_null(loop_run());
-    ipc_close(client);
-    ipc_close(server);
-    loop_free();
-    assert_int_equal(failed, 0);
-}
+#include "test/pair.h"
 
 /* --- a whole message --- */
 
