@@ -1,10 +1,12 @@
 """Which keys a table is asked for, and in which order, for each use of tables: beside Debian's Postfix.
 
-Debian's programs name each key with -v; ours with a table of type debug:. No table has an entry, so each question is asked.
+Both ask the same table server (socketmap:), which has no entry, so each question is asked; it keeps the keys in their order.
 """
 import pathlib
 import re
+import socketserver
 import sys
+import threading
 
 import pytest
 
@@ -58,36 +60,78 @@ def talk(smtp, sender, recipient):
     return True
 
 
-def key_orders(peer, port, pattern):
+class KeyServer:
+    """A socketmap server without entries: netstrings `name key`, answered NOTFOUND; .keys has what was asked."""
+
+    def __init__(self):
+        self.keys = []
+        keys = self.keys
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self):
+                while digits := self.until_colon():
+                    request = self.rfile.read(int(digits))
+                    self.rfile.read(1)
+                    keys.append(tuple(request.decode().split(" ", 1)))
+                    self.wfile.write(b"9:NOTFOUND ,")
+
+            def until_colon(self):
+                digits = b""
+                while (byte := self.rfile.read(1)) and byte != b":":
+                    digits += byte
+                return digits
+
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+
+    def table(self, name):
+        return f"socketmap:inet:127.0.0.1:{self.server.server_address[1]}:{name}"
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+def key_orders(start_peer):
     """{(address, parameter): keys in the order first asked}"""
     import smtplib
     orders = {}
-    with smtplib.SMTP("127.0.0.1", port, timeout=60) as smtp:
-        smtp.helo("client.example")
-        for n, (sender, recipient) in enumerate([("", r) for r in RECIPIENTS] + [(s, OTHER) for s in SENDERS]):
-            start = len(peer.log())
-            if talk(smtp, sender, recipient):
-                wait_for(lambda s=start: re.search(r"postfix/qmgr\[\d+\]: \w+: removed", peer.log()[s:]), seconds=90, what="delivery")
-            for parameter, key in re.findall(pattern, peer.log()[start:]):
-                if parameter not in ASKED or "fixed" in key or "MAILER-DAEMON" in key or key in ("*", '""', '"<>"', "<>"):
-                    continue
-                if key.endswith("host.mine.example"):
-                    continue  # of the header fields that each adds in its own way
-                if key[0] == "." and key[-1] == "]":
-                    continue  # Debian's cuts address literals at their dots
-                if recipient == OTHER and parameter not in SENDERS_ASKED:
-                    continue  # Debian's resolves senders too
-                keys = orders.setdefault((sender if recipient == OTHER else recipient, parameter), [])
-                if key.lower() not in keys:  # the tables fold them anyhow
-                    keys.append(key.lower())
+    with KeyServer() as server:
+        tables = "".join(f"{p} = {server.table(p)}\n" for p in ASKED)
+        with start_peer(SETTINGS + tables) as peer:
+            wait_for(lambda: listens(peer.port), seconds=90, what="smtpd")
+            with smtplib.SMTP("127.0.0.1", peer.port, timeout=60) as smtp:
+                smtp.helo("client.example")
+                for sender, recipient in [("", r) for r in RECIPIENTS] + [(s, OTHER) for s in SENDERS]:
+                    asked, logged = len(server.keys), len(peer.log())
+                    if talk(smtp, sender, recipient):
+                        wait_for(lambda s=logged: re.search(r"postfix/qmgr\[\d+\]: \w+: removed", peer.log()[s:]), seconds=90,
+                                 what="delivery")
+                    sort_keys(server.keys[asked:], sender, recipient, orders)
     return orders
 
 
-class VerboseOracle(Oracle):
-    def write(self):
-        super().write()
-        master_cf = self.directory / "etc/master.cf"
-        master_cf.write_text(re.sub(r"(?m)^(.* (?:smtpd|cleanup|trivial-rewrite))$", r"\1 -v", master_cf.read_text()))
+def sort_keys(asked, sender, recipient, orders):
+    for parameter, key in asked:
+        if "fixed" in key or "MAILER-DAEMON" in key or key in ("*", '""', '"<>"', "<>"):
+            continue
+        if key.endswith("host.mine.example"):
+            continue  # of the header fields that each adds in its own way
+        if key[0] == "." and key[-1] == "]":
+            continue  # Debian's cuts address literals at their dots
+        if recipient == OTHER and parameter not in SENDERS_ASKED:
+            continue  # Debian's resolves senders too
+        keys = orders.setdefault((sender if recipient == OTHER else recipient, parameter), [])
+        if key.lower() not in keys:  # the tables fold them anyhow
+            keys.append(key.lower())
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +139,8 @@ def asked():
     reason = Oracle.why_not()
     if reason:
         pytest.skip(reason)
-    tables = "".join(f"{p} = inline:{{zz=zz}}\n" for p in ASKED)
-    with VerboseOracle(main_cf=SETTINGS + tables) as oracle:
-        wait_for(lambda: listens(oracle.port), seconds=90, what="Debian's smtpd")
-        theirs = key_orders(oracle, oracle.port, r"maps_find: (\w+): (.*): not found")
-    tables = "".join(f"{p} = debug:inline:{{{p}=zz}}\n" for p in ASKED)
-    with Instance(main_cf=SETTINGS + tables) as ours:
-        mine = key_orders(ours, ours.port, r'inline:\{(\w+)=zz\} lookup: "(.*)" = "not_found"')
+    theirs = key_orders(lambda main_cf: Oracle(main_cf=main_cf))
+    mine = key_orders(lambda main_cf: Instance(main_cf=main_cf))
     return mine, theirs
 
 
