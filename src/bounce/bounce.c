@@ -113,11 +113,16 @@ static error put(void *ctx, struct str bytes) {
 
 static ssize_t read_content(void *ctx, uint64_t at, void *p, size_t n) {
     const struct bounce_request *r = ctx;
-    for (;;) {
-        ssize_t got = sys->pread(r->content_fd, p, n, (off_t)(r->content_offset + at));
-        if (got >= 0 || errno != EINTR)
-            return got;
+    struct str piece;
+    error e = content_read(&r->content, at, p, n, &piece);
+    if (e) {
+        errno = e->sys;
+        return -1;
     }
+    piece = str_sub(piece, 0, n);
+    if (piece.p != p)
+        memcpy(p, piece.p, piece.n);
+    return (ssize_t)piece.n;
 }
 
 static error refused(struct telling *t, const struct submit_result *r) {
@@ -198,7 +203,7 @@ static struct notice notice_for(struct telling *t) {
         .now = sys->wall_us() / US_PER_S,
         .lifetime = conf_time(c, r->env.sender.n ? PARAM_maximal_queue_lifetime : PARAM_bounce_queue_lifetime),
         .old_from = str_eq_icase(conf_str(c, PARAM_header_from_format), STR("obsolete")),
-        .content_size = r->content_size,
+        .content_size = r->content.size,
         .read = read_content,
         .ctx = (void *)(uintptr_t)r,
     };
@@ -206,7 +211,7 @@ static struct notice notice_for(struct telling *t) {
 
 /* Also when our own limit is the smaller one: a notice that cleanup refuses would be made again and again. */
 static bool fits(struct telling *t) {
-    uint64_t size = t->req->content_size;
+    uint64_t size = t->req->content.size;
     int64_t message = conf_int(t->ctx->conf, PARAM_message_size_limit);
     return size <= (uint64_t)conf_int(t->ctx->conf, PARAM_bounce_size_limit) &&
            (message == 0 || size + NOTICE_ROOM <= (uint64_t)message);
@@ -285,7 +290,7 @@ void bounce_serve(struct service_ctx *ctx, struct ipc *ipc) {
         struct telling t = { .ctx = ctx, .arena = a, .req = &req, .classes = notify_classes(ctx->conf) };
         struct queue_id id = { 0 };
         enum bounce_status status = tell(&t, &id);
-        sys->close(req.content_fd);
+        content_release(&req.content);
         bounce_reply(ipc, status, status == BOUNCE_OK ? &id : NULL);
         if (ipc_flush(ipc, deadline_in(conf_time(ctx->conf, PARAM_ipc_timeout))))
             break;

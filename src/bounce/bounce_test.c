@@ -72,10 +72,10 @@ static void begin(enum bounce_kind kind, const char *sender, size_t count, const
 }
 
 static void run(const char *content) {
-    t.req.content_fd = memfd_create("content", MFD_CLOEXEC);
-    t.req.content_offset = 7;
-    t.req.content_size = strlen(content);
-    assert_int_equal(pwrite(t.req.content_fd, content, strlen(content), 7), (ssize_t)strlen(content));
+    t.req.content.fd = memfd_create("content", MFD_CLOEXEC);
+    t.req.content.offset = 7;
+    t.req.content.size = strlen(content);
+    assert_int_equal(pwrite(t.req.content.fd, content, strlen(content), 7), (ssize_t)strlen(content));
     int pair[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
     log_set_sink(keep_log, NULL);
@@ -88,7 +88,7 @@ static void run(const char *content) {
     assert_null(loop_run());
     loop_free();
     ipc_close(t.ends[1]);
-    close(t.req.content_fd);
+    close(t.req.content.fd);
     log_set_sink(NULL, NULL);
     assert_null(t.failed);
 }

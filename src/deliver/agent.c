@@ -3,7 +3,6 @@
 #include "base/log.h"
 #include "mail/address.h"
 #include "mail/dsn.h"
-#include <errno.h>
 
 enum { AGENT_REPLY_TIME = 60 /* seconds qmgr has to take a result off the socket */ };
 
@@ -163,30 +162,11 @@ void agent_answer(struct agent_request *r, size_t rcpt, const struct agent_statu
         answer(r, rcpt, s, outcome_by_dsn(r, s->dsn));
 }
 
-ssize_t agent_content_read(const struct agent_request *r, uint64_t at, void *p, size_t n) {
-    if (at >= r->req.content_size)
-        return 0;
-    uint64_t left = r->req.content_size - at;
-    if (n > left)
-        n = (size_t)left;
-    for (;;) {
-        ssize_t got = sys->pread(r->req.content_fd, p, n, (off_t)(r->req.content_offset + at));
-        if (got > 0)
-            return got;
-        if (got == 0) { /* shorter than qmgr said */
-            errno = EIO;
-            return -1;
-        }
-        if (errno != EINTR)
-            return -1;
-    }
-}
-
 /* --- sessions --- */
 static bool serve_one(struct service_ctx *ctx, struct ipc *ipc, struct ipc_msg *m, struct arena *a,
                       void (*deliver)(struct agent_request *r)) {
     struct agent_request r = { .ctx = ctx, .arena = a, .ipc = ipc, .start_us = sys->mono_us() };
-    r.req.content_fd = -1;
+    r.req.content.fd = -1;
     if (m->type != DELIVERY_MSG_REQUEST || !delivery_unpack_request(m, a, &r.req)) {
         log_warn("malformed delivery request");
         return false;
@@ -199,8 +179,7 @@ static bool serve_one(struct service_ctx *ctx, struct ipc *ipc, struct ipc_msg *
     for (size_t i = 0; i < r.req.env.rcpt_count; i++)
         if (!r.answered[i])
             agent_deferred(&r, i, &forgotten);
-    if (r.req.content_fd >= 0)
-        sys->close(r.req.content_fd);
+    content_release(&r.req.content);
     delivery_send_done(ipc, &r.done);
     int old = coro_shield(1);
     error e = ipc_flush(ipc, deadline_in(AGENT_REPLY_TIME));

@@ -10,8 +10,8 @@
 
 struct agent_request {
     struct service_ctx *ctx;
-    struct arena *arena; /* ends with the request */
-    struct delivery_request req;
+    struct arena *arena;         /* ends with the request */
+    struct delivery_request req; /* its content: content_read() */
     struct ipc *ipc;
     bool *answered; /* per recipient */
     /* for delays=a/b/c/d; the agent sets them (mono clock of run/sys.h), 0: not reached */
@@ -47,8 +47,6 @@ void agent_finish(struct agent_request *r, size_t rcpt, const struct agent_statu
 void agent_log(struct agent_request *r, size_t rcpt, struct str address, const struct agent_status *s);
 void agent_answer(struct agent_request *r, size_t rcpt, const struct agent_status *s);
 
-/* Read the content: bytes at `at` of the message (not of the file), up to `n`; 0 at its end; -1 with errno. */
-ssize_t agent_content_read(const struct agent_request *r, uint64_t at, void *p, size_t n);
 /* "0.12", "3.4", "45": 2 significant digits, delay_logging_resolution_limit digits after the point. */
 struct str delay_format(struct arena *a, int64_t us, int resolution_limit);
 #endif

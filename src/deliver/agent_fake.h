@@ -11,12 +11,27 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* The content goes in the request itself, not in a file. A row of a table of tests that has it so: */
+static bool fake_in_frame;
+#define FAKE_IN_FRAME(test)                                                                                            \
+    { #test " (content in the frame)", test, fake_frame_on, fake_frame_off, NULL }
+static inline int fake_frame_on(void **state) {
+    (void)state;
+    fake_in_frame = true;
+    return 0;
+}
+static inline int fake_frame_off(void **state) {
+    (void)state;
+    fake_in_frame = false;
+    return 0;
+}
+
 enum { FAKE_RCPTS = 8, FAKE_TIME = 60 };
 
 struct fake_qmgr {
     struct arena *arena;
     struct service_ctx ctx;
-    struct delivery_request req; /* content_fd is made from `content` */
+    struct delivery_request req; /* its content is made from `content` */
     struct rcpt rcpts[FAKE_RCPTS];
     struct str content;
     void (*deliver)(struct agent_request *r);
@@ -61,7 +76,7 @@ static inline void fake_start(struct fake_qmgr *f, struct str service, void (*de
     f->ctx.mail_uid = getuid();
     f->ctx.mail_gid = getgid();
     int64_t now = sys->wall_us();
-    f->req = (struct delivery_request){ .transport = service, .nexthop = STR("here.example"), .content_fd = -1 };
+    f->req = (struct delivery_request){ .transport = service, .nexthop = STR("here.example") };
     memcpy(f->req.id.text, "ABC123", 7);
     f->req.env.arrival_us = f->req.active_us = f->req.sent_us = now;
     f->req.env.sender = STR("sender@there.example");
@@ -113,11 +128,15 @@ static inline void fake_run(struct fake_qmgr *f) {
     for (size_t i = 0; i < FAKE_RCPTS; i++)
         index[i] = (uint32_t)(100 + i);
     f->req.rcpt_index = index;
-    f->req.content_fd = memfd_create("content", MFD_CLOEXEC);
-    assert_true(f->req.content_fd >= 0);
-    assert_int_equal(pwrite(f->req.content_fd, f->content.p, f->content.n, 5), (ssize_t)f->content.n);
-    f->req.content_offset = 5;
-    f->req.content_size = f->content.n;
+    f->req.content = (struct spool_content){ .fd = -1, .size = f->content.n };
+    if (fake_in_frame) {
+        f->req.content.bytes = f->content;
+    } else {
+        f->req.content.fd = memfd_create("content", MFD_CLOEXEC);
+        f->req.content.offset = 5;
+        assert_true(f->req.content.fd >= 0);
+        assert_int_equal(pwrite(f->req.content.fd, f->content.p, f->content.n, 5), (ssize_t)f->content.n);
+    }
     f->req.env.size = f->content.n;
     int pair[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
@@ -132,7 +151,7 @@ static inline void fake_run(struct fake_qmgr *f) {
     assert_null(loop_run());
     loop_free();
     ipc_close(f->ends[1]);
-    close(f->req.content_fd);
+    content_release(&f->req.content);
     log_set_sink(NULL, NULL);
 }
 

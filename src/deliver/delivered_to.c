@@ -11,10 +11,13 @@ void delivered_to_read(struct agent_request *r, struct map *set) {
     bool end = false;
     while (!end && head.n < HEADER_SCAN_MAX) {
         char *room = buf_reserve(&head, 8192);
-        ssize_t n = agent_content_read(r, head.n, room, 8192);
-        if (n <= 0)
+        struct str piece;
+        if (content_read(&r->req.content, head.n, room, 8192, &piece) || !piece.n)
             break;
-        head.n += (size_t)n;
+        if (piece.p != room)
+            buf_add(&head, piece);
+        else
+            head.n += piece.n;
         ptrdiff_t lf;
         while (!end && (lf = str_index(str_from(str_n(head.p, head.n), line_start), '\n')) >= 0) {
             end = lf == 0;

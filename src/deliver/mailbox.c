@@ -45,8 +45,7 @@ struct job {
     const char *host; /* for Maildir names */
     struct str from_line;
     int64_t now_us;
-    int content_fd;
-    uint64_t content_offset, content_size;
+    const struct spool_content *content;
     struct arena *arena;
 };
 struct failure {
@@ -124,25 +123,20 @@ static struct failure copy_message(const struct job *j, struct writer *w, bool m
     bool lf = true;
     put(w, mbox ? j->from_line : STR(""));
     put(w, j->m->head);
-    for (uint64_t done = 0; done < j->content_size && !w->code;) {
-        uint64_t left = j->content_size - done;
-        ssize_t n =
-            sys->pread(j->content_fd, in, left < CHUNK ? (size_t)left : CHUNK, (off_t)(j->content_offset + done));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0) {
+    struct str piece;
+    for (uint64_t done = 0; done < j->content->size && !w->code; done += piece.n) {
+        if (content_read(j->content, done, in, CHUNK, &piece)) {
             buf_free(&out);
             return (struct failure){ 0, "4.3.0", STR("error reading message") };
         }
-        done += (uint64_t)n;
-        struct str piece = str_n(in, (size_t)n);
+        lf = piece.p[piece.n - 1] == '\n';
+        struct str quoted = piece;
         if (mbox) {
             buf_clear(&out);
             mbox_quote_add(&quote, &out, piece);
-            piece = buf_str(&out);
+            quoted = buf_str(&out);
         }
-        put(w, piece);
-        lf = in[n - 1] == '\n';
+        put(w, quoted);
     }
     if (mbox) {
         buf_clear(&out);
@@ -451,9 +445,7 @@ void mailbox_deliver(struct agent_request *r, const struct mailbox *m, struct ma
         .path = arena_cstr(r->arena, m->path),
         .host = host[0] ? host : "localhost",
         .now_us = sys->wall_us(),
-        .content_fd = r->req.content_fd,
-        .content_offset = r->req.content_offset,
-        .content_size = r->req.content_size,
+        .content = &r->req.content,
         .arena = r->arena,
     };
     job.from_line = mailbox_from_line(r->arena, r->req.env.sender, job.now_us / US_PER_S);
@@ -462,7 +454,7 @@ void mailbox_deliver(struct agent_request *r, const struct mailbox *m, struct ma
         .uid = m->uid,
         .gid = m->gid,
         .stay_root = m->open == MAILBOX_AS_ROOT && geteuid() == 0,
-        .keep_fd = r->req.content_fd,
+        .keep_fd = r->req.content.fd,
         .run = child_deliver,
         .arg = &job,
     };

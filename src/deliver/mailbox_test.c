@@ -152,6 +152,15 @@ static int clean(void **state) {
     return system(command) == 0 ? 0 : -1;
 }
 
+static int fresh_in_frame(void **state) {
+    fake_frame_on(state);
+    return fresh(state);
+}
+static int clean_in_frame(void **state) {
+    fake_frame_off(state);
+    return clean(state);
+}
+
 static void test_mbox(void **state) {
     (void)state;
     deliver_to("box");
@@ -543,6 +552,8 @@ int main(void) {
         cmocka_unit_test(test_child),
         cmocka_unit_test(test_child_hangs),
         cmocka_unit_test(test_child_ids),
+        { "test_mbox (content in the frame)", test_mbox, fresh_in_frame, clean_in_frame, NULL },
+        { "test_maildir (content in the frame)", test_maildir, fresh_in_frame, clean_in_frame, NULL },
     };
     return cmocka_run_group_tests(tests, start, end);
 }

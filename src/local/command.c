@@ -43,8 +43,7 @@ struct job {
     char **argv, **envp;
     const char *directory;
     struct str head; /* with the From_ line */
-    int content_fd;
-    uint64_t content_offset, content_size;
+    const struct spool_content *content;
 };
 
 static _Noreturn void start(const struct job *j, int in_fd, int out_fd) {
@@ -88,19 +87,14 @@ static int run_command(void *arg, int out_fd) {
     close(ends[0]);
     close(out_fd); /* so that the parent sees the end when the command closes its own */
     bool good = feed(ends[1], j->head), unread = false;
-    char piece[8192];
-    for (uint64_t done = 0; good && done < j->content_size;) {
-        uint64_t left = j->content_size - done;
-        ssize_t n = sys->pread(j->content_fd, piece, left < sizeof(piece) ? (size_t)left : sizeof(piece),
-                               (off_t)(j->content_offset + done));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0) {
+    char room[8192];
+    struct str piece;
+    for (uint64_t done = 0; good && done < j->content->size; done += piece.n) {
+        if (content_read(j->content, done, room, sizeof(room), &piece)) {
             unread = true;
             break;
         }
-        done += (uint64_t)n;
-        good = feed(ends[1], str_n(piece, (size_t)n));
+        good = feed(ends[1], piece);
     }
     if (unread) /* it must not take half a message for a whole one */
         kill(pid, SIGKILL);
@@ -295,14 +289,12 @@ void command_deliver(struct delivery *d, struct str address, const struct comman
         .envp = environment(d, c),
         .directory = arena_cstr(d->arena, directory),
         .head = arena_cat(d->arena, from, c->head),
-        .content_fd = r->req.content_fd,
-        .content_offset = r->req.content_offset,
-        .content_size = r->req.content_size,
+        .content = &r->req.content,
     };
     struct child child = {
         .uid = c->rights.uid,
         .gid = c->rights.gid,
-        .keep_fd = r->req.content_fd,
+        .keep_fd = r->req.content.fd,
         .deadline = deadline_in(conf_time(r->ctx->conf, PARAM_command_time_limit)),
         .run = run_command,
         .arg = &job,

@@ -52,19 +52,17 @@ static struct str headers(struct delivery *d, const struct forward *f, const str
 }
 
 static error send_content(struct delivery *d, struct ipc *ipc, int64_t deadline) {
-    char *piece = arena_alloc(d->arena, CONTENT_PIECE);
-    uint64_t at = 0;
-    for (;;) {
-        ssize_t n = agent_content_read(d->r, at, piece, CONTENT_PIECE);
-        if (n == 0)
-            return NULL;
-        if (n < 0)
+    const struct spool_content *c = &d->r->req.content;
+    char *room = arena_alloc(d->arena, CONTENT_PIECE);
+    struct str piece;
+    for (uint64_t at = 0; at < c->size; at += piece.n) {
+        if (content_read(c, at, room, CONTENT_PIECE, &piece))
             return err_make(d->arena, ERR_TEMP, "error reading message");
-        error e = submit_content(ipc, str_n(piece, (size_t)n), deadline);
+        error e = submit_content(ipc, piece, deadline);
         if (e)
             return e;
-        at += (uint64_t)n;
     }
+    return NULL;
 }
 
 /* RFC 3461, 5.2.7: what the sender asked for goes on with a forwarded message, but a success is reported where the

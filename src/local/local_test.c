@@ -708,6 +708,10 @@ int main(void) {
         cmocka_unit_test(test_expand),
         cmocka_unit_test(test_luser_relay),
         cmocka_unit_test(test_probe),
+        FAKE_IN_FRAME(test_mailbox),
+        FAKE_IN_FRAME(test_loop),
+        FAKE_IN_FRAME(test_aliases),
+        FAKE_IN_FRAME(test_command_environment),
     };
     return cmocka_run_group_tests(tests, start, end);
 }

@@ -12,15 +12,14 @@ static error send_one(struct ipc *ipc, const struct bounce_request *r, const str
     struct buf head = { 0 }, list = { 0 };
     pack_u8(&head, (uint8_t)r->kind);
     pack_str(&head, queue_id_str(&r->id));
-    pack_u64(&head, r->content_offset);
-    pack_u64(&head, r->content_size);
+    content_pack(&head, &r->content);
     envelope_pack(&head, &r->env);
     size_t n = 0;
     while (n < count && head.n + list.n < REQUEST_SOFT_MAX)
         spool_failure_pack(&list, &rcpts[n++]);
     pack_u32(&head, (uint32_t)n);
     buf_add(&head, buf_str(&list));
-    ipc_send(ipc, BOUNCE_MSG_REQUEST, buf_str(&head), r->content_fd);
+    ipc_send(ipc, BOUNCE_MSG_REQUEST, buf_str(&head), r->content.fd);
     buf_free(&head);
     buf_free(&list);
     *ret_sent = n;
@@ -68,21 +67,19 @@ error bounce_send(struct ipc *ipc, const struct bounce_request *r, int64_t deadl
 }
 
 bool bounce_unpack_request(struct ipc_msg *m, struct arena *a, struct bounce_request *ret) {
-    if (m->type != BOUNCE_MSG_REQUEST || m->fd < 0)
+    if (m->type != BOUNCE_MSG_REQUEST)
         return false;
-    struct unpack u = unpack_from(arena_str(a, m->payload));
+    struct unpack u = unpack_from(m->payload);
     struct bounce_request r = { 0 };
     unsigned kind = unpack_u8(&u);
     if (kind < BOUNCE_FAILED || kind > BOUNCE_SUCCESS || !queue_id_unpack(&u, &r.id))
         return false;
     r.kind = (enum bounce_kind)kind;
-    r.content_offset = unpack_u64(&u);
-    r.content_size = unpack_u64(&u);
+    if (!content_unpack(&u, m, &r.content))
+        return false;
     envelope_unpack(&u, &r.env);
     size_t count = unpack_u32(&u);
     if (u.bad || count > u.rest.n / FAILURE_PACKED_MIN)
-        return false;
-    if (r.content_offset > INT64_MAX || r.content_size > INT64_MAX - r.content_offset)
         return false;
     struct spool_failure *rcpts = arena_array(a, count, sizeof *rcpts);
     for (size_t i = 0; i < count; i++)
@@ -91,7 +88,6 @@ bool bounce_unpack_request(struct ipc_msg *m, struct arena *a, struct bounce_req
         return false;
     r.rcpts = rcpts;
     r.rcpt_count = count;
-    r.content_fd = m->fd;
     m->fd = -1;
     *ret = r;
     return true;

@@ -1,13 +1,12 @@
 /* bounce.h - ask for a delivery status notification: qmgr -> bounce (private/bounce, defer, trace).
  *
- * REQUEST + descriptor of the original content -> ; <- RESULT(status, queue id of the notice). The notice is in the
- * queue when status is BOUNCE_OK; the caller removes the recipients only then. */
+ * REQUEST with the original content, or a descriptor of it (proto/content.h) -> ; <- RESULT(status, queue id of the
+ * notice). The notice is in the queue when status is BOUNCE_OK; the caller removes the recipients only then. */
 #ifndef ANGARIUM_PROTO_BOUNCE_H
 #define ANGARIUM_PROTO_BOUNCE_H
 
 #include "mail/envelope.h"
-#include "queue/spool.h"
-#include "run/ipc.h"
+#include "proto/content.h"
 
 enum bounce_kind { BOUNCE_FAILED = 1, BOUNCE_DELAYED, BOUNCE_SUCCESS /* NOTIFY=SUCCESS reports, -v, -bv */ };
 struct bounce_request {
@@ -16,8 +15,7 @@ struct bounce_request {
     struct envelope env;               /* of the original message, without recipients */
     const struct spool_failure *rcpts; /* what to report; status and action in each */
     size_t rcpt_count;
-    int content_fd; /* owned by the receiver */
-    uint64_t content_offset, content_size;
+    struct spool_content content; /* for the receiver: content_release() */
 };
 enum bounce_status { BOUNCE_OK = 0, BOUNCE_TEMP, BOUNCE_NOTHING /* nobody to tell: a failed double bounce */ };
 enum bounce_type { BOUNCE_MSG_REQUEST = 1, BOUNCE_MSG_RESULT };
@@ -26,6 +24,7 @@ enum bounce_type { BOUNCE_MSG_REQUEST = 1, BOUNCE_MSG_RESULT };
  * one. */
 error bounce_send(struct ipc *ipc, const struct bounce_request *r, int64_t deadline, enum bounce_status *ret,
                   struct queue_id *ret_notice);
-bool bounce_unpack_request(struct ipc_msg *m, struct arena *a, struct bounce_request *ret); /* takes m->fd */
+/* Takes m->fd. Strings and content are borrowed from `m`. */
+bool bounce_unpack_request(struct ipc_msg *m, struct arena *a, struct bounce_request *ret);
 void bounce_reply(struct ipc *ipc, enum bounce_status status, const struct queue_id *notice_or_null);
 #endif

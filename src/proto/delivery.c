@@ -12,23 +12,21 @@ void delivery_send_request(struct ipc *ipc, const struct delivery_request *r) {
     pack_str(&b, r->nexthop);
     pack_i64(&b, r->active_us);
     pack_i64(&b, r->sent_us);
-    pack_u64(&b, r->content_offset);
-    pack_u64(&b, r->content_size);
+    content_pack(&b, &r->content);
     envelope_pack(&b, &r->env);
     pack_u32(&b, (uint32_t)r->env.rcpt_count);
     for (size_t i = 0; i < r->env.rcpt_count; i++) {
         pack_u32(&b, r->rcpt_index[i]);
         rcpt_pack(&b, &r->env.rcpts[i]);
     }
-    ipc_send(ipc, DELIVERY_MSG_REQUEST, buf_str(&b), r->content_fd);
+    ipc_send(ipc, DELIVERY_MSG_REQUEST, buf_str(&b), r->content.fd);
     buf_free(&b);
 }
 
 bool delivery_unpack_request(struct ipc_msg *m, struct arena *a, struct delivery_request *ret) {
-    if (m->type != DELIVERY_MSG_REQUEST || m->fd < 0)
+    if (m->type != DELIVERY_MSG_REQUEST)
         return false;
-    /* one copy: everything below borrows from it and lives as long as the request */
-    struct unpack u = unpack_from(arena_str(a, m->payload));
+    struct unpack u = unpack_from(m->payload);
     struct delivery_request r = { 0 };
     r.flags = unpack_u32(&u);
     if (!queue_id_unpack(&u, &r.id))
@@ -37,13 +35,11 @@ bool delivery_unpack_request(struct ipc_msg *m, struct arena *a, struct delivery
     r.nexthop = unpack_str(&u);
     r.active_us = unpack_i64(&u);
     r.sent_us = unpack_i64(&u);
-    r.content_offset = unpack_u64(&u);
-    r.content_size = unpack_u64(&u);
+    if (!content_unpack(&u, m, &r.content))
+        return false;
     envelope_unpack(&u, &r.env);
     size_t count = unpack_u32(&u);
     if (u.bad || count == 0 || count > u.rest.n / RCPT_PACKED_MIN)
-        return false;
-    if (r.content_offset > INT64_MAX || r.content_size > INT64_MAX - r.content_offset)
         return false;
     struct rcpt *rcpts = arena_array(a, count, sizeof *rcpts);
     uint32_t *index = arena_array(a, count, sizeof *index);
@@ -56,7 +52,6 @@ bool delivery_unpack_request(struct ipc_msg *m, struct arena *a, struct delivery
     r.env.rcpts = rcpts;
     r.env.rcpt_count = count;
     r.rcpt_index = index;
-    r.content_fd = m->fd;
     m->fd = -1;
     *ret = r;
     return true;

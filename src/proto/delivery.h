@@ -1,6 +1,6 @@
 /* delivery.h - one delivery attempt: qmgr -> a delivery agent (private/<transport>).
  *
- * qmgr: REQUEST + descriptor of the content (read-only)  ->  agent
+ * qmgr: REQUEST with the content, or with a descriptor of it (proto/content.h)  ->  agent
  *       <- RESULT per recipient, in any order, as soon as it is known
  *       <- DONE (what the attempt says of the destination)
  * The agent logs `to=...` lines (loglines); qmgr keeps the books: a recipient without RESULT at DONE or at a lost
@@ -9,8 +9,7 @@
 #define ANGARIUM_PROTO_DELIVERY_H
 
 #include "mail/envelope.h"
-#include "queue/queue_id.h"
-#include "run/ipc.h"
+#include "proto/content.h"
 
 enum delivery_flags {
     DELIVERY_VERIFY = 1, /* do not deliver: would it be accepted? */
@@ -20,14 +19,13 @@ enum delivery_flags {
 struct delivery_request {
     unsigned flags;
     struct queue_id id;
-    struct str transport;       /* "smtp", "local", ... : the service name */
-    struct str nexthop;         /* host, [host]:port, domain, or text for error: */
-    struct envelope env;        /* rcpts: those of this attempt */
-    const uint32_t *rcpt_index; /* for each rcpt, its index in the message: what RESULT refers to */
-    int64_t active_us;          /* when qmgr took it up (delays=a/b) */
-    int64_t sent_us;            /* when this request was made */
-    int content_fd;             /* owned by the receiver */
-    uint64_t content_offset, content_size;
+    struct str transport;         /* "smtp", "local", ... : the service name */
+    struct str nexthop;           /* host, [host]:port, domain, or text for error: */
+    struct envelope env;          /* rcpts: those of this attempt */
+    const uint32_t *rcpt_index;   /* for each rcpt, its index in the message: what RESULT refers to */
+    int64_t active_us;            /* when qmgr took it up (delays=a/b) */
+    int64_t sent_us;              /* when this request was made */
+    struct spool_content content; /* for the receiver: content_release() */
 };
 enum delivery_status { DELIVERY_SENT = 1, DELIVERY_DEFERRED, DELIVERY_BOUNCED };
 struct delivery_result {
@@ -52,7 +50,8 @@ void delivery_send_request(struct ipc *ipc, const struct delivery_request *r);
 bool delivery_unpack_result(const struct ipc_msg *m, struct delivery_result *ret);
 bool delivery_unpack_done(const struct ipc_msg *m, struct delivery_done *ret);
 /* the agent's side */
-bool delivery_unpack_request(struct ipc_msg *m, struct arena *a, struct delivery_request *ret); /* takes m->fd */
+/* Takes m->fd. Strings and content are borrowed from `m`. */
+bool delivery_unpack_request(struct ipc_msg *m, struct arena *a, struct delivery_request *ret);
 void delivery_send_result(struct ipc *ipc, const struct delivery_result *r);
 void delivery_send_done(struct ipc *ipc, const struct delivery_done *d);
 #endif

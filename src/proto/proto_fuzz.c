@@ -1,4 +1,5 @@
-/* Any payload to each unpacker of notice, delivery, bounce and listing. The first byte is the frame's type. */
+/* Any payload to each unpacker of notice, delivery, bounce and listing. The first byte is the frame's type; its top
+ * bit says that no descriptor came with it. */
 #include "proto/bounce.h"
 #include "proto/delivery.h"
 #include "proto/listing.h"
@@ -14,6 +15,13 @@ static volatile unsigned sink;
 static void touch(struct str s) {
     for (size_t i = 0; i < s.n; i++)
         sink += (unsigned char)s.p[i];
+}
+
+/* One of the two forms, never both. */
+static void touch_content(const struct spool_content *c, int fd) {
+    if (c->fd != fd || (fd >= 0 && c->bytes.p) || (fd < 0 && (c->size != c->bytes.n || c->size > DELIVERY_INLINE_MAX)))
+        abort();
+    touch(c->bytes);
 }
 
 static void touch_envelope(const struct envelope *e) {
@@ -37,7 +45,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     memcpy(payload, data + 1, size - 1);
     struct arena *a = arena_new();
-    struct ipc_msg m = { .type = data[0], .payload = str_n(payload, size - 1), .fd = 0 };
+    struct ipc_msg m = { .type = data[0] & 0x7f, .payload = str_n(payload, size - 1) };
+    const int fd = data[0] & 0x80 ? -1 : 0;
+    m.fd = fd;
     struct queue_id id;
     if (notice_unpack(&m, &id) && !queue_id_valid(queue_id_str(&id)))
         abort();
@@ -59,11 +69,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         touch(request.transport);
         touch(request.nexthop);
         touch_envelope(&request.env);
+        touch_content(&request.content, fd);
     }
-    m.fd = 0;
+    m.fd = fd;
     struct bounce_request bounce;
     if (bounce_unpack_request(&m, a, &bounce)) {
         touch_envelope(&bounce.env);
+        touch_content(&bounce.content, fd);
         for (size_t i = 0; i < bounce.rcpt_count; i++) {
             touch(bounce.rcpts[i].address);
             touch(bounce.rcpts[i].reason);

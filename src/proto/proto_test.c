@@ -72,16 +72,15 @@ static void delivery_near(void *arg) {
                                   .nexthop = STR("[there.example]:25"),
                                   .active_us = 5,
                                   .sent_us = 6,
-                                  .content_offset = 64,
-                                  .content_size = 4711 };
+                                  .content = { .offset = 64, .size = 4711 } };
     static const uint32_t index[] = { 3, 9 };
     queue_id_make(&r.id, 1790000000000001, 12345, false);
     r.env = some_envelope(p->arena, 2);
     r.rcpt_index = index;
-    r.content_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    r.content.fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     delivery_send_request(p->near, &r);
     CHECK(p, !ipc_flush(p->near, DEADLINE_NEVER));
-    close(r.content_fd);
+    close(r.content.fd);
     struct ipc_msg m;
     struct delivery_result res;
     struct delivery_done done;
@@ -102,12 +101,12 @@ static void delivery_far(void *arg) {
     struct delivery_request r;
     CHECK(p, !ipc_recv(p->far, DEADLINE_NEVER, &m));
     CHECK(p, delivery_unpack_request(&m, p->arena, &r) && m.fd == -1);
-    CHECK(p, fcntl(r.content_fd, F_GETFD) >= 0);
-    close(r.content_fd);
+    CHECK(p, fcntl(r.content.fd, F_GETFD) >= 0);
+    close(r.content.fd);
     CHECK(p, IS(r.transport, "smtp") && IS(r.nexthop, "[there.example]:25") && IS(r.env.sender, "from@here.example"));
     CHECK(p, r.env.rcpt_count == 2 && r.rcpt_index[0] == 3 && r.rcpt_index[1] == 9);
     CHECK(p, IS(r.env.rcpts[1].address, "to1@there.example") && IS(r.env.client.name, "client.example"));
-    CHECK(p, r.active_us == 5 && r.sent_us == 6 && r.content_offset == 64 && r.content_size == 4711);
+    CHECK(p, r.active_us == 5 && r.sent_us == 6 && r.content.offset == 64 && r.content.size == 4711);
     struct delivery_result res = { .rcpt_index = 9,
                                    .status = DELIVERY_BOUNCED,
                                    .address = STR("member@there.example"),
@@ -134,9 +133,9 @@ enum { FAILURES = 3000 };
 
 static void bounce_near(void *arg) {
     struct pair *p = arg;
-    struct bounce_request r = {
-        .kind = BOUNCE_FAILED, .content_offset = 64, .content_size = 10, .rcpt_count = FAILURES
-    };
+    struct bounce_request r = { .kind = BOUNCE_FAILED,
+                                .content = { .offset = 64, .size = 10 },
+                                .rcpt_count = FAILURES };
     queue_id_make(&r.id, 1790000000000001, 12345, true);
     r.env = some_envelope(p->arena, 0);
     struct spool_failure *f = arena_array(p->arena, FAILURES, sizeof *f);
@@ -151,7 +150,7 @@ static void bounce_near(void *arg) {
         f[i].reason = str_n(text, 500);
     }
     r.rcpts = f;
-    r.content_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    r.content.fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     enum bounce_status status;
     struct queue_id notice;
     CHECK(p, !bounce_send(p->near, &r, DEADLINE_NEVER, &status, &notice));
@@ -159,7 +158,7 @@ static void bounce_near(void *arg) {
     r.rcpt_count = 1;
     CHECK(p, !bounce_send(p->near, &r, DEADLINE_NEVER, &status, &notice));
     CHECK(p, status == BOUNCE_TEMP && notice.text[0] == 0);
-    close(r.content_fd);
+    close(r.content.fd);
 }
 static void bounce_far(void *arg) {
     struct pair *p = arg;
@@ -171,7 +170,7 @@ static void bounce_far(void *arg) {
         CHECK(p, !e && bounce_unpack_request(&m, p->arena, &r));
         if (e || p->failed)
             return;
-        close(r.content_fd);
+        close(r.content.fd);
         for (size_t i = 0; i < r.rcpt_count; i++)
             CHECK(p, r.rcpts[i].rcpt_index == seen + i && r.rcpts[i].reason.n == 500);
         seen += r.rcpt_count;

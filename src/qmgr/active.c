@@ -286,7 +286,7 @@ void message_release(struct message *m) {
 }
 
 bool message_content(struct message *m) {
-    if (m->content.fd < 0) {
+    if (m->content.fd < 0 && !m->content.bytes.p) {
         error e = spool_content_open(m->q->spool, &m->id, SPOOL_ACTIVE, &m->content);
         if (e) {
             log_warn("%s: open content: %.*s", m->id.text, STR_ARG(e->text));

@@ -191,9 +191,7 @@ static bool send_notice(struct message *m, enum bounce_kind kind, const char *en
             .env = m->env,
             .rcpts = f,
             .rcpt_count = count,
-            .content_fd = m->content.fd,
-            .content_offset = m->content.offset,
-            .content_size = m->content.size,
+            .content = m->content,
         };
         r.env.rcpts = NULL;
         r.env.rcpt_count = 0;

@@ -20,9 +20,7 @@ static void send_request(struct ipc *ipc, const struct entry *e, struct arena *a
         .env = m->env,
         .active_us = m->active_us,
         .sent_us = sys->wall_us(),
-        .content_fd = m->content.fd,
-        .content_offset = m->content.offset,
-        .content_size = m->content.size,
+        .content = m->content,
     };
     struct rcpt *rcpts = arena_array(a, e->rcpt_count, sizeof *rcpts);
     uint32_t *index = arena_array(a, e->rcpt_count, sizeof *index);

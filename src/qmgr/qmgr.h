@@ -93,7 +93,7 @@ struct message {
     struct arena *arena;
     struct queue_id id;
     struct envelope env;
-    struct spool_content content; /* fd -1: not open now */
+    struct spool_content content; /* fd -1 and no bytes: not open now */
     unsigned content_users;
     int64_t active_us; /* wall clock */
     bool flush;        /* taken up by a flush: defer_transports does not hold it */
@@ -108,7 +108,7 @@ enum taken { TAKEN, NOT_TAKEN, BUSY_ELSEWHERE };
 enum taken message_take_up(struct qmgr *q, const struct queue_id *id, enum spool_state from, bool flush);
 /* One of the message's parts has ended; the last one ends the attempt (defer.c, in a coroutine of its own). */
 void message_release(struct message *m);
-/* The content, opened when needed; true: m->content.fd may be used until message_content_done(). */
+/* The content, opened when needed; true: m->content may be used until message_content_done(). */
 bool message_content(struct message *m);
 void message_content_done(struct message *m);
 /* Out of memory; the file stays where it is. */

@@ -122,7 +122,7 @@ static void agent_run(void *arg) {
         CHECK(alive);
         if (alive && world->hang_up_once) {
             world->hang_up_once = alive = false;
-            close(r.content_fd);
+            content_release(&r.content);
         }
         if (alive) {
             world->requests++;
@@ -133,7 +133,7 @@ static void agent_run(void *arg) {
             wait_until(deadline_in_us(1000)); /* so that others run meanwhile */
             alive = serve(self->ipc, &r);
             world->busy--;
-            close(r.content_fd);
+            content_release(&r.content);
         }
         arena_free(a);
     }
@@ -160,7 +160,7 @@ static void bounce_run(void *arg) {
         bounce_reply(self->ipc, world->bounce_down ? BOUNCE_TEMP : BOUNCE_OK, &id);
         if (world->bounce_down_once)
             world->bounce_down_once = world->bounce_down = false;
-        close(r.content_fd);
+        content_release(&r.content);
         if (ipc_flush(self->ipc, DEADLINE_NEVER))
             break;
     }

@@ -74,8 +74,9 @@ bool spool_scan_next(struct spool *s, struct spool_scan *scan, enum spool_state 
 void spool_scan_end(struct spool_scan *scan);
 
 struct spool_content { /* the content of a stored message: read-only, may be passed to another process */
-    int fd;            /* owned by the caller of spool_load(); close it */
+    int fd;            /* owned by the caller of spool_load(); close it. -1: `bytes` is the content */
     uint64_t offset, size;
+    struct str bytes; /* all of it, at most 128 KiB, as old as the arena of spool_load(); p is NULL when in a file */
 };
 /* Envelope with recipient states, the content, and the log of failures. ERR_SYNTAX: damaged (move it to CORRUPT).
  * ERR_SYS ENOENT: it has gone. `ret_content` may be NULL. Recipient order and indices are fixed for the life of a

@@ -491,6 +491,8 @@ int main(void) {
         cmocka_unit_test(nobody_listens),
         cmocka_unit_test(too_large_for_the_server),
         cmocka_unit_test(lmtp_answers_for_each),
+        FAKE_IN_FRAME(accepted),
+        FAKE_IN_FRAME(long_lines_are_folded),
     };
     return cmocka_run_group_tests_name("smtp", tests, NULL, NULL);
 }

@@ -1,9 +1,10 @@
 #include "smtp/transaction.h"
 
+#include "base/die.h"
 #include "base/log.h"
 #include "mail/address.h"
 #include "smtp/content.h"
-#include <errno.h>
+#include <stdlib.h>
 
 enum { CHUNK = 32 * 1024 };
 
@@ -58,7 +59,7 @@ static void send_mail_from(struct session *s, const struct agent_request *r) {
     struct buf line = { 0 };
     buf_printf(&line, "MAIL FROM:<%.*s>", STR_ARG(path(s, e->sender)));
     if (s->features & FEATURE_SIZE)
-        buf_printf(&line, " SIZE=%llu", (unsigned long long)r->req.content_size);
+        buf_printf(&line, " SIZE=%llu", (unsigned long long)r->req.content.size);
     if ((s->features & FEATURE_8BITMIME) && (e->flags & ENVELOPE_8BIT))
         buf_add(&line, STR(" BODY=8BITMIME"));
     session_send(s, "%.*s", STR_ARG(buf_str(&line)));
@@ -151,30 +152,31 @@ static bool send_content(struct transaction *t, struct problem *ret_why) {
     struct session *s = t->s;
     struct content_writer w = { .io = s->io, .line_limit = content_line_limit(s->config->line_length_limit) };
     s->doing = STR("sending message body");
-    struct buf chunk = { 0 };
+    const struct spool_content *c = &t->r->req.content;
+    char *room = c->fd >= 0 ? malloc(CHUNK) : NULL;
+    if (c->fd >= 0 && !room)
+        die_no_memory(CHUNK);
+    struct str piece;
     bool good = true;
-    for (uint64_t at = 0; good;) {
-        ssize_t n = agent_content_read(t->r, at, buf_reserve(&chunk, CHUNK), CHUNK);
-        if (n == 0)
-            break;
-        if (n < 0) { /* our own disk: the server must not take half a message for a whole one */
+    for (uint64_t at = 0; good && at < c->size; at += piece.n) {
+        error e = content_read(c, at, room, CHUNK, &piece);
+        if (e) { /* our own disk: the server must not take half a message for a whole one */
             s->broken = true;
             *ret_why = (struct problem){ .dsn = STR("4.3.0"), .diagnostic = STR(""), .session_dead = true };
-            ret_why->text = arena_printf(s->arena, "queue file read error: %s", strerror(errno));
+            ret_why->text = arena_printf(s->arena, "queue file read error: %s", strerror(e->sys));
             good = false;
             break;
         }
         int64_t deadline = deadline_in(s->config->data_xfer_timeout);
         io_set_write_deadline(s->io, deadline);
-        content_write(&w, str_n(chunk.p, (size_t)n));
-        error e = io_flush(s->io, deadline);
+        content_write(&w, piece);
+        e = io_flush(s->io, deadline);
         if (e) {
             session_io_problem(s, e, ret_why);
             good = false;
         }
-        at += (uint64_t)n;
     }
-    buf_free(&chunk);
+    free(room);
     if (good)
         content_end(&w);
     return good;
@@ -266,12 +268,12 @@ static void data_phase(struct transaction *t) {
 
 static bool size_fits(struct transaction *t) {
     struct session *s = t->s;
-    if (!s->size_limit || t->r->req.content_size <= s->size_limit)
+    if (!s->size_limit || t->r->req.content.size <= s->size_limit)
         return true;
     struct problem p = { .dsn = STR("5.3.4"), .diagnostic = STR("") };
     p.text =
         arena_printf(s->arena, "message size %llu exceeds size limit %llu of server %.*s",
-                     (unsigned long long)t->r->req.content_size, (unsigned long long)s->size_limit, STR_ARG(s->host));
+                     (unsigned long long)t->r->req.content.size, (unsigned long long)s->size_limit, STR_ARG(s->host));
     fail_rest(s, t->r, &p, false);
     return false;
 }

@@ -168,7 +168,7 @@ static int end(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_path),       cmocka_unit_test(test_deliveries), cmocka_unit_test(test_gid_0),
-        cmocka_unit_test(test_other_user), cmocka_unit_test(test_loop),
+        cmocka_unit_test(test_other_user), cmocka_unit_test(test_loop),       FAKE_IN_FRAME(test_loop),
     };
     return cmocka_run_group_tests(tests, start, end);
 }
