@@ -19,13 +19,32 @@ void notice_flush_id(struct ipc *ipc, const struct queue_id *id) {
     send_id(ipc, NOTICE_FLUSH_ID, id);
 }
 
-bool notice_unpack(const struct ipc_msg *m, struct queue_id *ret_id) {
-    if (m->type != NOTICE_NEW && m->type != NOTICE_FLUSH_ID)
-        return false;
+void notice_log(struct ipc *ipc, struct spool_position position) {
+    struct buf b = { 0 };
+    pack_u64(&b, position.segment);
+    pack_u64(&b, position.end);
+    ipc_send(ipc, NOTICE_LOG, buf_str(&b), -1);
+    buf_free(&b);
+}
+
+bool notice_unpack(const struct ipc_msg *m, struct notice *ret) {
     struct unpack u = unpack_from(m->payload);
-    struct queue_id id;
-    if (!queue_id_unpack(&u, &id) || !unpack_done(&u))
+    struct notice n = { .type = m->type };
+    switch (m->type) {
+    case NOTICE_NEW:
+    case NOTICE_FLUSH_ID:
+        if (!queue_id_unpack(&u, &n.id))
+            return false;
+        break;
+    case NOTICE_LOG:
+        n.position.segment = unpack_u64(&u);
+        n.position.end = unpack_u64(&u);
+        break;
+    default:
         return false;
-    *ret_id = id;
+    }
+    if (!unpack_done(&u))
+        return false;
+    *ret = n;
     return true;
 }

@@ -209,6 +209,7 @@ static void listing_near(void *arg) {
     listing_end(p->near);
     notice_new(p->near, &e.id);
     notice_flush_id(p->near, &e.id);
+    notice_log(p->near, (struct spool_position){ 7, 4096 });
     CHECK(p, !ipc_flush(p->near, DEADLINE_NEVER));
 }
 static void listing_far(void *arg) {
@@ -226,11 +227,13 @@ static void listing_far(void *arg) {
         seen += e.rcpt_count;
     }
     CHECK(p, seen == LISTED && entries == 1);
-    struct queue_id id;
+    struct notice n;
     CHECK(p, !ipc_recv(p->far, DEADLINE_NEVER, &m));
-    CHECK(p, m.type == NOTICE_NEW && notice_unpack(&m, &id) && queue_id_valid(queue_id_str(&id)));
+    CHECK(p, notice_unpack(&m, &n) && n.type == NOTICE_NEW && queue_id_valid(queue_id_str(&n.id)));
     CHECK(p, !ipc_recv(p->far, DEADLINE_NEVER, &m));
-    CHECK(p, m.type == NOTICE_FLUSH_ID && notice_unpack(&m, &id));
+    CHECK(p, notice_unpack(&m, &n) && n.type == NOTICE_FLUSH_ID);
+    CHECK(p, !ipc_recv(p->far, DEADLINE_NEVER, &m));
+    CHECK(p, notice_unpack(&m, &n) && n.type == NOTICE_LOG && n.position.segment == 7 && n.position.end == 4096);
 }
 static void a_large_listing(void **state) {
     (void)state;
@@ -247,19 +250,19 @@ static void bad_frames(void **state) {
     (void)state;
     struct arena *a = arena_new();
     struct buf b = { 0 };
-    struct queue_id id;
+    struct notice n;
     pack_str(&b, STR("../etc/passwd"));
     struct ipc_msg m = message(NOTICE_NEW, &b);
-    assert_false(notice_unpack(&m, &id));
+    assert_false(notice_unpack(&m, &n));
     buf_clear(&b);
     pack_str(&b, STR("0ABC1"));
     m = message(NOTICE_NEW, &b);
-    assert_true(notice_unpack(&m, &id));
+    assert_true(notice_unpack(&m, &n));
     m.type = 77;
-    assert_false(notice_unpack(&m, &id));
+    assert_false(notice_unpack(&m, &n));
     buf_byte(&b, 0); /* bytes left over */
     m = message(NOTICE_NEW, &b);
-    assert_false(notice_unpack(&m, &id));
+    assert_false(notice_unpack(&m, &n));
 
     struct delivery_result res;
     buf_clear(&b);

@@ -242,7 +242,7 @@ enum taken message_take_up(struct qmgr *q, const struct queue_id *id, enum spool
         no = load_failed(q, id, from, e);
     } else if (from != SPOOL_ACTIVE && (e = spool_move(q->spool, id, from, SPOOL_ACTIVE))) {
         log_warn("%s: move to active: %.*s", id->text, STR_ARG(e->text));
-        sys->close(m->content.fd);
+        spool_content_close(&m->content);
         no = e->sys == ENOENT ? NOT_TAKEN : BUSY_ELSEWHERE;
     }
     if (e) {
@@ -286,11 +286,11 @@ void message_release(struct message *m) {
 }
 
 bool message_content(struct message *m) {
-    if (m->content.fd < 0 && !m->content.bytes.p) {
+    if (!spool_content_is_open(&m->content)) {
         error e = spool_content_open(m->q->spool, &m->id, SPOOL_ACTIVE, &m->content);
         if (e) {
             log_warn("%s: open content: %.*s", m->id.text, STR_ARG(e->text));
-            m->content.fd = -1;
+            m->content = (struct spool_content){ .fd = -1 };
             return false;
         }
         m->q->contents++;
@@ -300,11 +300,9 @@ bool message_content(struct message *m) {
 }
 
 static void content_close(struct message *m) {
-    if (m->content.fd < 0)
-        return;
-    sys->close(m->content.fd);
-    m->content.fd = -1;
-    m->q->contents--;
+    if (spool_content_is_open(&m->content))
+        m->q->contents--;
+    spool_content_close(&m->content);
 }
 
 void message_content_done(struct message *m) {

@@ -8,6 +8,7 @@
 enum {
     ACTIVE_RESCAN_S = 10, /* something in active is busy elsewhere: look again */
     SWEEP_S = 60,
+    LOG_TURN = 16, /* messages of the log for one of each other kind */
 };
 
 static void params_of(void *ctx, struct str name, struct transport_params *ret) {
@@ -30,6 +31,7 @@ struct qmgr *qmgr_new(const struct conf *c, struct spool *spool, const struct qm
     int64_t most = US_PER_S * conf_time(c, PARAM_maximal_backoff_time);
     q->scheduler = scheduler_new(least, most > least ? most : least,
                                  US_PER_S * conf_time(c, PARAM_transport_retry_time), params_of, q);
+    q->active_left.scan.files_only = q->incoming.scan.files_only = true;
     q->active_left.wanted = q->incoming.wanted = q->deferred.wanted = true;
     return q;
 }
@@ -37,9 +39,9 @@ struct qmgr *qmgr_new(const struct conf *c, struct spool *spool, const struct qm
 void qmgr_free(struct qmgr *q) {
     if (!q)
         return;
-    spool_scan_end(&q->active_left.scan);
-    spool_scan_end(&q->incoming.scan);
-    spool_scan_end(&q->deferred.scan);
+    spool_scan_end(q->spool, &q->active_left.scan);
+    spool_scan_end(q->spool, &q->incoming.scan);
+    spool_scan_end(q->spool, &q->deferred.scan);
     struct transport *t;
     for (size_t at = 0; (t = scheduler_each(q->scheduler, &at));)
         transport_close_idle(t, 0);
@@ -94,7 +96,7 @@ void feed_trigger(struct qmgr *q, struct str bytes) {
         switch (bytes.p[i]) {
         case 'W':
         case 'I':
-            q->incoming.wanted = true;
+            q->incoming.wanted = q->look_at_log = true;
             break;
         case 'D':
             q->deferred.wanted = true;
@@ -137,6 +139,19 @@ static bool feed_left(struct qmgr *q) {
         return false;
     if (!map_get(&q->active, queue_id_str(&e.id)) && message_take_up(q, &e.id, SPOOL_ACTIVE, false) == BUSY_ELSEWHERE)
         q->next_active_scan = deadline_in(ACTIVE_RESCAN_S);
+    return true;
+}
+
+void feed_log(struct qmgr *q, struct spool_position position) {
+    spool_log_committed(q->spool, position);
+    feed_more(q);
+}
+
+static bool feed_from_log(struct qmgr *q) {
+    struct spool_entry e;
+    if (!spool_log_next(q->spool, &e))
+        return false;
+    message_take_up(q, &e.id, SPOOL_ACTIVE, false);
     return true;
 }
 
@@ -191,10 +206,16 @@ static int64_t next_timer(const struct qmgr *q) {
 void feed_run(struct qmgr *q) {
     while (!q->draining) {
         timers(q);
+        if (q->look_at_log) {
+            q->look_at_log = false;
+            spool_log_look(q->spool);
+        }
         bool some = false;
         /* one of each in turn, so that a backlog of one kind does not keep the others out */
         if (room(q))
             some = feed_left(q) || some;
+        for (unsigned i = 0; i < LOG_TURN && room(q) && feed_from_log(q); i++)
+            some = true;
         if (room(q))
             some = feed_incoming(q) || some;
         if (room(q))

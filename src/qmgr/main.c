@@ -1,4 +1,5 @@
 /* qmgr, oqmgr - the queue manager: qmgr(8). */
+#include "base/die.h"
 #include "conf/master_cf.h"
 #include "proto/notice.h"
 #include "qmgr/qmgr.h"
@@ -52,12 +53,18 @@ static error init(struct service_ctx *ctx, struct arena *err_arena) {
     return NULL;
 }
 
+static void tend_log(void *arg) {
+    spool_log_run(((struct state *)arg)->spool);
+}
+
 static void start(struct service_ctx *ctx) {
     struct state *s = ctx->state;
     /* After a reload the one before us finishes its deliveries; it lets go of the rest as soon as it has been told. */
     while (!spool_take_over(s->spool))
         if (ctx->draining || wait_until(deadline_in_us(TAKE_OVER_RETRY_US)))
             return;
+    if (!coro_spawn(tend_log, s, "log"))
+        die("out of memory");
     feed_run(s->qmgr);
 }
 
@@ -69,9 +76,13 @@ static void session(struct service_ctx *ctx, struct io *io, const struct endpoin
         return;
     struct ipc *ipc = service_ipc(io);
     struct ipc_msg m = { .fd = -1 };
-    struct queue_id id;
-    while (!ipc_recv(ipc, DEADLINE_NEVER, &m) && notice_unpack(&m, &id))
-        feed_notice(s->qmgr, &id, m.type == NOTICE_NEW ? SPOOL_INCOMING : SPOOL_DEFERRED);
+    struct notice n;
+    while (!ipc_recv(ipc, DEADLINE_NEVER, &m) && notice_unpack(&m, &n)) {
+        if (n.type == NOTICE_LOG)
+            feed_log(s->qmgr, n.position);
+        else
+            feed_notice(s->qmgr, &n.id, n.type == NOTICE_NEW ? SPOOL_INCOMING : SPOOL_DEFERRED);
+    }
     ipc_msg_drop(&m);
 }
 
@@ -87,7 +98,7 @@ static void drain(struct service_ctx *ctx) {
 
 int main(int argc, char **argv) {
     static const char *const writable[] = {
-        "incoming", "active", "deferred", "hold", "corrupt", "defer", "bounce", NULL
+        "log", "incoming", "active", "deferred", "hold", "corrupt", "defer", "bounce", NULL
     };
     static const struct service qmgr = {
         .program = "qmgr",

@@ -51,6 +51,7 @@ struct qmgr {
     struct qmgr_outside outside;
     struct scheduler *scheduler;
     bool draining;
+    bool look_at_log; /* notices may have been lost */
 
     struct map active;  /* queue id -> struct message */
     size_t rcpts;       /* unfinished recipients in memory */
@@ -78,6 +79,8 @@ void qmgr_free(struct qmgr *q);
 /* Until q->draining: scans, takes messages up. The first thing it does is to take up what was active. */
 void feed_run(struct qmgr *q);
 void feed_notice(struct qmgr *q, const struct queue_id *id, enum spool_state state);
+/* A segment of the log has grown. */
+void feed_log(struct qmgr *q, struct spool_position position);
 /* Trigger bytes as in qmgr(8): A and F before D and I, whatever their order. */
 void feed_trigger(struct qmgr *q, struct str bytes);
 /* There may be room for more. */

@@ -41,6 +41,7 @@
 
 #include "base/die.h"
 #include "queue/crc32c.h"
+#include "queue/log.h"
 #include "queue/spool_file.h"
 #include <dirent.h>
 #include <errno.h>
@@ -79,6 +80,8 @@ struct spool_options spool_options_from(const struct conf *c, enum spool_access 
     return (struct spool_options){
         .queue_directory = conf_str(c, PARAM_queue_directory),
         .access = access,
+        .log = conf_bool(c, PARAM_queue_log),
+        .segment_size = (uint64_t)conf_int(c, PARAM_queue_log_segment_size),
         .long_queue_ids = conf_bool(c, PARAM_enable_long_queue_ids),
         .min_free = min_free > 0 ? (uint64_t)min_free : 0,
         .size_limit = limit > 0 ? (uint64_t)limit : 0,
@@ -228,6 +231,8 @@ error spool_dir_sync(struct spool *s, unsigned dir, const struct queue_id *id) {
 /* --- opening --- */
 
 static error make_directories(struct spool *s) {
+    if (sys->mkdirat(s->fd, "log", 0700) < 0 && errno != EEXIST)
+        return err_errno(errno);
     for (unsigned i = 0; i < SPOOL_DIRS; i++)
         if (sys->mkdirat(s->fd, spool_dir_name(i).p, 0700) < 0 && errno != EEXIST)
             return err_errno(errno);
@@ -258,6 +263,8 @@ error spool_open(const struct spool_options *o, struct arena *err_arena, struct 
     error e = s->fd < 0 ? err_errno(errno) : NULL;
     if (!e && o->access != SPOOL_LISTER)
         e = make_directories(s);
+    if (!e && o->access == SPOOL_READER)
+        s->log_reader = log_reader_new(s);
     if (e) {
         error told = err_make(err_arena, ERR_SYS, "open queue directory %s: %.*s", path, STR_ARG(e->text));
         spool_close(s);
@@ -271,6 +278,7 @@ void spool_close(struct spool *s) {
     if (!s)
         return;
     spool_hand_over(s);
+    log_reader_free(s->log_reader);
     if (s->fd >= 0)
         sys->close(s->fd);
     free(s);
@@ -287,19 +295,28 @@ bool spool_take_over(struct spool *s) {
         return false;
     }
     s->reader_fd = fd;
+    log_take_over(s->log_reader);
     return true;
 }
 
 void spool_hand_over(struct spool *s) {
-    if (s->reader_fd >= 0)
+    if (s->reader_fd >= 0) {
+        log_hand_over(s->log_reader);
         sys->close(s->reader_fd);
+    }
     s->reader_fd = -1;
+}
+
+void spool_on_news(struct spool *s, void (*fn)(void *ctx, const struct spool_news *news), void *ctx) {
+    s->news = fn;
+    s->news_ctx = ctx;
 }
 
 /* --- scanning --- */
 
 struct scan {
     enum spool_state state;
+    struct log_walk *log; /* NULL: the files now */
     unsigned depth, top; /* levels of hash directories wanted; index of the deepest open one */
     DIR *dirs[SPOOL_HASH_DEPTH_MAX + 1];
     char path[SPOOL_HASH_DEPTH_MAX + 1]; /* the hash characters of the open levels */
@@ -327,7 +344,37 @@ static void scan_path(const struct scan *sc, unsigned levels, char ret[SPOOL_PAT
     ret[n] = 0;
 }
 
-static void scan_free(struct scan *sc) {
+static void log_end(struct spool *s, struct scan *sc) {
+    if (s && s->log_walk == sc->log)
+        s->log_walk = NULL;
+    log_walk_free(sc->log);
+    sc->log = NULL;
+}
+
+/* The READER goes by what it has in its hands, and takes what it has not read yet into them; a list by the marks. */
+static bool log_entry(struct spool *s, struct scan *sc, struct spool_entry *ret) {
+    struct log_walk_entry found;
+    for (unsigned passed = 0; log_walk_next(sc->log, &found); passed++) {
+        if (passed % SCAN_SKIP_MAX == SCAN_SKIP_MAX - 1 && coro_self())
+            coro_yield();
+        *ret = (struct spool_entry){ .id = found.record.id, .state = found.state };
+        ret->size = (int64_t)segment_record_size(&found.record);
+        if (s->access == SPOOL_READER) {
+            log_adopt(s->log_reader, &found);
+            if (log_find(s, &ret->id, sc->state)) {
+                ret->state = sc->state;
+                return true;
+            }
+        } else if (found.state == sc->state) {
+            return true;
+        }
+    }
+    log_end(s, sc);
+    return false;
+}
+
+static void scan_free(struct spool *s, struct scan *sc) {
+    log_end(s, sc);
     for (unsigned i = 0; i <= sc->depth; i++)
         if (sc->dirs[i])
             closedir(sc->dirs[i]);
@@ -386,7 +433,16 @@ bool spool_scan_next(struct spool *s, struct spool_scan *scan, enum spool_state 
         sc->depth = s->hashed[state] ? s->hash_depth : 0;
         scan_path(sc, 0, path);
         sc->dirs[0] = open_directory(s, path);
+        if (!scan->files_only && (state == SPOOL_INCOMING || state == SPOOL_ACTIVE || state == SPOOL_HOLD)) {
+            if (s->access == SPOOL_READER)
+                spool_log_flush(s);
+            sc->log = log_walk_new(s);
+            if (s->access == SPOOL_LISTER)
+                s->log_walk = sc->log;
+        }
     }
+    if (sc->log && log_entry(s, sc, ret))
+        return true;
     for (unsigned skipped = 0;; skipped++) {
         if (skipped == SCAN_SKIP_MAX) {
             skipped = 0;
@@ -418,13 +474,13 @@ bool spool_scan_next(struct spool *s, struct spool_scan *scan, enum spool_state 
         if (scan_entry(s, sc, e->d_name, ret))
             return true;
     }
-    spool_scan_end(scan);
+    spool_scan_end(s, scan);
     return false;
 }
 
-void spool_scan_end(struct spool_scan *scan) {
+void spool_scan_end(struct spool *s, struct spool_scan *scan) {
     if (scan->impl)
-        scan_free(scan->impl);
+        scan_free(s, scan->impl);
     scan->impl = NULL;
 }
 
@@ -511,11 +567,45 @@ static error load_from(int fd, struct arena *a, struct envelope *ret, struct spo
     return NULL;
 }
 
-error spool_load(struct spool *s, const struct queue_id *id, enum spool_state state, struct arena *a,
-                 struct envelope *ret, struct spool_content *ret_content) {
+error spool_check_file(const struct spool *s, const struct queue_id *id, enum spool_state state,
+                       struct spool_head *ret) {
     int fd = spool_openat(s, state, id, O_RDONLY, 0);
     if (fd < 0)
         return err_errno(errno);
+    struct arena *a = arena_new();
+    struct envelope env;
+    struct spool_content content;
+    error e = read_head(fd, ret);
+    if (!e)
+        e = load_from(fd, a, &env, &content);
+    arena_free(a);
+    sys->close(fd);
+    return e;
+}
+
+void spool_content_close(struct spool_content *c) {
+    if (c->fd >= 0)
+        sys->close(c->fd);
+    free((char *)(uintptr_t)c->bytes.p);
+    *c = (struct spool_content){ .fd = -1 };
+}
+
+/* What has no file may be in the log. */
+static error list_load(struct spool *s, const struct queue_id *id, enum spool_state state, struct arena *a,
+                       struct envelope *ret, struct spool_content *ret_content) {
+    if (s->access != SPOOL_LISTER || (state != SPOOL_INCOMING && state != SPOOL_ACTIVE && state != SPOOL_HOLD))
+        return err_errno(ENOENT);
+    return log_list_load(s, id, a, ret, ret_content);
+}
+
+error spool_load(struct spool *s, const struct queue_id *id, enum spool_state state, struct arena *a,
+                 struct envelope *ret, struct spool_content *ret_content) {
+    struct log_message *m = log_find(s, id, state);
+    if (m)
+        return log_load(m, a, ret, ret_content);
+    int fd = spool_openat(s, state, id, O_RDONLY, 0);
+    if (fd < 0)
+        return errno == ENOENT ? list_load(s, id, state, a, ret, ret_content) : err_errno(errno);
     error e = ret_content ? take_lock(s, fd) : NULL;
     if (!e)
         e = load_from(fd, a, ret, ret_content);
@@ -526,6 +616,9 @@ error spool_load(struct spool *s, const struct queue_id *id, enum spool_state st
 
 error spool_content_open(struct spool *s, const struct queue_id *id, enum spool_state state,
                          struct spool_content *ret) {
+    struct log_message *m = log_find(s, id, state);
+    if (m)
+        return log_content(m, ret);
     int fd = spool_openat(s, state, id, O_RDONLY, 0);
     if (fd < 0)
         return err_errno(errno);
@@ -544,6 +637,9 @@ error spool_content_open(struct spool *s, const struct queue_id *id, enum spool_
 /* --- changing a message --- */
 
 error spool_move(struct spool *s, const struct queue_id *id, enum spool_state from, enum spool_state to) {
+    struct log_message *m = log_find(s, id, from);
+    if (m)
+        return log_move(s, m, to);
     char old[SPOOL_PATH_MAX], new[SPOOL_PATH_MAX];
     spool_path(s, from, id, old);
     spool_path(s, to, id, new);
@@ -564,6 +660,11 @@ error spool_move(struct spool *s, const struct queue_id *id, enum spool_state fr
 }
 
 error spool_set_next_try(struct spool *s, const struct queue_id *id, enum spool_state state, int64_t wall_us) {
+    struct log_message *m = log_find(s, id, state);
+    if (m) {
+        m->next_try_us = wall_us; /* of the file that it becomes */
+        return NULL;
+    }
     char path[SPOOL_PATH_MAX];
     spool_path(s, state, id, path);
     struct timespec times[2] = {
@@ -590,16 +691,54 @@ static error set_mark(struct spool *s, const struct queue_id *id, enum spool_sta
 }
 
 error spool_mark_done(struct spool *s, const struct queue_id *id, enum spool_state state, size_t index) {
+    struct log_message *m = log_find(s, id, state);
+    if (m)
+        return log_mark_done(s, m, index);
     return set_mark(s, id, state, true, index);
 }
 
 error spool_mark_warned(struct spool *s, const struct queue_id *id, enum spool_state state) {
+    struct log_message *m = log_find(s, id, state);
+    if (m) {
+        m->warned = true; /* of the file that it becomes */
+        return NULL;
+    }
     return set_mark(s, id, state, false, 0);
 }
 
 error spool_remove(struct spool *s, const struct queue_id *id, enum spool_state state) {
+    struct log_message *m = log_find(s, id, state);
+    if (m)
+        return log_remove(s, m);
     error e;
     if ((e = spool_unlink(s, SPOOL_DIR_DEFER, id)) || (e = spool_unlink(s, SPOOL_DIR_BOUNCE, id)))
         return e;
     return spool_unlink(s, state, id);
+}
+
+bool spool_find(struct spool *s, const struct queue_id *id, enum spool_state *ret) {
+    static const enum spool_state in_log[] = { SPOOL_ACTIVE, SPOOL_HOLD, SPOOL_INCOMING };
+    if (s->log_reader) {
+        struct log_walk *w = log_walk_new(s);
+        spool_log_flush(s);
+        struct log_walk_entry found;
+        if (log_walk_find(w, id, &found))
+            log_adopt(s->log_reader, &found);
+        log_walk_free(w);
+        for (size_t i = 0; i < sizeof in_log / sizeof in_log[0]; i++)
+            if (log_find(s, id, in_log[i])) {
+                *ret = in_log[i];
+                return true;
+            }
+    }
+    for (enum spool_state state = 0; state < SPOOL_STATES; state++) {
+        char path[SPOOL_PATH_MAX];
+        struct stat st;
+        spool_path(s, state, id, path);
+        if (sys->fstatat(s->fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode)) {
+            *ret = state;
+            return true;
+        }
+    }
+    return false;
 }

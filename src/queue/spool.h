@@ -22,6 +22,8 @@ enum spool_access { SPOOL_WRITER, SPOOL_READER, SPOOL_LISTER };
 struct spool_options {
     struct str queue_directory;
     enum spool_access access;
+    bool log;              /* queue_log: mail up to SEGMENT_CONTENT_MAX goes into the log, not into files of its own */
+    uint64_t segment_size; /* queue_log_segment_size; 0: the default */
     bool long_queue_ids;
     uint64_t min_free;   /* queue_minfree: spool_create() refuses below it; bytes, 0: no check */
     uint64_t size_limit; /* message_size_limit: the min_free rule wants 1.5 times it */
@@ -56,6 +58,19 @@ uint64_t spool_new_size(const struct spool_new *m); /* content bytes so far */
 error spool_commit(struct spool_new *m, const struct envelope *e, enum spool_state state);
 void spool_abort(struct spool_new *m);
 
+/* Where a segment of the log is on stable storage up to. segment 0: nowhere. */
+struct spool_position {
+    uint64_t segment, end; /* its number (which is its name); offset behind the last whole record */
+};
+/* The WRITER tells of what was committed: once for all messages that shared a sync of the log (`position`), or once for
+ * a message with a file of its own (`id`; not for HOLD). Called in a coroutine, before spool_commit() returns; must not
+ * wait. */
+struct spool_news {
+    struct spool_position position; /* segment 0: a file */
+    struct queue_id id;
+};
+void spool_on_news(struct spool *s, void (*fn)(void *ctx, const struct spool_news *news), void *ctx);
+
 /* --- reader --- */
 struct spool_entry {
     struct queue_id id;
@@ -69,15 +84,23 @@ struct spool_entry {
  */
 struct spool_scan {
     void *impl;
+    bool files_only; /* not the messages of the log */
 };
 bool spool_scan_next(struct spool *s, struct spool_scan *scan, enum spool_state state, struct spool_entry *ret);
-void spool_scan_end(struct spool_scan *scan);
+void spool_scan_end(struct spool *s, struct spool_scan *scan);
 
-struct spool_content { /* the content of a stored message: read-only, may be passed to another process */
-    int fd;            /* owned by the caller of spool_load(); close it. -1: `bytes` is the content */
-    uint64_t offset, size;
-    struct str bytes; /* all of it, at most 128 KiB, as old as the arena of spool_load(); p is NULL when in a file */
+/* The content of a stored message, in one of two forms: a descriptor of its own file, read-only, which may be passed to
+ * another process, or, of a message in the log, a copy of the bytes (a segment's descriptor would show other mail). */
+struct spool_content {
+    int fd;                /* -1: inline, or none */
+    uint64_t offset, size; /* offset: with fd */
+    struct str bytes;      /* inline: all of it, at most SEGMENT_CONTENT_MAX, own memory; otherwise p is NULL */
 };
+/* Closes or frees it; it is empty then. One that is empty already is allowed. */
+void spool_content_close(struct spool_content *c);
+static inline bool spool_content_is_open(const struct spool_content *c) {
+    return c->fd >= 0 || c->bytes.p;
+}
 /* Envelope with recipient states, the content, and the log of failures. ERR_SYNTAX: damaged (move it to CORRUPT).
  * ERR_SYS ENOENT: it has gone. `ret_content` may be NULL. Recipient order and indices are fixed for the life of a
  * message. */
@@ -97,6 +120,23 @@ error spool_mark_done(struct spool *s, const struct queue_id *id, enum spool_sta
 error spool_mark_warned(struct spool *s, const struct queue_id *id, enum spool_state state);
 /* The message and its failure log are gone when this returns NULL. */
 error spool_remove(struct spool *s, const struct queue_id *id, enum spool_state state);
+
+/* --- the log, for the READER in office --- */
+/* A segment is on stable storage up to there, says the WRITER. */
+void spool_log_committed(struct spool *s, struct spool_position position);
+/* The WRITER's words may have been lost: look what is there. */
+void spool_log_look(struct spool *s);
+/* The next message of the log, now ACTIVE: take it up, or it stays so. What was left from before and what is new take
+ * turns. False: none now. */
+bool spool_log_next(struct spool *s, struct spool_entry *ret);
+/* A coroutine's work until it is cancelled: writes marks once a turn of the loop, makes durable what has moved into
+ * files, gives segments back. Without it (a command) call spool_settle() at the end. */
+void spool_log_run(struct spool *s);
+void spool_log_flush(struct spool *s); /* marks, at once */
+/* All that has moved from the log into files is on stable storage, and its place in the log is free. Waits. */
+error spool_settle(struct spool *s);
+/* Where is the message of that name? False: nowhere. */
+bool spool_find(struct spool *s, const struct queue_id *id, enum spool_state *ret);
 
 /* --- what happened to recipients: why deferred (mailq), why bounced (the notice) --- */
 enum spool_log { SPOOL_LOG_DEFER, SPOOL_LOG_BOUNCE };

@@ -5,6 +5,7 @@
 #include "queue/spool_private.h"
 
 #include "queue/crc32c.h"
+#include "queue/log.h"
 #include <errno.h>
 #include <fcntl.h>
 
@@ -53,7 +54,15 @@ static unsigned log_dir(enum spool_log log) {
     return log == SPOOL_LOG_DEFER ? (unsigned)SPOOL_DIR_DEFER : (unsigned)SPOOL_DIR_BOUNCE;
 }
 
+/* A message that came through the log in this life of the queue manager has the logs we know of. */
+static struct log_message *in_log(struct spool *s, const struct queue_id *id) {
+    return s->log_reader ? map_get(&s->log_reader->messages, queue_id_str(id)) : NULL;
+}
+
 error spool_log_add(struct spool *s, const struct queue_id *id, enum spool_log log, const struct spool_failure *f) {
+    struct log_message *m = in_log(s, id);
+    if (m)
+        m->has_logs = true;
     struct buf payload = { 0 }, record = { 0 };
     spool_failure_pack(&payload, f);
     if (payload.n > RECORD_MAX) {
@@ -146,5 +155,8 @@ error spool_log_read(struct spool *s, const struct queue_id *id, enum spool_log 
 }
 
 error spool_log_clear(struct spool *s, const struct queue_id *id, enum spool_log log) {
+    const struct log_message *m = in_log(s, id);
+    if (m && !m->has_logs)
+        return NULL;
     return spool_unlink(s, log_dir(log), id);
 }

@@ -33,6 +33,11 @@ struct spool {
     struct dir_sync dir_sync[SPOOL_DIRS];
     unsigned next_temporary;
     int reader_fd; /* active/, locked by the READER in office; -1: not we */
+    struct log_writer *log_writer; /* NULL: queue_log = no, or not the WRITER */
+    struct log_reader *log_reader; /* of a READER */
+    struct log_walk *log_walk;     /* of the scan that goes on, of a LISTER; borrowed */
+    void (*news)(void *ctx, const struct spool_news *news);
+    void *news_ctx;
 };
 
 struct str spool_dir_name(unsigned dir);
@@ -52,6 +57,9 @@ void spool_offload(void (*fn)(void *arg), void *arg);
 error spool_pwrite_all(int fd, struct str bytes, uint64_t at);
 /* Exactly `n` bytes; false with errno (EIO at the end of the file). */
 bool spool_pread_all(int fd, void *p, size_t n, uint64_t at);
+struct spool_head;
+/* Is the queue file whole? ERR_SYNTAX: no; ERR_SYS EAGAIN: not finished. */
+error spool_check_file(const struct spool *s, const struct queue_id *id, enum spool_state state, struct spool_head *ret);
 /* The whole records of a log; strings are borrowed from `bytes`. */
 void spool_log_parse(struct str bytes, struct arena *a, struct spool_failure **ret, size_t *ret_count);
 #endif

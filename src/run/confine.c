@@ -147,6 +147,7 @@ static const int calls_always[] = {
     CALL(fstatfs),
     CALL(fsync),
     CALL(fdatasync),
+    CALL(syncfs),
     CALL(sync_file_range),
     CALL(ftruncate),
     CALL(fallocate),

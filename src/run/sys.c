@@ -38,6 +38,10 @@ static int real_accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags
     return accept4(fd, addr, len, flags);
 }
 
+static int real_lock_range(int fd, int command, struct flock *range) {
+    return fcntl(fd, command, range);
+}
+
 const struct sys sys_real = {
     .mono_us = real_mono_us,
     .wall_us = real_wall_us,
@@ -63,6 +67,8 @@ const struct sys sys_real = {
     .utimensat = utimensat,
     .fstatvfs = fstatvfs,
     .flock = flock,
+    .syncfs = syncfs,
+    .lock_range = real_lock_range,
 };
 
 const struct sys *sys = &sys_real;

@@ -6,6 +6,7 @@
 #ifndef ANGARIUM_RUN_SYS_H
 #define ANGARIUM_RUN_SYS_H
 
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/epoll.h>
@@ -44,6 +45,8 @@ struct sys {
     int (*utimensat)(int dirfd, const char *path, const struct timespec times[2], int flags);
     int (*fstatvfs)(int fd, struct statvfs *st);
     int (*flock)(int fd, int operation);
+    int (*syncfs)(int fd);
+    int (*lock_range)(int fd, int command, struct flock *range); /* fcntl with F_OFD_SETLK or F_OFD_GETLK */
 };
 
 extern const struct sys sys_real;

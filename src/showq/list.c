@@ -157,7 +157,7 @@ void showq_walk(struct showq *q, showq_sink *sink, void *ctx) {
         struct spool_entry e;
         while (spool_scan_next(q->spool, &scan, order[i], &e)) {
             if (!message(q, &e, sink, ctx)) {
-                spool_scan_end(&scan);
+                spool_scan_end(q->spool, &scan);
                 return;
             }
             if (coro_self())

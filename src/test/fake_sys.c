@@ -30,7 +30,9 @@ enum { FAULTS_MAX = 64, GIVE_UP_MS = 20 * 1000, OFFLOAD_POLL_MS = 1000 };
     X(mkdirat)                                                                                                         \
     X(utimensat)                                                                                                       \
     X(fstatvfs)                                                                                                        \
-    X(flock)
+    X(flock)                                                                                                           \
+    X(syncfs)                                                                                                          \
+    X(lock_range)
 
 enum call {
 #define CALL_ENUM(name) CALL_##name,
@@ -290,6 +292,14 @@ static int fake_fstatvfs(int fd, struct statvfs *st) {
 
 static int fake_flock(int fd, int operation) {
     return ENTER(flock, .fd = fd) ? sys_real.flock(fd, operation) : -1;
+}
+
+static int fake_syncfs(int fd) {
+    return ENTER(syncfs, .fd = fd) ? sys_real.syncfs(fd) : -1;
+}
+
+static int fake_lock_range(int fd, int command, struct flock *range) {
+    return ENTER(lock_range, .fd = fd) ? sys_real.lock_range(fd, command, range) : -1;
 }
 
 static const struct sys sys_fake = { .mono_us = fake_mono_us,

@@ -19,7 +19,7 @@ mine unix - n n - - pipe
 other unix - n n - - spawn
   user=nobody argv=/bin/true
 """
-OWN = {"angarium_version", "dns_resolvers", "service_worker_limit", "table_freshness"}
+OWN = {"angarium_version", "dns_resolvers", "queue_log", "queue_log_segment_size", "service_worker_limit", "table_freshness"}
 # of services that only the master.cf of this test has
 ROWS = [line.split("\t") for line in (HERE / "defaults.tsv").read_text().splitlines() if line[0] != "#"]
 BUILTIN = {name: (default, rule) for name, kind, default, rule in ROWS if kind in ("builtin", "service")}

@@ -1,0 +1,459 @@
+/* Messages of the log in the hands of the reader: their marks, their way into files, and the end of a segment. */
+#include "queue/log.h"
+
+#include "base/die.h"
+#include "base/log.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/file.h>
+
+enum {
+    MARKS_MAX = 1024,    /* runs of marks that wait to be written */
+    SETTLE_S = 5,        /* from a move to its sync */
+    SETTLE_RETRY_S = 30, /* after a sync that failed */
+    HELD_S = 10,         /* held mail stays in the log for this long after its segment was sealed */
+    HELD_AT_ONCE = 50,   /* held messages moved into files before others get their turn */
+};
+
+/* --- marks --- */
+
+void log_flush_marks(struct log_segment *seg) {
+    for (size_t i = 0; i < seg->marks.n; i++) {
+        const struct log_mark *mark = &seg->marks.at[i];
+        char bytes[256];
+        memset(bytes, mark->value, sizeof bytes);
+        for (uint32_t done = 0; done < mark->n;) {
+            uint32_t n = mark->n - done < sizeof bytes ? mark->n - done : (uint32_t)sizeof bytes;
+            error e = spool_pwrite_all(seg->fd, str_n(bytes, n), (uint64_t)SEGMENT_MARKS_AT + mark->at + done);
+            if (e) /* may mean a duplicate after a crash */
+                log_warn("log/%016llx: write marks: %.*s", (unsigned long long)seg->number, STR_ARG(e->text));
+            done += n;
+        }
+        seg->unsynced = true;
+    }
+    seg->marks.n = 0;
+}
+
+void log_mark(struct log_reader *r, struct log_segment *seg, uint32_t at, uint32_t n, uint8_t value) {
+    if (seg->marks.n > 0) {
+        struct log_mark *last = &seg->marks.at[seg->marks.n - 1];
+        bool covers = at <= last->at && at + n >= last->at + last->n;
+        if (covers) {
+            *last = (struct log_mark){ at, n, value };
+            return;
+        }
+        if (last->value == value && last->at + last->n == at) {
+            last->n += n;
+            return;
+        }
+    } else {
+        cond_signal(&r->work);
+    }
+    if (seg->marks.n == MARKS_MAX)
+        log_flush_marks(seg);
+    *vec_add(seg->marks_arena, &seg->marks) = (struct log_mark){ at, n, value };
+}
+
+void spool_log_flush(struct spool *s) {
+    for (struct log_segment *seg = s->log_reader->segments; seg; seg = seg->next)
+        log_flush_marks(seg);
+}
+
+void log_message_done(struct log_reader *r, struct log_message *m) {
+    struct log_segment *seg = m->segment;
+    log_mark(r, seg, m->record.mark, m->record.rcpt_count + 1, SEGMENT_MARK_DONE);
+    seg->live--;
+    if (r->handed_over) { /* the next one waits for this */
+        log_flush_marks(seg);
+        struct flock range = {
+            .l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = (off_t)m->at, .l_len = SEGMENT_RECORD_HEAD
+        };
+        sys->lock_range(seg->fd, F_OFD_SETLK, &range);
+    }
+    if (m->ahead) {
+        m->state = LOG_GONE;
+        return;
+    }
+    map_remove(&r->messages, queue_id_str(&m->record.id));
+    free(m);
+}
+
+/* --- reading one message --- */
+
+/* The whole record: in what was read ahead, or read into `*ret_own`, which is the caller's. */
+static error whole_record(struct log_message *m, struct str *ret, char **ret_own) {
+    struct log_segment *seg = m->segment;
+    size_t n = (size_t)segment_record_size(&m->record);
+    *ret_own = NULL;
+    if (seg->chunk && m->at >= seg->chunk_at && m->at - seg->chunk_at <= seg->chunk_n &&
+        n <= seg->chunk_n - (size_t)(m->at - seg->chunk_at)) {
+        *ret = str_n(seg->chunk + (m->at - seg->chunk_at), n);
+    } else {
+        char *own = malloc(n);
+        if (!own)
+            die_no_memory(n);
+        if (!spool_pread_all(seg->fd, own, n, m->at)) {
+            int why = errno;
+            free(own);
+            return err_errno(why);
+        }
+        *ret_own = own;
+        *ret = str_n(own, n);
+    }
+    if (segment_record_whole(*ret, &m->record))
+        return NULL;
+    free(*ret_own);
+    *ret_own = NULL;
+    return &log_damaged;
+}
+
+/* Its marks as they stand; empty when nothing is done. Own memory. */
+static error read_marks(struct log_message *m, struct buf *ret) {
+    if (m->fresh)
+        return NULL;
+    size_t n = (size_t)m->record.rcpt_count + 1;
+    log_flush_marks(m->segment);
+    if (!spool_pread_all(m->segment->fd, buf_reserve(ret, n), n, (uint64_t)SEGMENT_MARKS_AT + m->record.mark))
+        return err_errno(errno);
+    ret->n += n;
+    return NULL;
+}
+
+error log_load(struct log_message *m, struct arena *a, struct envelope *ret, struct spool_content *ret_content) {
+    struct str whole;
+    char *own;
+    struct buf marks = { 0 };
+    error e = whole_record(m, &whole, &own);
+    if (e)
+        return e;
+    e = read_marks(m, &marks);
+    if (!e)
+        e = log_unpack(whole, &m->record, buf_str(&marks), m->warned, a, ret, ret_content);
+    buf_free(&marks);
+    free(own);
+    return e;
+}
+
+error log_content(struct log_message *m, struct spool_content *ret) {
+    struct str whole;
+    char *own;
+    error e = whole_record(m, &whole, &own);
+    if (e)
+        return e;
+    log_copy_content(whole, &m->record, ret);
+    free(own);
+    return NULL;
+}
+
+/* --- finding --- */
+
+void log_adopt(struct log_reader *r, const struct log_walk_entry *found) {
+    if (map_get(&r->messages, queue_id_str(&found->record.id)))
+        return;
+    for (struct log_segment *seg = r->segments; seg; seg = seg->next) {
+        if (seg->number != found->segment || found->at < seg->at)
+            continue;
+        enum log_state state = found->record.state == SEGMENT_HOLD ? LOG_HELD : LOG_ACTIVE;
+        struct log_message *m = log_message_new(r, seg, found->at, &found->record, state);
+        m->fresh = false;
+        m->ahead = true;
+        return;
+    }
+}
+
+struct log_message *log_find(struct spool *s, const struct queue_id *id, enum spool_state state) {
+    struct log_reader *r = s->log_reader;
+    if (!r)
+        return NULL;
+    struct log_message *m = map_get(&r->messages, queue_id_str(id));
+    if (m && m->state == LOG_MOVED) {
+        log_settle(s); /* failed: a power failure may now make duplicates; the file is whole all the same */
+        return NULL;
+    }
+    if (!m || m->state == LOG_BUSY || m->state == LOG_GONE)
+        return NULL;
+    enum spool_state is = m->state == LOG_HELD ? SPOOL_HOLD : m->ahead ? SPOOL_INCOMING : SPOOL_ACTIVE;
+    return is == state ? m : NULL;
+}
+
+/* --- changing --- */
+
+error log_mark_done(struct spool *s, struct log_message *m, size_t index) {
+    if (index >= m->record.rcpt_count)
+        return err_errno(EINVAL);
+    m->fresh = false; /* from now on its marks say something */
+    log_mark(s->log_reader, m->segment, m->record.mark + 1 + (uint32_t)index, 1, SEGMENT_MARK_DONE);
+    return NULL;
+}
+
+error log_remove(struct spool *s, struct log_message *m) {
+    error e;
+    if (m->has_logs && ((e = spool_unlink(s, SPOOL_DIR_DEFER, &m->record.id)) ||
+                        (e = spool_unlink(s, SPOOL_DIR_BOUNCE, &m->record.id))))
+        return e;
+    log_message_done(s->log_reader, m);
+    return NULL;
+}
+
+static error write_file(struct spool *s, struct log_message *m, enum spool_state to, struct str bytes) {
+    int fd = spool_openat(s, to, &m->record.id, O_WRONLY | O_CREAT | O_EXCL, SPOOL_MODE_WRITING);
+    if (fd < 0)
+        return err_errno(errno);
+    error e = spool_pwrite_all(fd, bytes, 0);
+    struct timespec times[2] = { { .tv_nsec = UTIME_OMIT },
+                                 { .tv_sec = m->next_try_us / US_PER_S, .tv_nsec = m->next_try_us % US_PER_S * 1000 } };
+    char path[SPOOL_PATH_MAX];
+    spool_path(s, to, &m->record.id, path);
+    if (!e && m->next_try_us && sys->utimensat(s->fd, path, times, AT_SYMLINK_NOFOLLOW) < 0)
+        e = err_errno(errno);
+    if (!e && sys->fchmod(fd, SPOOL_MODE_READY) < 0)
+        e = err_errno(errno);
+    sys->close(fd);
+    if (e)
+        sys->unlinkat(s->fd, path, 0);
+    return e;
+}
+
+/* A damaged record is saved as it is; any other becomes a queue file. */
+static error move_bytes(struct log_message *m, enum spool_state to, struct buf *ret) {
+    struct str whole;
+    char *own;
+    error e = whole_record(m, &whole, &own);
+    if (e == &log_damaged && to == SPOOL_CORRUPT) {
+        size_t n = (size_t)segment_record_size(&m->record);
+        if (!spool_pread_all(m->segment->fd, buf_reserve(ret, n), n, m->at))
+            return err_errno(errno);
+        ret->n += n;
+        return NULL;
+    }
+    if (e)
+        return e;
+    struct buf marks = { 0 };
+    e = read_marks(m, &marks);
+    if (!e)
+        log_file_form(ret, whole, &m->record, buf_str(&marks), m->warned);
+    buf_free(&marks);
+    free(own);
+    return e;
+}
+
+error log_move(struct spool *s, struct log_message *m, enum spool_state to) {
+    struct log_reader *r = s->log_reader;
+    struct buf bytes = { 0 };
+    error e = move_bytes(m, to, &bytes);
+    if (!e)
+        e = write_file(s, m, to, buf_str(&bytes));
+    buf_free(&bytes);
+    if (e)
+        return e;
+    log_mark(r, m->segment, m->record.mark, 1, SEGMENT_MARK_MOVED);
+    if (r->handed_over)
+        log_flush_marks(m->segment);
+    m->state = LOG_MOVED;
+    m->moved = ++r->moves;
+    if (r->unsettled++ == 0) {
+        r->settle_at = deadline_in(SETTLE_S);
+        cond_signal(&r->work);
+    }
+    return NULL;
+}
+
+struct sync_job {
+    int fd, error_number;
+    int (*call)(int fd);
+};
+
+static void sync_run(void *arg) {
+    struct sync_job *j = arg;
+    j->error_number = j->call(j->fd) < 0 ? errno : 0;
+}
+
+static error sync_now(int fd, int (*call)(int fd)) {
+    struct sync_job j = { .fd = fd, .call = call };
+    spool_offload(sync_run, &j);
+    return j.error_number ? err_errno(j.error_number) : NULL;
+}
+
+static error sync_marks(struct log_segment *seg) {
+    log_flush_marks(seg);
+    seg->unsynced = false; /* what is written from now on is not in this one */
+    error e = sync_now(seg->fd, sys->fdatasync);
+    if (e)
+        seg->unsynced = true;
+    return e;
+}
+
+/* The files are on stable storage: so are, next, the marks that say so; then the files may be touched. */
+static error settle_segments(struct log_reader *r, uint64_t last) {
+    size_t at = 0;
+    struct map_entry *entry;
+    while (map_next(&r->messages, &at, &entry)) {
+        struct log_message *m = entry->value;
+        if (m->state == LOG_MOVED && m->moved <= last)
+            log_mark(r, m->segment, m->record.mark, m->record.rcpt_count + 1, SEGMENT_MARK_DONE);
+    }
+    error e = NULL;
+    for (struct log_segment *seg = r->segments; seg && !e;) {
+        uint64_t number = seg->number;
+        if (seg->marks.n || seg->unsynced)
+            e = sync_marks(seg);
+        /* the list may have changed meanwhile */
+        for (seg = r->segments; seg && seg->number <= number;)
+            seg = seg->next;
+    }
+    return e;
+}
+
+error log_settle(struct spool *s) {
+    struct log_reader *r = s->log_reader;
+    uint64_t last = r->moves;
+    while (r->settling) /* one that began before may not cover the caller's */
+        if (!coro_self() || cond_wait(&r->settled, DEADLINE_NEVER))
+            return &err_cancelled;
+    if (r->unsettled == 0)
+        return NULL;
+    r->settling = true;
+    int shield = coro_self() ? coro_shield(1) : 0;
+    error e = sync_now(s->fd, sys->syncfs);
+    if (!e)
+        e = settle_segments(r, last);
+    size_t at = 0;
+    struct map_entry *entry;
+    while (!e && map_next(&r->messages, &at, &entry)) {
+        struct log_message *m = entry->value;
+        if (m->state != LOG_MOVED || m->moved > last)
+            continue;
+        r->unsettled--;
+        log_message_done(r, m);
+    }
+    if (coro_self())
+        coro_shield(shield);
+    r->settling = false;
+    cond_broadcast(&r->settled);
+    r->settle_at = r->unsettled ? deadline_in(e ? SETTLE_RETRY_S : SETTLE_S) : 0;
+    if (e)
+        log_warn("queue file system: sync: %.*s", STR_ARG(e->text));
+    return e;
+}
+
+/* --- the end of a segment --- */
+
+static size_t free_segments(struct spool *s) {
+    int fd = sys->openat(s->fd, "log", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    size_t n = 0;
+    uint64_t number;
+    struct dirent *entry;
+    while (d && (entry = readdir(d)))
+        n += log_number(entry->d_name, "free.", &number);
+    if (d)
+        closedir(d);
+    else if (fd >= 0)
+        sys->close(fd);
+    return n;
+}
+
+/* All its messages are done. False: not now. */
+static bool recycle(struct log_reader *r, struct log_segment *seg) {
+    struct spool *s = r->spool;
+    error e = seg->marks.n || seg->unsynced ? sync_marks(seg) : NULL;
+    if (e) {
+        log_warn("log/%016llx: sync: %.*s", (unsigned long long)seg->number, STR_ARG(e->text));
+        return false;
+    }
+    if (seg->live > 0 || seg->marks.n) /* while we waited */
+        return false;
+    char name[LOG_NAME_MAX], to[LOG_NAME_MAX];
+    log_name("", seg->number, name);
+    log_name("free.", seg->number, to);
+    bool keep = free_segments(s) < LOG_FREE_MAX;
+    int failed = keep ? sys->renameat(s->fd, name, s->fd, to) : sys->unlinkat(s->fd, name, 0);
+    if (failed < 0 && errno != ENOENT)
+        log_warn("%s: %s: %s", name, keep ? "put aside" : "remove", strerror(errno));
+    log_segment_free(r, seg);
+    return true;
+}
+
+/* Some held messages of a segment that has been sealed for a while into files. */
+static void move_held(struct log_reader *r, struct log_segment *seg) {
+    for (unsigned n = 0; n < HELD_AT_ONCE && seg->held_at < seg->at; n++) {
+        struct segment_record rec;
+        struct str head = log_bytes(seg, seg->held_at, SEGMENT_RECORD_HEAD, seg->at);
+        if (!head.n || !segment_record_unpack(head, &seg->head, seg->held_at, &rec)) {
+            seg->held_at += SEGMENT_ALIGN;
+            continue;
+        }
+        struct log_message *m = map_get(&r->messages, queue_id_str(&rec.id));
+        if (m && m->segment == seg && m->at == seg->held_at && m->state == LOG_HELD) {
+            error e = log_move(r->spool, m, SPOOL_HOLD);
+            if (e) {
+                log_warn("%s: move to hold: %.*s", rec.id.text, STR_ARG(e->text));
+                seg->sealed_at = sys->mono_us(); /* later */
+                return;
+            }
+        }
+        seg->held_at += segment_record_size(&rec);
+    }
+}
+
+/* What is to be done now for one segment. False: it is gone, the list has changed. */
+static bool tend_segment(struct log_reader *r, struct log_segment *seg, int64_t now, bool *ret_more) {
+    if (!seg->sealed_at && seg->at >= seg->end && (seg->live == 0 || r->sync_at <= now))
+        log_sealed(seg); /* then spool_log_next() finds the end */
+    if (!seg->read_all || r->handed_over)
+        return true;
+    if (seg->live == 0)
+        return !recycle(r, seg);
+    if (seg->held_at < seg->at && now >= seg->sealed_at + HELD_S * US_PER_S) {
+        move_held(r, seg);
+        *ret_more = seg->held_at < seg->at;
+    }
+    return true;
+}
+
+static void tend(struct log_reader *r, bool *ret_more) {
+    int64_t now = sys->mono_us();
+    bool sync = now >= r->sync_at;
+    for (struct log_segment *seg = r->segments; seg;) {
+        uint64_t number = seg->number;
+        if (sync && seg->unsynced && seg->sealed_at) { /* a living writer's syncs take the marks along */
+            error e = sync_marks(seg);
+            if (e)
+                log_warn("log/%016llx: sync: %.*s", (unsigned long long)number, STR_ARG(e->text));
+            break; /* the list may have changed: the rest at the next turn */
+        }
+        if (!tend_segment(r, seg, now, ret_more))
+            break;
+        seg = seg->next;
+    }
+    if (sync)
+        r->sync_at = now + LOG_SYNC_S * US_PER_S;
+    if (r->unsettled && !r->settling && now >= r->settle_at)
+        log_settle(r->spool);
+}
+
+void spool_log_run(struct spool *s) {
+    struct log_reader *r = s->log_reader;
+    while (!coro_cancelled()) {
+        bool more = false;
+        spool_log_flush(s);
+        tend(r, &more);
+        if (more) {
+            coro_yield();
+            continue;
+        }
+        bool any = r->segments != NULL;
+        error e = cond_wait(&r->work, any ? deadline_in(LOG_SYNC_S) : DEADLINE_NEVER);
+        if (e == &err_cancelled)
+            return;
+    }
+}
+
+error spool_settle(struct spool *s) {
+    if (!s->log_reader)
+        return NULL;
+    spool_log_flush(s);
+    return log_settle(s);
+}
