@@ -716,21 +716,29 @@ error spool_remove(struct spool *s, const struct queue_id *id, enum spool_state 
     return spool_unlink(s, state, id);
 }
 
+static bool find_in_log(struct spool *s, const struct queue_id *id, enum spool_state *ret) {
+    static const enum spool_state places[] = { SPOOL_ACTIVE, SPOOL_HOLD, SPOOL_INCOMING };
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
+        if (log_find(s, id, places[i])) {
+            *ret = places[i];
+            return true;
+        }
+    return false;
+}
+
+/* All that is still ahead comes into our hands, so that the next name asked for is found without a walk. */
+static void adopt_all(struct spool *s) {
+    struct log_walk *w = log_walk_new(s);
+    struct log_walk_entry found;
+    spool_log_flush(s);
+    while (log_walk_next(w, &found))
+        log_adopt(s->log_reader, &found);
+    log_walk_free(w);
+}
+
 bool spool_find(struct spool *s, const struct queue_id *id, enum spool_state *ret) {
-    static const enum spool_state in_log[] = { SPOOL_ACTIVE, SPOOL_HOLD, SPOOL_INCOMING };
-    if (s->log_reader) {
-        struct log_walk *w = log_walk_new(s);
-        spool_log_flush(s);
-        struct log_walk_entry found;
-        if (log_walk_find(w, id, &found))
-            log_adopt(s->log_reader, &found);
-        log_walk_free(w);
-        for (size_t i = 0; i < sizeof in_log / sizeof in_log[0]; i++)
-            if (log_find(s, id, in_log[i])) {
-                *ret = in_log[i];
-                return true;
-            }
-    }
+    if (find_in_log(s, id, ret))
+        return true;
     for (enum spool_state state = 0; state < SPOOL_STATES; state++) {
         char path[SPOOL_PATH_MAX];
         struct stat st;
@@ -740,5 +748,8 @@ bool spool_find(struct spool *s, const struct queue_id *id, enum spool_state *re
             return true;
         }
     }
-    return false;
+    if (!s->log_reader)
+        return false;
+    adopt_all(s);
+    return find_in_log(s, id, ret);
 }
