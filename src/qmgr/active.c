@@ -216,7 +216,9 @@ static enum taken load_failed(struct qmgr *q, const struct queue_id *id, enum sp
 }
 
 /* New mail has no logs; what lies there under its name is of an earlier message (queue/spool.c: removing). */
-static void clear_logs(struct message *m, enum spool_state from) {
+static void clear_logs(struct message *m, enum spool_state from, bool fresh) {
+    if (fresh)
+        return;
     struct spool *s = m->q->spool;
     error e = spool_log_clear(s, &m->id, SPOOL_LOG_DEFER);
     if (!e && from == SPOOL_INCOMING)
@@ -226,7 +228,7 @@ static void clear_logs(struct message *m, enum spool_state from) {
     m->bounced = from != SPOOL_INCOMING;
 }
 
-enum taken message_take_up(struct qmgr *q, const struct queue_id *id, enum spool_state from, bool flush) {
+static enum taken take_up(struct qmgr *q, const struct queue_id *id, enum spool_state from, bool flush, bool fresh) {
     if (map_get(&q->active, queue_id_str(id)))
         return NOT_TAKEN;
     struct arena *a = arena_new();
@@ -259,13 +261,21 @@ enum taken message_take_up(struct qmgr *q, const struct queue_id *id, enum spool
     q->contents++;
     m->content_users = 1; /* this function's, until the recipients have been assigned */
     m->pending = 1;
-    clear_logs(m, from);
+    clear_logs(m, from, fresh);
     log_active(m);
     group_enter(q->work);
     q->assigning++;
     if (!coro_spawn(assign_run, m, "assign")) /* here it would keep all others waiting */
         assign_run(m);
     return TAKEN;
+}
+
+enum taken message_take_up(struct qmgr *q, const struct queue_id *id, enum spool_state from, bool flush) {
+    return take_up(q, id, from, flush, false);
+}
+
+enum taken message_from_log(struct qmgr *q, const struct spool_entry *e) {
+    return take_up(q, &e->id, e->state, false, e->fresh);
 }
 
 static void end_run(void *arg) {

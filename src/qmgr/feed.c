@@ -151,7 +151,7 @@ static bool feed_from_log(struct qmgr *q) {
     struct spool_entry e;
     if (!spool_log_next(q->spool, &e))
         return false;
-    message_take_up(q, &e.id, SPOOL_ACTIVE, false);
+    message_from_log(q, &e);
     return true;
 }
 

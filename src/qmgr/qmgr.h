@@ -109,6 +109,8 @@ struct message {
 
 enum taken { TAKEN, NOT_TAKEN, BUSY_ELSEWHERE };
 enum taken message_take_up(struct qmgr *q, const struct queue_id *id, enum spool_state from, bool flush);
+/* What spool_log_next() gave. */
+enum taken message_from_log(struct qmgr *q, const struct spool_entry *e);
 /* One of the message's parts has ended; the last one ends the attempt (defer.c, in a coroutine of its own). */
 void message_release(struct message *m);
 /* The content, opened when needed; true: m->content may be used until message_content_done(). */

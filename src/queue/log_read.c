@@ -289,7 +289,7 @@ static bool take(struct log_reader *r, struct log_message *m, struct spool_entry
     struct log_segment *seg = m->segment;
     /* over all of a fresh one's, so that messages taken up together have their marks in one piece */
     log_mark(r, seg, m->record.mark, m->fresh ? m->record.rcpt_count + 1 : 1, SEGMENT_MARK_ACTIVE);
-    *ret = (struct spool_entry){ .id = m->record.id, .state = SPOOL_ACTIVE };
+    *ret = (struct spool_entry){ .id = m->record.id, .state = SPOOL_ACTIVE, .fresh = m->fresh };
     ret->size = (int64_t)segment_record_size(&m->record);
     return true;
 }

@@ -77,6 +77,7 @@ struct spool_entry {
     enum spool_state state;
     int64_t next_try_us; /* DEFERRED: not before this wall-clock time (the file's modification time) */
     int64_t size;        /* bytes on disk */
+    bool fresh;          /* from spool_log_next(): nobody has had it before, there is nothing else of it */
 };
 /* The scan of INCOMING by the READER also removes what writers left unfinished when they died.
  * Walk one state, in no order, a bounded number of entries a call so that others get their turn. Messages that come or
