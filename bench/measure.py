@@ -24,7 +24,8 @@ TRACED = {"sched:sched_switch": "switches", "syscalls:sys_enter_fsync": "syncs",
 def parse(line):
     """The name=value words of a line of the load tool or the sink."""
     words = dict(word.split("=", 1) for word in line.split() if "=" in word)
-    return {name: value if name == "event" else float(value) for name, value in words.items()}
+    return {name: value if name == "event" else float(value) if "." in value else int(value)
+            for name, value in words.items()}
 
 
 class Load:
@@ -39,7 +40,10 @@ class Load:
                                 stdout=subprocess.PIPE, text=True)
 
     def __call__(self, port, may_fail=False, **options):
-        process = self.start(port, **options)
+        return self.result(self.start(port, **options), may_fail)
+
+    @staticmethod
+    def result(process, may_fail=False):
         output = process.communicate()[0]
         if process.returncode not in ((0, 3) if may_fail else (0,)):
             raise RuntimeError(f"the load tool ended with {process.returncode}:\n{output}")
@@ -79,6 +83,9 @@ class Sink:
     def expect(self, messages):
         """Counts from zero; wait() waits for so many."""
         self._order(f"expect {messages}", "ready")
+
+    def expect_recipients(self, recipients):
+        self._order(f"recipients {recipients}", "ready")
 
     def reject(self, what):
         """"rcpt=450", or "none"."""
@@ -137,8 +144,8 @@ class Group:
         """How usage() measures, for the report."""
         cpu = "CPU time from the server's control group" if self.path else "CPU time from /proc of the server's processes"
         if self.perf:
-            return f"{cpu}; context switches, system calls and sync calls of its processes from perf"
-        return f"{cpu}; context switches from /proc/PID/status, of processes that live; sync calls are not seen"
+            return f"{cpu}; context switches, system calls and sync calls of its processes from perf, in a run of their own"
+        return f"{cpu}; context switches from /proc/PID/status, in a run of their own; sync calls are not seen"
 
     def pids(self, fallback=()):
         return [int(pid) for pid in (self.path / "cgroup.procs").read_text().split()] if self.path else list(fallback)
@@ -192,7 +199,7 @@ def disk_flushes(path):
 
 
 class Usage:
-    """What a server uses between start() and stop(): cpu (seconds), switches, calls, syncs, flushes."""
+    """What a server uses between start() and stop(): cpu (seconds), flushes; and when counted switches, calls, syncs."""
 
     def __init__(self, group, pids, disk):
         """`pids`: a function that lists the server's processes; `disk`: a path of its queue."""
@@ -204,9 +211,12 @@ class Usage:
         lines = (self.group.path / "cpu.stat").read_text().split()
         return int(lines[lines.index("usage_usec") + 1]) / 1e6
 
-    def start(self):
-        self.watcher = None
-        if self.group.perf:
+    def start(self, count=False):
+        """`count`: switches, calls and syncs, too. Counting them costs the server some time."""
+        self.count, self.watcher = count, None
+        if not count:
+            pass
+        elif self.group.perf:
             self.watcher = subprocess.Popen(
                 ["perf", "stat", "-x,", "-a", "-e", ",".join(TRACED), "--for-each-cgroup", self.group.name],
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -228,6 +238,6 @@ class Usage:
                 if len(fields) > 3 and fields[2] in TRACED and fields[0].isdigit():
                     name = TRACED[fields[2]]
                     used[name] = (used[name] or 0) + int(fields[0])
-        else:
+        elif self.count:
             used["switches"] = context_switches(self.pids()) - self.switches
         return used

@@ -16,8 +16,8 @@ import subprocess
 import tempfile
 import time
 
-from measure import Group, Load, Sink
-from relay import TUNED, ROOT
+from measure import ROOT, Group, Load, Sink
+from servers import TUNED
 
 from instance import Instance, free_port
 

@@ -1,136 +1,279 @@
-"""Relay to a sink: Angarium beside Debian's Postfix, in one run, with one load tool, both durable.
+"""Mail on its way: Angarium beside Debian's Postfix (and Exim), in one run, with one load tool, all durable.
 
-usage: relay.py [--build DIR] [--messages N] [--sessions N] [--pairs N] [--write FILE]
+usage: relay.py [--build DIR] [--only NAME,...] [--quick] [--seconds S] [--pairs N] [--write FILE]
 
-The load tool is smtp-source and smtp-sink of Debian's postfix package, unpacked beside (tools/oracle). A run is timed from
-the first connection of smtp-source until the sink has got the last message. Pairs run in turn A B A B; the figure to quote
-is the median of the ratios. Needs root (Debian's Postfix does).
+  limits       what the loopback and the disk allow without a server
+  relay        4 KiB through a relay to a sink; 1, 10, 50 and 100 sessions
+  accept       accepting only: the queue manager is not there, all mail stays in the queue
+  recipients   20 messages of 1,000 recipients to one sink, beside Exim, too
+  large        100 messages of 20 MiB
+
+Runs alternate A B A B; a run has as many messages as the server handles in --seconds; what is quoted are medians of the
+pairs. A run lasts from the first connection of the load tool until the sink has got the last message; the CPU time counts
+until the server is idle again. --quick: one pair of short runs, to see that it works. Needs root (Debian's Postfix does).
 """
 import argparse
-import os
+import contextlib
 import pathlib
-import re
-import select
 import statistics
-import subprocess
-import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+from limits import report_limits
+from measure import ROOT, Load, Sink, pss_kib
+from report import Report
+from servers import TUNED, Angarium, Exim, Postfix, unpacked
 
-from instance import Instance, free_port  # noqa: E402
-from oracle import Oracle  # noqa: E402
-from report import Report  # noqa: E402
+from instance import free_port
 
-# Postfix as its TUNING_README says for a relay on a fast, near destination.
-TUNED = """\
-default_process_limit = 200
-default_destination_concurrency_limit = 100
-initial_destination_concurrency = 20
-in_flow_delay = 0
-smtpd_client_connection_count_limit = 0
-smtpd_client_connection_rate_limit = 0
-smtp_connection_cache_on_demand = yes
-"""
+SIZE = 4096
+LARGE = 20 * 1024 * 1024
+COUNTED = ("switches", "calls", "syncs")
 
 
-class Load:
-    def __init__(self, root):
-        self.root = pathlib.Path(root)
-        self.env = {**os.environ, "LD_LIBRARY_PATH": str(self.root / "usr/lib/postfix")}
+def median(values):
+    values = [value for value in values if value is not None]
+    return statistics.median(values) if values else None
 
-    def sink(self, port):
-        return subprocess.Popen([str(self.root / "usr/sbin/smtp-sink"), "-u", "nobody", "-c", f"127.0.0.1:{port}", "500"],
-                                env=self.env, stdout=subprocess.PIPE)
+
+def shown(value, digits=2):
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def per(value, count):
+    return None if value is None else value / count
+
+
+class Bench:
+    def __init__(self, args, report):
+        self.args, self.report, self.say = args, report, report.say
+        self.load, self.sink_port = Load(args.build), free_port()
+        self.postfix_root, self.exim_root = unpacked(args.build)
+        self.tools_cpu = []
+
+    def relay(self, server, sink, messages, sessions, size=SIZE, recipients=1, count=False):
+        """One run. Rates in messages or, with many recipients, in recipients a second."""
+        total = messages * recipients
+        sink.expect_recipients(total)
+        usage = server.usage().start(count)
+        got = self.load(server.port, s=sessions, m=messages, l=size, r=recipients, a=max(1000, messages * recipients))
+        last = sink.wait()
+        server.wait_until_idle()
+        used = usage.stop()
+        seconds = last["last"] - got["start"]
+        self.tools_cpu.append((got["cpu"] + last["cpu"]) / seconds)
+        return {
+            "rate": total / seconds, "accepted": total / (got["end"] - got["start"]), "seconds": seconds,
+            "cpu": used["cpu"] / total * 1000, "switches": per(used["switches"], total), "syncs": per(used["syncs"], total),
+            "flushes": per(used["flushes"], total), "calls": per(used["calls"], total),
+            "ack50": got["ack50"], "ack99": got["ack99"],
+        }
+
+    def enough(self, rate):
+        """Messages for a run of the wanted length."""
+        return max(20, int(rate * self.args.seconds) // 10 * 10)
+
+    def pairs(self, ours, theirs, run):
+        """run(server, messages, count) in turn; the number of messages comes from a first run, which is for the counters.
+        ([ours], [theirs])"""
+        first = [run(server, 200 if self.args.quick else 1000, True) for server in (ours, theirs)]
+        counts = [self.enough(result["rate"]) for result in first]
+        results = [], []
+        for _ in range(self.args.pairs):
+            for result, server, messages, counted in zip(results, (ours, theirs), counts, first):
+                one = run(server, messages, False)
+                result.append({key: counted[key] if key in COUNTED else value for key, value in one.items()})
+        return results
+
+    def servers(self, sink, **options):
+        return Angarium(self.args.build, sink.port, **options), Postfix(self.postfix_root, sink.port, **options)
+
+    # --- scenarios ---
+    def scenario_relay(self):
+        say = self.say
+        with Sink(self.args.build, self.sink_port) as sink:
+            ours, theirs = self.servers(sink)
+            with ours, theirs:
+                self.about(ours, theirs)
+                say("### Relay to a sink, 4 KiB")
+                say()
+                say("| sessions | server | messages/s | CPU s per 1,000 | context switches | system calls | sync calls | "
+                    "disk flushes | ack. median ms | 99th |")
+                say("|---|---|---|---|---|---|---|---|---|---|")
+                ratios = []
+                for sessions in self.args.sessions:
+                    both = self.pairs(ours, theirs, lambda server, n, count: self.relay(
+                        server, sink, n, sessions, count=count))
+                    for server, results in zip((ours, theirs), both):
+                        m = {key: median([r[key] for r in results]) for key in results[0]}
+                        say(f"| {sessions} | {server.name} | {m['rate']:.0f} | {m['cpu']:.3f} | {shown(m['switches'], 1)} | "
+                            f"{shown(m['calls'], 0)} | {shown(m['syncs'], 3)} | {shown(m['flushes'], 3)} | {m['ack50']:.2f} | "
+                            f"{m['ack99']:.2f} |")
+                    ratios.append((sessions, both))
+                say()
+                say("Ratios, medians of pairs (from, to); switches and flushes are Angarium's own, a message:")
+                say()
+                say("| sessions | rate | CPU | ack. median | ack. 99th | switches | sync calls | wanted |")
+                say("|---|---|---|---|---|---|---|---|")
+                for sessions, (mine, other) in ratios:
+                    wanted = "rate 2" if sessions == 1 else "rate 10, CPU 1/12, 8 switches"
+                    if sessions == 50:
+                        wanted += ", ack. 1/8, 0.1 flushes"
+                    cells = [self.ratio(mine, other, "rate")]
+                    cells += [self.ratio(other, mine, key, "1/") for key in ("cpu", "ack50", "ack99")]
+                    cells += [shown(median([r[key] for r in mine])) for key in ("switches", "syncs")]
+                    say(f"| {sessions} | {' | '.join(cells)} | {wanted} |")
+                say()
+                say(f"The load tool and the sink took {median(self.tools_cpu):.2f} CPUs of the machine's (median of runs, at most "
+                    f"{max(self.tools_cpu):.2f}).")
+                say()
 
     @staticmethod
-    def wait_for_messages(sink, messages, seconds=600):
-        """smtp-sink -c prints a running `mesg=N`."""
-        end = time.monotonic() + seconds
-        seen = b""
-        while time.monotonic() < end:
-            if select.select([sink.stdout], [], [], 1)[0]:
-                piece = os.read(sink.stdout.fileno(), 65536)
-                if not piece:
-                    break
-                seen = (seen + piece)[-200:]
-                counts = re.findall(rb"mesg=(\d+)", seen)
-                if counts and int(counts[-1]) >= messages:
-                    return
-        raise RuntimeError(f"the sink did not get its {messages} messages")
+    def ratio(top, bottom, key, before=""):
+        values = [a[key] / b[key] for a, b in zip(top, bottom) if b[key]]
+        if not values:
+            return "-"
+        return f"{before}{median(values):.1f} ({min(values):.1f}, {max(values):.1f})"
 
-    def source(self, port, messages, sessions, size):
-        return subprocess.run([str(self.root / "usr/sbin/smtp-source"), "-d", "-l", str(size), "-m", str(messages), "-s",
-                               str(sessions), "-f", "bench@near.example", "-t", "rcpt@far.example",
-                               f"127.0.0.1:{port}"], env=self.env, timeout=600, check=True)
+    def scenario_accept(self):
+        """The same number of acknowledgements is asked of both; afterwards the queue managers are started, and every
+        acknowledged message has to reach the sink."""
+        say, sessions = self.say, 100
+        delivered = {}
+        with Sink(self.args.build, self.sink_port) as sink:
+            ours, theirs = self.servers(sink, accept_only=True)
+            with ours, theirs:
+                def run(server, messages, count):
+                    usage = server.usage().start(count)
+                    got = self.load(server.port, s=sessions, m=messages, l=SIZE)
+                    server.wait_until_idle()
+                    used = usage.stop()
+                    delivered[server.name] = delivered.get(server.name, 0) + messages
+                    return {"rate": messages / (got["end"] - got["start"]), "cpu": used["cpu"] / messages * 1000,
+                            "syncs": per(used["syncs"], messages), "switches": per(used["switches"], messages)}
+                results = self.pairs(ours, theirs, run)
+                say(f"### Accepting only, 4 KiB, {sessions} sessions")
+                say()
+                say("No queue manager runs, so all mail stays in the queue.")
+                say()
+                say("| server | messages/s | CPU s per 1,000 | context switches | sync calls |")
+                say("|---|---|---|---|---|")
+                for server, runs in zip((ours, theirs), results):
+                    m = {key: median([r[key] for r in runs]) for key in runs[0]}
+                    say(f"| {server.name} | {m['rate']:.0f} | {m['cpu']:.3f} | {shown(m['switches'], 1)} | "
+                        f"{shown(m['syncs'], 3)} |")
+                say()
+                say(f"Ratio of rates, median of {self.args.pairs} pairs: {self.ratio(*results, 'rate')}; wanted 20.")
+                for server in (ours, theirs):
+                    sink.expect_recipients(delivered[server.name])
+                    server.start_queue_manager()
+                    sink.wait()
+                say("Afterwards the queue managers were started: the sink got every acknowledged message of both.")
+                say()
 
-    def timed(self, port, sink_port, messages, sessions, size):
-        sink = self.sink(sink_port)
-        try:
-            time.sleep(0.3)  # the sink must listen before the first delivery
-            started = time.monotonic()
-            self.source(port, messages, sessions, size)
-            accepted = time.monotonic() - started
-            self.wait_for_messages(sink, messages)
-            return messages / (time.monotonic() - started), messages / accepted
-        finally:
-            sink.kill()
-            sink.wait()
+    def scenario_recipients(self):
+        say, messages, recipients = self.say, 20, 100 if self.args.quick else 1000
+        with Sink(self.args.build, self.sink_port) as sink:
+            servers = list(self.servers(sink))
+            if self.exim_root:
+                servers.append(Exim(self.exim_root, sink.port))
+            results = {}
+            with contextlib.ExitStack() as stack:
+                for server in servers:
+                    stack.enter_context(server)
+                    self.relay(server, sink, 4, 4, recipients=recipients)
+                for _ in range(self.args.pairs):
+                    for server in servers:
+                        results.setdefault(server.name, []).append(
+                            self.relay(server, sink, messages, 20, recipients=recipients))
+            say(f"### {messages} messages of {recipients} recipients, one sink, 20 sessions")
+            say()
+            say("At most 100 recipients a transaction and 100 connections on every side.")
+            say()
+            say("| server | recipients/s | CPU s per 1,000 recipients |")
+            say("|---|---|---|")
+            for name, runs in results.items():
+                say(f"| {name} | {median([r['rate'] for r in runs]):.0f} | {median([r['cpu'] for r in runs]):.3f} |")
+            say()
+            for name, wanted in (("Postfix", "5"), ("Exim", "1.2")):
+                if name in results:
+                    say(f"Ratio to {name}: {self.ratio(results['Angarium'], results[name], 'rate')}; wanted {wanted}.")
+            if not self.exim_root:
+                say("Exim could not be had.")
+            say()
+
+    def scenario_large(self):
+        say, size = self.say, LARGE
+        messages = 10 if self.args.quick else 100
+        with Sink(self.args.build, self.sink_port) as sink:
+            ours, theirs = self.servers(sink)
+            with ours, theirs:
+                self.relay(ours, sink, 4, 4, size), self.relay(theirs, sink, 4, 4, size)
+                results, memory = ([], []), [0, 0]
+                for _ in range(self.args.pairs):
+                    for i, server in enumerate((ours, theirs)):
+                        run, peak = self.watch_memory(server, sink, messages, size)
+                        results[i].append({**run, "rate": run["rate"] * size / 1e6})
+                        memory[i] = max(memory[i], peak)
+                say(f"### {messages} messages of 20 MiB, 10 sessions")
+                say()
+                say("| server | MB/s | CPU s per 1,000 MB | most memory of all processes (PSS), MiB |")
+                say("|---|---|---|---|")
+                for i, server in enumerate((ours, theirs)):
+                    cpu = median([r["cpu"] for r in results[i]]) / (size / 1e6)
+                    say(f"| {server.name} | {median([r['rate'] for r in results[i]]):.0f} | {cpu:.2f} | {memory[i] / 1024:.1f} |")
+                say()
+                say(f"Ratio: {self.ratio(*results, 'rate')}; wanted 1.5, and under 64 MiB.")
+                say()
+
+    def watch_memory(self, server, sink, messages, size):
+        """A run whose memory is looked at four times a second."""
+        sink.expect_recipients(messages)
+        usage, peak = server.usage().start(), 0
+        process = self.load.start(server.port, s=10, m=messages, l=size)
+        while process.poll() is None:
+            peak = max(peak, pss_kib(server.pids()))
+            time.sleep(0.25)
+        got = self.load.result(process)
+        last = sink.wait()
+        peak = max(peak, pss_kib(server.pids()))
+        server.wait_until_idle()
+        seconds = last["last"] - got["start"]
+        return {"rate": messages / seconds, "cpu": usage.stop()["cpu"] / messages * 1000}, peak
+
+    def scenario_limits(self):
+        report_limits(self.report, self.args.build, self.args.quick)
+
+    def about(self, ours, theirs):
+        self.say(f"Angarium {ours.version()}, Postfix {theirs.version()}; {self.args.pairs} pairs, runs of about "
+                 f"{self.args.seconds:g} s; {ours.group.how()}; disk flushes from the disk's counters, whoever asked for them.")
+        self.say("Both sides: " + ", ".join(TUNED.split("\n")[:-1]) + ".")
+        self.say()
 
 
-def cpu_seconds(pids):
-    ticks = os.sysconf("SC_CLK_TCK")
-    total = 0
-    for pid in pids:
-        try:
-            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-            total += sum(map(int, fields[11:15]))  # own and of ended children
-        except OSError:
-            pass
-    return total / ticks
+SCENARIOS = ["limits", "relay", "accept", "recipients", "large"]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
-    parser.add_argument("--messages", type=int, default=2000)
-    parser.add_argument("--sessions", type=int, default=20)
-    parser.add_argument("--size", type=int, default=4096, help="bytes of a message")
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--only", default=",".join(SCENARIOS), help="scenarios, with commas between")
+    parser.add_argument("--sessions", type=lambda text: [int(n) for n in text.split(",")], default=[1, 10, 50, 100])
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--write", type=pathlib.Path, help="also put the result into this file")
     args = parser.parse_args()
-    oracle_root = os.environ.get("ANGARIUM_ORACLE") or subprocess.run(
-        [ROOT / "tools/oracle", str(args.build.resolve() / "oracle")], capture_output=True, text=True).stdout.strip()
-    reason = Oracle.why_not(oracle_root)
-    if reason:
-        sys.exit(f"relay.py: {reason}")
-    load = Load(oracle_root)
-    sink_port = free_port()
-    relay = f"relayhost = [127.0.0.1]:{sink_port}\n"
-    with Oracle(oracle_root, relay + TUNED) as postfix, \
-            Instance(main_cf=relay + TUNED + "inet_interfaces = 127.0.0.1\n", build=args.build) as angarium:
-        version = postfix.command("postconf", "-h", "mail_version", capture_output=True, text=True).stdout.strip()
-        report = Report("Relay to a sink (bench/relay.py)")
-        say = report.say
-        say(f"{report.machine()}; "
-            f"{args.messages} messages of {args.size} bytes, {args.sessions} sessions, {args.pairs} pairs; "
-            f"Angarium {angarium.postconf('angarium_version')}, Postfix {version}; both sync before 250.")
-        say("Both: " + ", ".join(TUNED.split("\n")[:-1]) + ".")
-        say()
-        say("| pair | Angarium msg/s | Postfix msg/s | ratio | accepting: Angarium | Postfix |")
-        say("|---|---|---|---|---|---|")
-        ratios = []
-        load.timed(angarium.port, sink_port, 200, args.sessions, args.size)  # both warm
-        load.timed(postfix.port, sink_port, 200, args.sessions, args.size)
-        for pair in range(1, args.pairs + 1):
-            ours, ours_in = load.timed(angarium.port, sink_port, args.messages, args.sessions, args.size)
-            theirs, theirs_in = load.timed(postfix.port, sink_port, args.messages, args.sessions, args.size)
-            ratios.append(ours / theirs)
-            say(f"| {pair} | {ours:.0f} | {theirs:.0f} | {ours / theirs:.2f} | {ours_in:.0f} | {theirs_in:.0f} |")
-        say()
-        say(f"Median ratio: {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f}).")
-        say(f"CPU of Angarium's processes for all of its runs: {cpu_seconds(angarium.pids()):.1f} s.")
+    args.build = args.build.resolve()
+    if args.quick:
+        args.seconds, args.pairs = 0.5, 1
+    report = Report("Mail on its way (bench/relay.py)")
+    report.say(f"{report.machine()}.")
+    report.say()
+    bench = Bench(args, report)
+    for name in args.only.split(","):
+        if name not in SCENARIOS:
+            parser.error(f"{name}: no such scenario; there are {', '.join(SCENARIOS)}")
+        getattr(bench, f"scenario_{name}")()
     if args.write:
         report.write(args.write)
 

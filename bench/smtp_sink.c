@@ -47,7 +47,7 @@ static struct {
     long connections;
     long messages, recipients, rejected;
     long long bytes;
-    long expect;
+    long expect, expect_recipients; /* 0: nothing is waited for */
     int64_t first_us, last_us;
     double cpu_before;
     enum stage reject_stage;
@@ -62,10 +62,11 @@ static void report(const char *event) {
     fflush(stdout);
 }
 
-static void reset(long expect) {
+static void reset(long expect, long expect_recipients) {
     sink.messages = sink.recipients = sink.rejected = sink.connections = 0;
     sink.bytes = 0;
     sink.expect = expect;
+    sink.expect_recipients = expect_recipients;
     sink.first_us = sink.last_us = 0;
     sink.cpu_before = peer_cpu_seconds();
 }
@@ -132,7 +133,10 @@ static void message_done(struct session *s) {
     sink.last_us = peer_now_us();
     if (sink.messages == 1)
         sink.first_us = sink.last_us;
-    if (sink.messages == sink.expect)
+    bool full = sink.expect_recipients > 0 && sink.recipients >= sink.expect_recipients;
+    if (full)
+        sink.expect_recipients = 0;
+    if (full || sink.messages == sink.expect)
         report("expected");
 }
 
@@ -304,7 +308,10 @@ static void accept_all(void) {
 /* A line of standard input: what the script that drives the sink wants. */
 static void control_line(char *line) {
     if (!strncmp(line, "expect ", 7)) {
-        reset(peer_number(line + 7, "expect", 0, 1000000000));
+        reset(peer_number(line + 7, "expect", 0, 1000000000), 0);
+        report("ready");
+    } else if (!strncmp(line, "recipients ", 11)) {
+        reset(0, peer_number(line + 11, "recipients", 1, 1000000000));
         report("ready");
     } else if (!strncmp(line, "reject ", 7)) {
         set_reject(line + 7);
@@ -312,7 +319,7 @@ static void control_line(char *line) {
     } else if (!strcmp(line, "report"))
         report("asked");
     else
-        warnx("\"%s\" is none of: expect N, reject WHAT, report", line);
+        warnx("\"%s\" is none of: expect N, recipients N, reject WHAT, report", line);
 }
 
 /* False: standard input was closed. */
@@ -341,7 +348,8 @@ static void usage(void) {
           "  -n  print a line when so many messages have come\n"
           "  -x  answer mail, rcpt, data or dot with this code: -x rcpt=450\n"
           "  -i  take orders from standard input, end with it:\n"
-          "      expect N (counts from zero), reject WHAT=CODE, reject none, report\n"
+          "      expect N (messages; counts from zero), recipients N (the same),\n"
+          "      reject WHAT=CODE, reject none, report\n"
           "SIGINT and SIGTERM end it with the last counts.\n",
           stderr);
     exit(2);
