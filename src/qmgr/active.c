@@ -146,17 +146,16 @@ static void assign_one(struct message *m, uint32_t index, const struct target *t
         return;
     }
     size_t bytes = r->address.n + r->orig.n + r->dsn_orcpt.n + RCPT_OVERHEAD;
-    struct entry *e = d->open;
+    struct entry *e = destination_open(d, &m->arrival);
     unsigned limit = t->params.recipient_limit;
-    if (e && e->message == m && str_eq(e->nexthop, target->nexthop) && (!limit || e->rcpt_count < limit) &&
+    if (e && str_eq(e->nexthop, target->nexthop) && (!limit || e->rcpt_count < limit) &&
         e->bytes + bytes <= ENTRY_BYTES_MAX) {
         entry_add_rcpt(e, index, bytes);
         return;
     }
     e = entry_new(m, d, target->nexthop);
     entry_add_rcpt(e, index, bytes);
-    d->open = e;
-    scheduler_add(e);
+    scheduler_add(e, &m->arrival, sys->mono_us());
 }
 
 /* Some recipients from `*inout_at` on. Their routes are asked for first, which may wait for a database; what they share
@@ -180,6 +179,7 @@ static void assign_run(void *arg) {
     struct target *targets = arena_array(m->arena, most, sizeof *targets);
     for (size_t at = 0; at < m->env.rcpt_count && !q->draining;) {
         assign_some(m, targets, &at);
+        scheduler_unread(&m->arrival, m->env.rcpt_count - at);
         if (at < m->env.rcpt_count) {
             deliver_start(q);
             coro_yield();
@@ -256,6 +256,8 @@ static enum taken take_up(struct qmgr *q, const struct queue_id *id, enum spool_
     m->marked = arena_zalloc(a, m->env.rcpt_count);
     for (size_t i = 0; i < m->env.rcpt_count; i++)
         m->todo += m->env.rcpts[i].state != RCPT_DONE;
+    scheduler_arrive(q->scheduler, &m->arrival, sys->mono_us());
+    scheduler_unread(&m->arrival, m->todo);
     map_put(&q->active, queue_id_str(&m->id), m);
     q->rcpts += m->todo;
     q->contents++;
@@ -323,6 +325,7 @@ void message_content_done(struct message *m) {
 void message_forget(struct message *m) {
     content_close(m);
     map_remove(&m->q->active, queue_id_str(&m->id));
+    scheduler_depart(&m->arrival);
     m->q->rcpts -= m->todo;
     arena_free(m->arena);
 }

@@ -155,7 +155,7 @@ static void deliver_run(void *arg) {
 
 void deliver_start(struct qmgr *q) {
     struct entry *e;
-    while (!q->draining && (e = scheduler_next(q->scheduler))) {
+    while (!q->draining && (e = scheduler_next(q->scheduler, sys->mono_us()))) {
         group_enter(q->work);
         if (!coro_spawn(deliver_run, e, "deliver")) {
             /* no memory for another: the running ones will come back here */
@@ -166,4 +166,5 @@ void deliver_start(struct qmgr *q) {
             return;
         }
     }
+    feed_pace(q);
 }

@@ -8,7 +8,8 @@
 enum {
     ACTIVE_RESCAN_S = 10, /* something in active is busy elsewhere: look again */
     SWEEP_S = 60,
-    LOG_TURN = 16, /* messages of the log for one of each other kind */
+    LOG_TURN = 16,  /* messages of the log for one of each other kind */
+    CLOG_SHARE = 5, /* a destination with more than this part of the active queue is warned of */
 };
 
 static void params_of(void *ctx, struct str name, struct transport_params *ret) {
@@ -29,8 +30,18 @@ struct qmgr *qmgr_new(const struct conf *c, struct spool *spool, const struct qm
     q->work = work;
     int64_t least = US_PER_S * conf_time(c, PARAM_minimal_backoff_time);
     int64_t most = US_PER_S * conf_time(c, PARAM_maximal_backoff_time);
-    q->scheduler = scheduler_new(least, most > least ? most : least,
-                                 US_PER_S * conf_time(c, PARAM_transport_retry_time), params_of, q);
+    struct scheduler_options o = {
+        .destination_retry_us = least,
+        .destination_retry_max_us = most > least ? most : least,
+        .transport_retry_us = US_PER_S * conf_time(c, PARAM_transport_retry_time),
+        .destinations_max = (size_t)conf_int(c, PARAM_qmgr_message_recipient_limit),
+        .clog_warn_us = US_PER_S * conf_time(c, PARAM_qmgr_clog_warn_time),
+        .params_of = params_of,
+        .ctx = q,
+    };
+    if (conf_bool(c, PARAM_helpful_warnings) && o.clog_warn_us)
+        o.clog_entries = (size_t)conf_int(c, PARAM_qmgr_message_active_limit) / CLOG_SHARE;
+    q->scheduler = scheduler_new(&o);
     q->active_left.scan.files_only = q->incoming.scan.files_only = true;
     q->active_left.wanted = q->incoming.wanted = q->deferred.wanted = true;
     return q;
@@ -53,6 +64,11 @@ void qmgr_free(struct qmgr *q) {
 
 void feed_more(struct qmgr *q) {
     cond_signal(&q->feed_wake);
+}
+
+void feed_pace(struct qmgr *q) {
+    if (scheduler_wake(q->scheduler) < q->feed_until)
+        feed_more(q);
 }
 
 void feed_drain(struct qmgr *q) {
@@ -196,11 +212,14 @@ static void timers(struct qmgr *q) {
         scheduler_sweep(q->scheduler, now);
         q->next_sweep = now + US_PER_S * SWEEP_S;
     }
+    if (now >= scheduler_wake(q->scheduler))
+        deliver_start(q);
 }
 
 static int64_t next_timer(const struct qmgr *q) {
     int64_t at = q->next_deferred_scan < q->next_active_scan ? q->next_deferred_scan : q->next_active_scan;
-    return at < q->next_sweep ? at : q->next_sweep;
+    at = at < q->next_sweep ? at : q->next_sweep;
+    return at < scheduler_wake(q->scheduler) ? at : scheduler_wake(q->scheduler);
 }
 
 void feed_run(struct qmgr *q) {
@@ -224,7 +243,8 @@ void feed_run(struct qmgr *q) {
             coro_yield();
             continue;
         }
-        error e = cond_wait(&q->feed_wake, next_timer(q));
+        q->feed_until = next_timer(q);
+        error e = cond_wait(&q->feed_wake, q->feed_until);
         if (e == &err_cancelled)
             return;
     }

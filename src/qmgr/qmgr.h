@@ -3,6 +3,7 @@
  *   feed.c       which messages are taken up, from where, when
  *   active.c     one message while it is active: recipients to destinations, and its end
  *   scheduler.c  which delivery is next (knows no messages)
+ *   destination.c  how many deliveries at a time, and when none
  *   transport.c  parameters of transports, connections to their agents
  *   deliver.c    one delivery: the conversation with an agent
  *   defer.c      what is written down about recipients; next tries, notices, the end of patience
@@ -61,6 +62,7 @@ struct qmgr {
 
     /* feed.c */
     struct cond feed_wake;
+    int64_t feed_until;      /* mono_us: it sleeps until then */
     struct feed_want *wants; /* a ring */
     size_t want_first, want_count;
     struct feed_source incoming, active_left, deferred;
@@ -85,6 +87,8 @@ void feed_log(struct qmgr *q, struct spool_position position);
 void feed_trigger(struct qmgr *q, struct str bytes);
 /* There may be room for more. */
 void feed_more(struct qmgr *q);
+/* The scheduler may have a delivery at a certain time that it has not now: deliver_start() is called then. */
+void feed_pace(struct qmgr *q);
 /* No more deliveries are begun; those under way go on. Messages without one are let go at once. */
 void feed_drain(struct qmgr *q);
 
@@ -95,6 +99,7 @@ struct message {
     struct qmgr *q;
     struct arena *arena;
     struct queue_id id;
+    struct arrival arrival;
     struct envelope env;
     struct spool_content content; /* fd -1 and no bytes: not open now */
     unsigned content_users;

@@ -756,6 +756,23 @@ static void drain_script(struct world *w) {
 }
 SCENE(drain, { STR_INIT("smtp_destination_concurrency_limit"), STR_INIT("2") })
 
+static void rate_delay_script(struct world *w) {
+    int64_t begin = sys->wall_us();
+    for (int i = 0; i < 3; i++)
+        told(w, "a@b.example", "ok@there.example");
+    told(w, "a@b.example", "ok@other.example");
+    for (unsigned i = 1; i <= 3; i++) {
+        wait_until(deadline_in_us(STEP_US));
+        while (w->requests < i + 1)
+            wait_until(deadline_in_us(STEP_US));
+        int64_t took = sys->wall_us() - begin;
+        CHECK(took >= (i - 1) * 100 * US_PER_S && took < ((i - 1) * 100 + 2) * US_PER_S);
+    }
+    settle(w);
+    CHECK(delivered("ok@there.example") == 3 && w->busy_max == 2);
+}
+SCENE(rate_delay, { STR_INIT("smtp_destination_rate_delay"), STR_INIT("100s") })
+
 /* Who waits for a database keeps nobody else waiting, and its recipients are still delivered together. */
 static void a_slow_table_script(struct world *w) {
     told(w, "a@b.example", "slow1@there.example slow2@there.example slow3@there.example");
@@ -879,6 +896,7 @@ int main(void) {
         cmocka_unit_test(flush_of_one),
         cmocka_unit_test(damaged),
         cmocka_unit_test(memory_is_bounded),
+        cmocka_unit_test(rate_delay),
         cmocka_unit_test(a_slow_table),
         cmocka_unit_test(many_slow_tables),
         cmocka_unit_test(drain),

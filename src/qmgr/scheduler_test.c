@@ -1,78 +1,5 @@
-#include "test/test.h"
-
-#include "qmgr/scheduler.h"
+#include "qmgr/scheduler_test_util.h"
 #include <math.h>
-#include <stdlib.h>
-
-#define S INT64_C(1000000)
-#define RETRY (300 * S)
-#define RETRY_MAX (4000 * S)
-#define TRANSPORT_RETRY (60 * S)
-
-static struct transport_params params;
-
-static void params_of(void *ctx, struct str name, struct transport_params *ret) {
-    (void)ctx;
-    (void)name;
-    *ret = params;
-}
-
-static struct scheduler *make(void) {
-    return scheduler_new(RETRY, RETRY_MAX, TRANSPORT_RETRY, params_of, NULL);
-}
-
-static void defaults(void) {
-    params = (struct transport_params){
-        .initial_concurrency = 5,
-        .concurrency_limit = 20,
-        .recipient_limit = 50,
-        .failed_cohort_limit = 1,
-        .positive = { .value = 1 },
-        .negative = { .value = 1 },
-    };
-}
-
-static struct entry *put(struct scheduler *s, const char *transport, const char *destination) {
-    struct entry *e = calloc(1, sizeof *e);
-    assert_non_null(e);
-    e->destination = scheduler_destination(scheduler_transport(s, str_c(transport)), str_c(destination));
-    scheduler_add(e);
-    return e;
-}
-
-static void put_many(struct scheduler *s, const char *transport, const char *destination, size_t n) {
-    while (n-- > 0)
-        put(s, transport, destination);
-}
-
-static size_t free_list(struct entry *e) {
-    size_t n = 0;
-    while (e) {
-        struct entry *next = e->next;
-        free(e);
-        e = next;
-        n++;
-    }
-    return n;
-}
-
-static size_t finish(struct entry *e, enum attempt outcome, int64_t now) {
-    struct entry *list = scheduler_done(e, outcome, STR("4.4.1"), STR("refused"), now);
-    free(e);
-    return free_list(list);
-}
-
-static size_t take(struct scheduler *s, struct entry **e, size_t max) {
-    size_t n = 0;
-    while (n < max && (e[n] = scheduler_next(s)))
-        n++;
-    return n;
-}
-
-static void end(struct scheduler *s) {
-    free_list(scheduler_take_all(s));
-    scheduler_free(s);
-}
 
 static void what_a_dead_transport_lets_go_knows_its_destination(void **state) {
     (void)state;
@@ -205,12 +132,12 @@ static void no_cohort_limit_no_death(void **state) {
     struct entry *e;
     for (int i = 0; i < 100; i++) {
         put(s, "smtp", "bad");
-        assert_non_null(e = scheduler_next(s));
+        assert_non_null(e = scheduler_next(s, 0));
         finish(e, ATTEMPT_UNREACHABLE, i);
     }
     put_many(s, "smtp", "bad", 5); /* the window is down to one, never to none */
-    assert_non_null(e = scheduler_next(s));
-    assert_null(scheduler_next(s));
+    assert_non_null(e = scheduler_next(s, 0));
+    assert_null(scheduler_next(s, 0));
     finish(e, ATTEMPT_DONE, 0);
     end(s);
 }
@@ -224,11 +151,11 @@ static void a_success_between_resets_the_cohorts(void **state) {
     for (int i = 0; i < 200; i++) {
         struct entry *first = put(s, "smtp", "a");
         struct destination *d = first->destination;
-        assert_non_null(e = scheduler_next(s));
+        assert_non_null(e = scheduler_next(s, 0));
         finish(e, ATTEMPT_UNREACHABLE, i);
         assert_false(destination_dead(d, i, &dsn, &reason));
         put(s, "smtp", "a");
-        assert_non_null(e = scheduler_next(s));
+        assert_non_null(e = scheduler_next(s, 0));
         finish(e, ATTEMPT_DONE, i);
     }
     end(s);
@@ -242,7 +169,7 @@ static void revive(void **state) {
     struct str dsn, reason;
     struct entry *first = put(s, "smtp", "a");
     struct destination *d = first->destination;
-    finish(scheduler_next(s), ATTEMPT_UNREACHABLE, 0);
+    finish(scheduler_next(s, 0), ATTEMPT_UNREACHABLE, 0);
     assert_true(destination_dead(d, 1, &dsn, &reason));
     scheduler_revive(s);
     d = scheduler_destination(scheduler_transport(s, STR("smtp")), STR("a"));
@@ -255,9 +182,11 @@ static void destinations_take_turns(void **state) {
     defaults();
     params.process_limit = 3;
     struct scheduler *s = make();
-    put_many(s, "smtp", "large", 300);
-    put_many(s, "smtp", "b", 3);
-    put_many(s, "smtp", "c", 3);
+    struct arrival *a = letter(s, 0);
+    for (int i = 0; i < 300; i++)
+        put_of(a, s, "smtp", "large", 0);
+    for (int i = 0; i < 6; i++)
+        put_of(a, s, "smtp", i % 2 ? "b" : "c", 0);
     struct entry *e[10];
     size_t b = 0, c = 0, done = 0;
     while (b + c < 6) {
@@ -364,7 +293,7 @@ static void the_suspect_is_found(void **state) {
     assert_false(destination_dead(hostile, S + RETRY, &dsn, &reason));
     /* again after that: longer */
     put(s, "smtp", "hostile");
-    assert_non_null(e[0] = scheduler_next(s));
+    assert_non_null(e[0] = scheduler_next(s, 0));
     finish(e[0], ATTEMPT_LOST, S + RETRY);
     assert_true(destination_dead(hostile, S + RETRY + 2 * RETRY - 1, &dsn, &reason));
     end(s);
@@ -380,7 +309,7 @@ static void sweeping_forgets(void **state) {
         char name[16];
         snprintf(name, sizeof name, "d%d", i);
         put(s, "smtp", name);
-        finish(scheduler_next(s), i % 2 ? ATTEMPT_DONE : ATTEMPT_UNREACHABLE, 0);
+        finish(scheduler_next(s, 0), i % 2 ? ATTEMPT_DONE : ATTEMPT_UNREACHABLE, 0);
     }
     assert_int_equal(t->destinations.n, 500); /* those with nothing to remember went at once */
     scheduler_sweep(s, RETRY - 1);

@@ -37,6 +37,12 @@ void transport_params_from(const struct qmgr *q, struct str name, struct transpo
         .positive = feedback_of(c, name, STR("_destination_concurrency_positive_feedback")),
         .negative = feedback_of(c, name, STR("_destination_concurrency_negative_feedback")),
         .feedback_debug = conf_bool(c, PARAM_destination_concurrency_feedback_debug),
+        .destination_rate_us = US_PER_S * conf_service_time(c, name, STR("_destination_rate_delay")),
+        .transport_rate_us = US_PER_S * conf_service_time(c, name, STR("_transport_rate_delay")),
+        .slot_cost = natural(conf_service_int(c, name, STR("_delivery_slot_cost"))),
+        .slot_discount = natural(conf_service_int(c, name, STR("_delivery_slot_discount"))),
+        .slot_loan = natural(conf_service_int(c, name, STR("_delivery_slot_loan"))),
+        .minimum_slots = natural(conf_service_int(c, name, STR("_minimum_delivery_slots"))),
     };
 }
 
