@@ -525,7 +525,7 @@ static error check_content(int fd, const struct spool_head *h) {
     return c.e;
 }
 
-static error read_head(int fd, struct spool_head *ret) {
+error spool_read_head(int fd, struct spool_head *ret) {
     struct stat st;
     if (sys->fstatat(fd, "", &st, AT_EMPTY_PATH) < 0)
         return err_errno(errno);
@@ -548,17 +548,26 @@ static error take_lock(const struct spool *s, int fd) {
     return sys->flock(fd, LOCK_EX | LOCK_NB) < 0 ? err_errno(errno) : NULL;
 }
 
-static error load_from(int fd, struct arena *a, struct envelope *ret, struct spool_content *ret_content) {
+static error load_envelope(int fd, const struct spool_head *h, struct arena *a, struct envelope *ret) {
+    size_t n = (size_t)(h->envelope_size + spool_mark_count(h));
+    char *bytes = arena_alloc(a, n);
+    if (!spool_pread_all(fd, bytes, n, h->envelope_at))
+        return err_errno(errno);
+    return spool_envelope_unpack(str_n(bytes, n), h, a, ret) ? NULL : &err_damaged;
+}
+
+static error load_from(int fd, struct arena *a, struct envelope *ret, struct spool_content *ret_content,
+                       struct spool_rest *ret_rest) {
     struct spool_head h = { 0 };
-    error e = read_head(fd, &h);
+    error e = spool_read_head(fd, &h);
     if (e)
         return e;
-    size_t n = (size_t)(h.envelope_size + spool_mark_count(&h));
-    char *bytes = arena_alloc(a, n);
-    if (!spool_pread_all(fd, bytes, n, h.envelope_at))
-        return err_errno(errno);
-    if (!spool_envelope_unpack(str_n(bytes, n), &h, a, ret))
-        return &err_damaged;
+    if (ret_rest && h.rcpt_count > SPOOL_RCPTS_WHOLE)
+        e = spool_front_unpack(fd, &h, a, ret, ret_rest);
+    else
+        e = load_envelope(fd, &h, a, ret);
+    if (e)
+        return e;
     if (ret_content) {
         if ((e = check_content(fd, &h)))
             return e;
@@ -575,9 +584,10 @@ error spool_check_file(const struct spool *s, const struct queue_id *id, enum sp
     struct arena *a = arena_new();
     struct envelope env;
     struct spool_content content;
-    error e = read_head(fd, ret);
+    struct spool_rest rest;
+    error e = spool_read_head(fd, ret);
     if (!e)
-        e = load_from(fd, a, &env, &content);
+        e = load_from(fd, a, &env, &content, &rest);
     arena_free(a);
     sys->close(fd);
     return e;
@@ -598,8 +608,8 @@ static error list_load(struct spool *s, const struct queue_id *id, enum spool_st
     return log_list_load(s, id, a, ret, ret_content);
 }
 
-error spool_load(struct spool *s, const struct queue_id *id, enum spool_state state, struct arena *a,
-                 struct envelope *ret, struct spool_content *ret_content) {
+static error load(struct spool *s, const struct queue_id *id, enum spool_state state, struct arena *a,
+                  struct envelope *ret, struct spool_content *ret_content, struct spool_rest *ret_rest) {
     struct log_message *m = log_find(s, id, state);
     if (m)
         return log_load(m, a, ret, ret_content);
@@ -608,10 +618,21 @@ error spool_load(struct spool *s, const struct queue_id *id, enum spool_state st
         return errno == ENOENT ? list_load(s, id, state, a, ret, ret_content) : err_errno(errno);
     error e = ret_content ? take_lock(s, fd) : NULL;
     if (!e)
-        e = load_from(fd, a, ret, ret_content);
+        e = load_from(fd, a, ret, ret_content, ret_rest);
     if (e || !ret_content)
         sys->close(fd);
     return e;
+}
+
+error spool_load(struct spool *s, const struct queue_id *id, enum spool_state state, struct arena *a,
+                 struct envelope *ret, struct spool_content *ret_content) {
+    return load(s, id, state, a, ret, ret_content, NULL);
+}
+
+error spool_load_front(struct spool *s, const struct queue_id *id, enum spool_state state, struct arena *a,
+                       struct envelope *ret, struct spool_content *ret_content, struct spool_rest *ret_rest) {
+    *ret_rest = (struct spool_rest){ 0 };
+    return load(s, id, state, a, ret, ret_content, ret_rest);
 }
 
 error spool_content_open(struct spool *s, const struct queue_id *id, enum spool_state state,
@@ -625,7 +646,7 @@ error spool_content_open(struct spool *s, const struct queue_id *id, enum spool_
     struct spool_head h = { 0 };
     error e = take_lock(s, fd);
     if (!e)
-        e = read_head(fd, &h);
+        e = spool_read_head(fd, &h);
     if (e) {
         sys->close(fd);
         return e;
@@ -679,7 +700,7 @@ static error set_mark(struct spool *s, const struct queue_id *id, enum spool_sta
     if (fd < 0)
         return err_errno(errno);
     struct spool_head h = { 0 };
-    error e = read_head(fd, &h);
+    error e = spool_read_head(fd, &h);
     if (!e && is_rcpt && index >= h.rcpt_count)
         e = err_errno(EINVAL);
     if (!e) {

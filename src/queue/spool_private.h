@@ -58,6 +58,10 @@ error spool_pwrite_all(int fd, struct str bytes, uint64_t at);
 /* Exactly `n` bytes; false with errno (EIO at the end of the file). */
 bool spool_pread_all(int fd, void *p, size_t n, uint64_t at);
 struct spool_head;
+error spool_read_head(int fd, struct spool_head *ret);
+/* The envelope of a message with more than SPOOL_RCPTS_WHOLE recipients; they are checked, and not read. */
+error spool_front_unpack(int fd, const struct spool_head *h, struct arena *a, struct envelope *ret,
+                         struct spool_rest *ret_rest);
 /* Is the queue file whole? ERR_SYNTAX: no; ERR_SYS EAGAIN: not finished. */
 error spool_check_file(const struct spool *s, const struct queue_id *id, enum spool_state state, struct spool_head *ret);
 /* The whole records of a log; strings are borrowed from `bytes`. */
