@@ -102,13 +102,13 @@ static bool wanted(enum bounce_kind kind, unsigned notify) {
 
 /* --- one notice into the queue --- */
 struct sink {
-    struct ipc *ipc;
+    struct submit *to;
     int64_t deadline;
 };
 
 static error put(void *ctx, struct str bytes) {
     struct sink *s = ctx;
-    return submit_content(s->ipc, bytes, s->deadline);
+    return submit_content(s->to, bytes, s->deadline);
 }
 
 static ssize_t read_content(void *ctx, uint64_t at, void *p, size_t n) {
@@ -129,11 +129,11 @@ static error refused(struct telling *t, const struct submit_result *r) {
     return err_make(t->arena, ERR_TEMP, "%.*s", STR_ARG(r->text));
 }
 
-static error submit_on(struct telling *t, struct notice *n, struct ipc *ipc, struct str sender, const char *what,
-                       struct queue_id *ret_id) {
-    struct sink sink = { ipc, deadline_in(conf_time(t->ctx->conf, PARAM_ipc_timeout)) };
+static error submit_on(struct telling *t, struct notice *n, struct submit_link *link, struct str sender,
+                       const char *what, struct queue_id *ret_id) {
+    struct sink sink = { NULL, deadline_in(conf_time(t->ctx->conf, PARAM_ipc_timeout)) };
     struct submit_result result = { 0 };
-    error e = submit_open(ipc, SUBMIT_MAP | SUBMIT_LOCAL_HEADERS, sink.deadline, ret_id, &result);
+    error e = submit_open(link, SUBMIT_MAP | SUBMIT_LOCAL_HEADERS, sink.deadline, t->arena, &sink.to, ret_id, &result);
     if (e)
         return e;
     if (result.status != SUBMIT_OK)
@@ -141,35 +141,39 @@ static error submit_on(struct telling *t, struct notice *n, struct ipc *ipc, str
     /* before it can be delivered: who follows a message by its log finds the link first */
     log_info("%s: %s notification: %s", t->req->id.text, what, ret_id->text);
     n->own_id = queue_id_str(ret_id);
-    e = notice_prepare(n, t->arena);
-    if (e)
-        return e;
     struct envelope env = { .arrival_us = sys->wall_us(), .sender = sender, .flags = ENVELOPE_INTERNAL };
+    const struct rcpt to = { .address = n->to, .orig = n->to };
+    e = notice_prepare(n, t->arena);
     if (n->eight_bit)
         env.flags |= ENVELOPE_8BIT;
     env.flags |= n->env->flags & ENVELOPE_SMTPUTF8;
-    submit_envelope(ipc, &env);
-    const struct rcpt to = { .address = n->to, .orig = n->to };
-    submit_rcpt(ipc, &to);
-    e = notice_write(n, t->arena, put, &sink);
     if (!e)
-        e = submit_end(ipc, sink.deadline, &result);
-    if (!e && result.status != SUBMIT_OK)
-        e = refused(t, &result);
-    return e;
+        e = submit_envelope(sink.to, &env, sink.deadline);
+    if (!e)
+        e = submit_rcpt(sink.to, &to, sink.deadline);
+    if (!e)
+        e = notice_write(n, t->arena, put, &sink);
+    if (e) {
+        submit_cancel(sink.to);
+        return e;
+    }
+    e = submit_end(sink.to, sink.deadline, t->arena, &result);
+    return e || result.status == SUBMIT_OK ? e : refused(t, &result);
 }
 
 static bool send_notice(struct telling *t, struct notice *n, struct str sender, const char *who, const char *kind,
                         struct queue_id *ret_id) {
-    struct ipc *ipc = NULL;
+    struct ipc *ipc;
     int64_t deadline = deadline_in(conf_time(t->ctx->conf, PARAM_ipc_timeout));
     struct str what = arena_printf(t->arena, "%s %s", who, kind);
     error e = service_connect(t->ctx, STR("public/cleanup"), deadline, &ipc);
-    if (!e)
-        e = submit_on(t, n, ipc, sender, what.p, ret_id);
+    if (!e) {
+        struct submit_link *link = submit_link_new(ipc);
+        e = submit_on(t, n, link, sender, what.p, ret_id);
+        submit_link_close(link);
+    }
     if (e)
         log_warn("%s: %s notification failed to %.*s: %.*s", t->req->id.text, who, STR_ARG(n->to), STR_ARG(e->text));
-    ipc_close(ipc); /* without END this cancels the message */
     return e == NULL;
 }
 

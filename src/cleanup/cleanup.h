@@ -1,18 +1,20 @@
-/* cleanup.h - one submission after the other over one connection (proto/submit.h): the way of a message into the queue.
+/* cleanup.h - submissions (proto/submit.h): the way of a message into the queue.
  *
- * Everything a message needs hangs on its arena and ends with it. Only the content of one header field and the
- * recipients are in memory. Logs what cleanup(8) logs; it does not log who asked for the message: that is the client's
- * line. */
+ * Each message is a coroutine; those of one client come over one connection. Everything a message needs hangs on its
+ * arena and ends with it. Only the content of one header field, the recipients, and what has come and waits for its
+ * turn (SUBMIT_WINDOW, and CLEANUP_HELD_MAX for all together) are in memory. Logs what cleanup(8) logs; it does not log
+ * who asked for the message: that is the client's line. */
 #ifndef ANGARIUM_CLEANUP_CLEANUP_H
 #define ANGARIUM_CLEANUP_CLEANUP_H
 
 #include "cleanup/content.h"
+#include "proto/submit.h"
 #include "queue/spool.h"
 #include "route/route.h"
-#include "run/ipc.h"
 
 enum {
     MESSAGE_ENVELOPE_MAX = 64 * 1024 * 1024, /* bytes of envelope and recipients, as sent, in memory for one message */
+    CLEANUP_HELD_MAX = 32 * 1024 * 1024,     /* bytes received and not yet looked at; more waits in the sockets */
 };
 
 struct cleanup { /* as long as the process */
@@ -24,16 +26,15 @@ struct cleanup { /* as long as the process */
     /* A message has come into incoming/; never waits. */
     void (*queued)(void *ctx, const struct queue_id *id);
     void *ctx;
-    bool draining;                /* sessions end after their message */
-    struct cleanup_session *idle; /* those that wait for the next message */
+    struct submit_server server;
 };
 
-/* Tables that cannot be opened fail at their look-ups; the spool must be there. */
+/* Tables that cannot be opened fail at their look-ups; the spool must be there. `s` stays where it is. */
 error cleanup_open(struct cleanup *s, const struct conf *c, struct arena *err_arena);
 void cleanup_close(struct cleanup *s);
 
 /* Serve one client until it goes away, breaks the protocol, or the service drains. In a coroutine. */
 void cleanup_serve(struct cleanup *s, struct ipc *ipc);
-/* From now on no message is begun: idle sessions end at once, the others after their message. */
+/* Clients are asked to begin no more messages: idle sessions end at once, the others after those under way. */
 void cleanup_drain(struct cleanup *s);
 #endif

@@ -40,6 +40,7 @@ static struct {
     struct conf *c;
     struct cleanup cleanup;
     struct ipc *client, *server;
+    struct submit_link *link; /* owns client, when there is one */
     int failed, queued;
 } t;
 
@@ -59,7 +60,7 @@ static void serve(void *arg) {
     t.server = NULL;
 }
 
-static void run_as_set_up(void (*client)(void *), void *arg, const char *const *extra) {
+static void run_client(void (*client)(void *), void *arg, const char *const *extra, bool raw) {
     struct conf_override all[BASE + EXTRA_MAX + 1];
     size_t n = 0;
     for (; n < BASE; n++)
@@ -85,16 +86,29 @@ static void run_as_set_up(void (*client)(void *), void *arg, const char *const *
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
     t.client = ipc_new(fds[0]);
     t.server = ipc_new(fds[1]);
+    t.link = raw ? NULL : submit_link_new(t.client);
     assert_non_null(coro_spawn(client, arg, "client"));
     assert_non_null(coro_spawn(serve, NULL, "cleanup"));
     assert_null(loop_run());
-    ipc_close(t.client);
+    if (!t.link)
+        ipc_close(t.client);
+    submit_link_close(t.link);
     ipc_close(t.server);
     loop_free();
     cleanup_close(&t.cleanup);
     conf_free(t.c);
     arena_free(t.a);
     assert_int_equal(t.failed, 0);
+}
+
+static void run_as_set_up(void (*client)(void *), void *arg, const char *const *extra) {
+    run_client(client, arg, extra, false);
+}
+
+static void hang_up_link(void) {
+    submit_link_close(t.link);
+    t.link = NULL;
+    t.client = NULL;
 }
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw) {
@@ -138,18 +152,18 @@ struct mail {
 
 static error say(const struct mail *m, struct submit_result *ret) {
     struct queue_id id;
-    error e = submit_open(t.client, m->flags, DEADLINE, &id, ret);
+    struct submit *to;
+    error e = submit_open(t.link, m->flags, DEADLINE, t.a, &to, &id, ret);
     if (e || ret->status != SUBMIT_OK)
         return e;
-    submit_envelope(t.client, &(struct envelope){ .sender = str_c(m->sender), .flags = m->env_flags });
+    submit_envelope(to, &(struct envelope){ .sender = str_c(m->sender), .flags = m->env_flags }, DEADLINE);
     if (m->full_name)
-        submit_full_name(t.client, str_c(m->full_name));
+        submit_full_name(to, str_c(m->full_name), DEADLINE);
     struct str rest = str_c(m->rcpts), one;
     while (str_word(&rest, STR(" "), &one))
-        submit_rcpt(t.client, &(struct rcpt){ .address = one, .orig = one });
-    if ((e = submit_content(t.client, m->content, DEADLINE)))
-        return e;
-    return submit_end(t.client, DEADLINE, ret);
+        submit_rcpt(to, &(struct rcpt){ .address = one, .orig = one }, DEADLINE);
+    submit_content(to, m->content, DEADLINE);
+    return submit_end(to, DEADLINE, t.a, ret);
 }
 
 /* What is in the queue under this name: "sender>rcpt(orig) rcpt(orig)|content_filter|content". */
@@ -224,8 +238,7 @@ static void good_messages(void *arg) {
     m = (struct mail){ .flags = all, .sender = "me", .full_name = "A\nB", .rcpts = "x@y", .content = STR("\nz") };
     CHECK(!say(&m, &r) && r.status == SUBMIT_OK);
     CHECK(str_contains(stored(&r.id, SPOOL_INCOMING), STR("\nFrom: A B <me@example.com>\n\nz\n")));
-    ipc_close(t.client);
-    t.client = NULL;
+    hang_up_link();
 }
 
 static void test_good(void **state) {
@@ -251,8 +264,7 @@ static void a_failing_table(void *arg) {
                       .content = STR("To: a@x, b@x, c@x\nCc: d@x\n\nbody\n") };
     CHECK(!say(&m, &r) && r.status == SUBMIT_TEMP && problems == 1);
     log_set_sink(NULL, NULL);
-    ipc_close(t.client);
-    t.client = NULL;
+    hang_up_link();
 }
 
 static void test_failing_table(void **state) {
@@ -310,8 +322,7 @@ static void refused_messages(void *arg) {
             CHECK(str_contains(stored(&r.id, SPOOL_INCOMING), arena_printf(a, "|%s|", rows[i].filter)));
     }
     arena_free(a);
-    ipc_close(t.client);
-    t.client = NULL;
+    hang_up_link();
 }
 
 static void test_refused(void **state) {
@@ -364,28 +375,39 @@ static const struct step hostile[][STEPS_MAX] = {
       { SUBMIT_MSG_ENVELOPE, { NULL, 0 } },
       { SUBMIT_MSG_FULL_NAME, STR_INIT("\0\0\0\0") },
       { SUBMIT_MSG_FULL_NAME, STR_INIT("\0\0\0\0") } },
-    { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") },
-      { SUBMIT_MSG_ENVELOPE, { NULL, 0 } },
-      { SUBMIT_MSG_RESULT, STR_INIT("") } },
     { { SUBMIT_MSG_OPEN, STR_INIT("\0\0\0\0") }, { SUBMIT_MSG_ENVELOPE, { NULL, 0 } }, { 99, STR_INIT("") } },
 };
 
 static void say_hostile(void *arg) {
     const struct step *steps = arg;
+    struct buf b = { 0 };
+    pack_u32(&b, 7);
     for (size_t i = 0; i < STEPS_MAX && steps[i].type; i++) {
+        struct buf payload = { 0 };
         if (steps[i].payload.p)
-            ipc_send(t.client, steps[i].type, steps[i].payload, -1);
+            buf_add(&payload, steps[i].payload);
         else
-            submit_envelope(t.client, &(struct envelope){ .sender = STR("a@b") });
+            envelope_pack(&payload, &(struct envelope){ .sender = STR("a@b") });
+        pack_u32(&b, (uint32_t)payload.n);
+        pack_u8(&b, steps[i].type);
+        buf_add(&b, buf_str(&payload));
+        buf_free(&payload);
     }
+    ipc_send(t.client, SUBMIT_FRAME_BEGIN, buf_str(&b), -1);
+    buf_free(&b);
     struct ipc_msg m;
     error e;
+    int results = 0;
     while (!(e = ipc_recv(t.client, DEADLINE, &m))) {
-        CHECK(m.type == SUBMIT_MSG_OPENED || m.type == SUBMIT_MSG_RESULT);
-        if (m.type == SUBMIT_MSG_RESULT)
-            CHECK(m.payload.n > 0 && m.payload.p[0] == SUBMIT_BAD);
+        struct unpack u = unpack_from(m.payload);
+        CHECK(unpack_u32(&u) == 7 && (m.type == SUBMIT_FRAME_OPENED || m.type == SUBMIT_FRAME_RESULT));
+        if (m.type != SUBMIT_FRAME_RESULT)
+            continue;
+        CHECK(unpack_u8(&u) == SUBMIT_BAD);
+        results++;
+        shutdown(ipc_fd(t.client), SHUT_WR);
     }
-    CHECK(e == &err_eof);
+    CHECK(e == &err_eof && results == 1);
 }
 
 static void test_hostile(void **state) {
@@ -393,7 +415,7 @@ static void test_hostile(void **state) {
     for (size_t i = 0; i < sizeof hostile / sizeof hostile[0]; i++) {
         struct step steps[STEPS_MAX];
         memcpy(steps, hostile[i], sizeof steps);
-        run_as_set_up(say_hostile, steps, NULL);
+        run_client(say_hostile, steps, NULL, true);
         assert_int_equal(files_below("incoming"), 0);
         assert_int_equal(t.queued, 0);
     }
@@ -410,7 +432,7 @@ static void test_hostile(void **state) {
         struct buf b = { 0 };
         envelope_pack(&b, &bad[i]);
         injected[1].payload = buf_str(&b);
-        run_as_set_up(say_hostile, injected, NULL);
+        run_client(say_hostile, injected, NULL, true);
         assert_int_equal(files_below("incoming"), 0);
         buf_free(&b);
     }
@@ -422,50 +444,82 @@ static void test_hostile(void **state) {
 static void from_the_future(void *arg) {
     (void)arg;
     struct queue_id id;
+    struct submit *to;
     struct submit_result r;
-    CHECK(!submit_open(t.client, 0, DEADLINE, &id, &r));
-    submit_envelope(t.client, &(struct envelope){ .sender = STR("a@b"), .arrival_us = INT64_MAX / 2 });
-    submit_rcpt(t.client, &(struct rcpt){ .address = STR("c@d") });
-    CHECK(!submit_content(t.client, STR("A: b\n\n"), DEADLINE));
-    CHECK(!submit_end(t.client, DEADLINE, &r) && r.status == SUBMIT_OK);
+    CHECK(!submit_open(t.link, 0, DEADLINE, t.a, &to, &id, &r));
+    submit_envelope(to, &(struct envelope){ .sender = STR("a@b"), .arrival_us = INT64_MAX / 2 }, DEADLINE);
+    submit_rcpt(to, &(struct rcpt){ .address = STR("c@d") }, DEADLINE);
+    CHECK(!submit_content(to, STR("A: b\n\n"), DEADLINE));
+    CHECK(!submit_end(to, DEADLINE, t.a, &r) && r.status == SUBMIT_OK);
     struct spool_options o = spool_options_from(t.c, SPOOL_LISTER);
     struct spool *s;
     struct envelope e;
     CHECK(!spool_open(&o, t.a, &s) && !spool_load(s, &r.id, SPOOL_INCOMING, t.a, &e, NULL));
     CHECK(e.arrival_us <= sys->wall_us());
     spool_close(s);
-    ipc_close(t.client);
-    t.client = NULL;
+    hang_up_link();
+}
+
+/* How far a message goes before it is cancelled, by its own frame or with the connection. */
+struct stage {
+    int stage;
+    bool cancel;
+};
+
+static void add_record(struct buf *b, enum submit_type type, struct str payload) {
+    pack_u32(b, (uint32_t)payload.n);
+    pack_u8(b, (uint8_t)type);
+    buf_add(b, payload);
 }
 
 static void hang_up(void *arg) {
-    const int *stage = arg;
-    struct queue_id id;
-    struct submit_result r;
-    CHECK(!submit_open(t.client, SUBMIT_MAP, DEADLINE, &id, &r));
-    if (*stage > 0)
-        submit_envelope(t.client, &(struct envelope){ .sender = STR("a@b") });
-    if (*stage > 1)
-        submit_rcpt(t.client, &(struct rcpt){ .address = STR("a@b") });
-    if (*stage > 2)
-        CHECK(!submit_content(t.client, STR("A: b\n\nc\n"), DEADLINE));
-    ipc_flush(t.client, DEADLINE);
+    const struct stage *s = arg;
+    struct buf b = { 0 }, envelope = { 0 }, rcpt = { 0 };
+    envelope_pack(&envelope, &(struct envelope){ .sender = STR("a@b") });
+    rcpt_pack(&rcpt, &(struct rcpt){ .address = STR("a@b") });
+    pack_u32(&b, 5);
+    add_record(&b, SUBMIT_MSG_OPEN, STR("\2\0\0\0"));
+    if (s->stage > 0)
+        add_record(&b, SUBMIT_MSG_ENVELOPE, buf_str(&envelope));
+    if (s->stage > 1)
+        add_record(&b, SUBMIT_MSG_RCPT, buf_str(&rcpt));
+    if (s->stage > 2)
+        add_record(&b, SUBMIT_MSG_CONTENT, STR("A: b\n\nc\n"));
+    ipc_send(t.client, SUBMIT_FRAME_BEGIN, buf_str(&b), -1);
+    struct ipc_msg m;
+    CHECK(!ipc_recv(t.client, DEADLINE, &m) && m.type == SUBMIT_FRAME_OPENED && files_below("incoming") == 1);
+    if (s->cancel) {
+        ipc_send(t.client, SUBMIT_FRAME_CANCEL, str_n(b.p, 4), -1);
+        /* the same number, modulo the most there are: free again for the next */
+        buf_clear(&b);
+        pack_u32(&b, 5 + SUBMIT_STREAMS_MAX);
+        add_record(&b, SUBMIT_MSG_END, STR(""));
+        ipc_send(t.client, SUBMIT_FRAME_BEGIN, buf_str(&b), -1);
+        CHECK(!ipc_recv(t.client, DEADLINE, &m) && m.type == SUBMIT_FRAME_RESULT && m.payload.p[4] == SUBMIT_BAD);
+        CHECK(files_below("incoming") == 0);
+    }
+    buf_free(&b);
+    buf_free(&envelope);
+    buf_free(&rcpt);
     ipc_close(t.client);
     t.client = NULL;
 }
 
 static void drain_later(void *arg) {
     struct submit_result r;
+    struct submit *to;
     struct mail m = { .sender = "a@b", .rcpts = "c@d", .content = STR("A: b\n\n") };
     (void)arg;
     struct queue_id id;
-    CHECK(!submit_open(t.client, 0, DEADLINE, &id, &r));
+    CHECK(!submit_open(t.link, 0, DEADLINE, t.a, &to, &id, &r));
     cleanup_drain(&t.cleanup); /* one is under way: it is finished */
-    submit_envelope(t.client, &(struct envelope){ .sender = str_c(m.sender) });
-    submit_rcpt(t.client, &(struct rcpt){ .address = str_c(m.rcpts) });
-    CHECK(!submit_content(t.client, m.content, DEADLINE));
-    CHECK(!submit_end(t.client, DEADLINE, &r) && r.status == SUBMIT_OK);
-    CHECK(say(&m, &r) != NULL); /* and no other begun */
+    submit_envelope(to, &(struct envelope){ .sender = str_c(m.sender) }, DEADLINE);
+    submit_rcpt(to, &(struct rcpt){ .address = str_c(m.rcpts) }, DEADLINE);
+    CHECK(!submit_content(to, m.content, DEADLINE));
+    CHECK(submit_link_usable(t.link));
+    CHECK(!submit_end(to, DEADLINE, t.a, &r) && r.status == SUBMIT_OK);
+    CHECK(!submit_link_usable(t.link)); /* it was said that no other is wanted */
+    CHECK(say(&m, &r) == &err_eof);
 }
 
 static void drain_idle(void *arg) {
@@ -483,11 +537,12 @@ static void test_future(void **state) {
 
 static void test_ends(void **state) {
     (void)state;
-    for (int stage = 0; stage < 4; stage++) {
-        run_as_set_up(hang_up, &stage, NULL);
+    for (int i = 0; i < 8; i++) {
+        struct stage s = { i / 2, i % 2 };
+        run_client(hang_up, &s, NULL, true);
         assert_int_equal(files_below("incoming"), 0);
     }
-    run_as_set_up(drain_idle, NULL, NULL);
+    run_client(drain_idle, NULL, NULL, true);
     assert_int_equal(files_below("incoming"), 0);
     run_as_set_up(drain_later, NULL, NULL);
     assert_int_equal(files_below("incoming"), 1);
@@ -515,8 +570,7 @@ static void into_a_fault(void *arg) {
     fake_sys_clear_faults();
     CHECK(files_below("incoming") == 0 && t.queued == 0);
     CHECK(!say(&m, &r) && r.status == SUBMIT_OK); /* the connection is as good as before */
-    ipc_close(t.client);
-    t.client = NULL;
+    hang_up_link();
 }
 
 static void test_faults(void **state) {

@@ -51,14 +51,14 @@ static struct str headers(struct delivery *d, const struct forward *f, const str
                         id->text, STR_ARG(date), STR_ARG(delivered));
 }
 
-static error send_content(struct delivery *d, struct ipc *ipc, int64_t deadline) {
+static error send_content(struct delivery *d, struct submit *to, int64_t deadline) {
     const struct spool_content *c = &d->r->req.content;
     char *room = arena_alloc(d->arena, CONTENT_PIECE);
     struct str piece;
     for (uint64_t at = 0; at < c->size; at += piece.n) {
         if (content_read(c, at, room, CONTENT_PIECE, &piece))
             return err_make(d->arena, ERR_TEMP, "error reading message");
-        error e = submit_content(ipc, piece, deadline);
+        error e = submit_content(to, piece, deadline);
         if (e)
             return e;
     }
@@ -67,28 +67,15 @@ static error send_content(struct delivery *d, struct ipc *ipc, int64_t deadline)
 
 /* RFC 3461, 5.2.7: what the sender asked for goes on with a forwarded message, but a success is reported where the
  * forwarding happens; a mailing list (5.2.7.3) is the end of it. */
-static error submit(struct delivery *d, const struct forward *f, struct submit_result *ret) {
+static error submit_on(struct delivery *d, const struct forward *f, struct submit_link *link, int64_t deadline,
+                       struct submit_result *ret) {
     const struct delivery_request *req = &d->r->req;
     const struct rcpt *rcpt = &req->env.rcpts[d->index];
-    int64_t deadline = deadline_in(conf_time(d->r->ctx->conf, PARAM_ipc_timeout));
-    struct ipc *ipc = NULL;
-    error e = service_connect(d->r->ctx, STR("public/cleanup"), deadline, &ipc);
-    if (e)
-        return e;
+    struct submit *to;
     struct queue_id id;
-    struct submit_result refused = { 0 };
-    e = submit_open(ipc, SUBMIT_MAP, deadline, &id, &refused);
-    if (!e && refused.status != SUBMIT_OK) {
-        *ret = refused;
-        ret->dsn = arena_str(d->arena, refused.dsn);
-        ret->text = arena_str(d->arena, refused.text);
-        ipc_close(ipc);
-        return NULL;
-    }
-    if (e) {
-        ipc_close(ipc);
+    error e = submit_open(link, SUBMIT_MAP, deadline, d->arena, &to, &id, ret);
+    if (e || ret->status != SUBMIT_OK)
         return e;
-    }
     struct envelope env = req->env;
     env.sender = f->sender;
     env.arrival_us = sys->wall_us();
@@ -100,25 +87,34 @@ static error submit(struct delivery *d, const struct forward *f, struct submit_r
         env.dsn_envid = STR("");
         env.dsn_ret = 0;
     }
-    submit_envelope(ipc, &env);
-    for (size_t i = 0; i < f->members.n; i++) {
+    e = submit_envelope(to, &env, deadline);
+    for (size_t i = 0; i < f->members.n && !e; i++) {
         struct rcpt member = { .address = f->members.at[i], .orig = rcpt->orig };
         if (!f->own_sender) {
             member.dsn_orcpt = rcpt->dsn_orcpt;
             member.dsn_notify = rcpt->dsn_notify & ~(unsigned)DSN_NOTIFY_SUCCESS;
         }
-        submit_rcpt(ipc, &member);
+        e = submit_rcpt(to, &member, deadline);
     }
-    e = submit_content(ipc, headers(d, f, &id), deadline);
     if (!e)
-        e = send_content(d, ipc, deadline);
+        e = submit_content(to, headers(d, f, &id), deadline);
     if (!e)
-        e = submit_end(ipc, deadline, ret);
-    if (!e) {
-        ret->dsn = arena_str(d->arena, ret->dsn);
-        ret->text = arena_str(d->arena, ret->text);
-    }
-    ipc_close(ipc); /* without END this cancels the message */
+        e = send_content(d, to, deadline);
+    if (!e)
+        return submit_end(to, deadline, d->arena, ret);
+    submit_cancel(to);
+    return e;
+}
+
+static error submit(struct delivery *d, const struct forward *f, struct submit_result *ret) {
+    int64_t deadline = deadline_in(conf_time(d->r->ctx->conf, PARAM_ipc_timeout));
+    struct ipc *ipc;
+    error e = service_connect(d->r->ctx, STR("public/cleanup"), deadline, &ipc);
+    if (e)
+        return e;
+    struct submit_link *link = submit_link_new(ipc);
+    e = submit_on(d, f, link, deadline, ret);
+    submit_link_close(link);
     return e;
 }
 

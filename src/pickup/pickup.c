@@ -29,7 +29,7 @@ error pickup_open(struct pickup *p, const struct conf *c, struct arena *err_aren
 }
 
 void pickup_close(struct pickup *p) {
-    ipc_close(p->cleanup);
+    submit_link_close(p->cleanup);
     if (p->maildrop_fd >= 0)
         close(p->maildrop_fd);
     if (p->corrupt_fd >= 0)
@@ -42,6 +42,13 @@ struct drop { /* one file */
     uid_t uid;
     int64_t when_us;
     size_t rcpts;
+};
+
+/* One message on its way to cleanup. */
+struct sending {
+    struct submit *to;
+    struct queue_id id;
+    int64_t deadline;
 };
 
 /* Out of the way but not away. */
@@ -62,14 +69,15 @@ static error check(struct drop *d) {
     return e;
 }
 
-static void send_received(struct pickup *p, const struct drop *d, const struct queue_id *id, int64_t deadline) {
+static error send_received(struct pickup *p, const struct drop *d, const struct sending *out) {
     struct arena *a = arena_new();
     struct str date = date_rfc5322(a, d->when_us / US_PER_S), host = conf_str(p->c, PARAM_myhostname);
-    submit_content(p->cleanup,
-                   arena_printf(a, "Received: by %.*s (%.*s, from userid %ld)\n\tid %s; %.*s\n", STR_ARG(host),
-                                STR_ARG(conf_str(p->c, PARAM_mail_name)), (long)d->uid, id->text, STR_ARG(date)),
-                   deadline);
+    struct str header =
+        arena_printf(a, "Received: by %.*s (%.*s, from userid %ld)\n\tid %s; %.*s\n", STR_ARG(host),
+                     STR_ARG(conf_str(p->c, PARAM_mail_name)), (long)d->uid, out->id.text, STR_ARG(date));
+    error e = submit_content(out->to, header, out->deadline);
     arena_free(a);
+    return e;
 }
 
 /* The envelope is everything before the first RCPT or CONTENT record: sent when one of those comes. */
@@ -78,13 +86,14 @@ struct head {
     struct str full_name;
     bool sent;
 };
-static void send_head(struct pickup *p, struct head *h) {
+static error send_head(struct head *h, const struct sending *out) {
     if (h->sent)
-        return;
+        return NULL;
     h->sent = true;
-    submit_envelope(p->cleanup, &h->env);
-    if (h->full_name.n > 0)
-        submit_full_name(p->cleanup, h->full_name);
+    error e = submit_envelope(out->to, &h->env, out->deadline);
+    if (!e && h->full_name.n > 0)
+        e = submit_full_name(out->to, h->full_name, out->deadline);
+    return e;
 }
 
 static unsigned envelope_flags_of(uint8_t flags) {
@@ -94,7 +103,7 @@ static unsigned envelope_flags_of(uint8_t flags) {
 
 /* The second reading. The file is read again from its start and nobody but its owner can have changed it meanwhile;
  * what is wrong now breaks off the submission. */
-static error send_records(struct pickup *p, const struct drop *d, const struct queue_id *id, int64_t deadline) {
+static error send_records(struct pickup *p, const struct drop *d, const struct sending *out) {
     struct arena *a = arena_new();
     struct maildrop_reader r = { 0 };
     struct maildrop_record m;
@@ -105,7 +114,7 @@ static error send_records(struct pickup *p, const struct drop *d, const struct q
         switch (m.type) {
         case MAILDROP_SENDER:
             h.env.sender = arena_str(a, m.bytes);
-            log_info("%s: uid=%ld from=<%.*s>", id->text, (long)d->uid, STR_ARG(m.bytes));
+            log_info("%s: uid=%ld from=<%.*s>", out->id.text, (long)d->uid, STR_ARG(m.bytes));
             break;
         case MAILDROP_FULL_NAME:
             h.full_name = arena_str(a, m.bytes);
@@ -120,26 +129,27 @@ static error send_records(struct pickup *p, const struct drop *d, const struct q
             h.env.flags |= envelope_flags_of(m.value);
             break;
         case MAILDROP_RCPT:
-            send_head(p, &h);
-            submit_rcpt(p->cleanup, &(struct rcpt){ .address = m.bytes, .orig = m.bytes, .dsn_notify = m.value });
+            e = send_head(&h, out);
+            if (!e)
+                e = submit_rcpt(out->to, &(struct rcpt){ .address = m.bytes, .orig = m.bytes, .dsn_notify = m.value },
+                                out->deadline);
             break;
         case MAILDROP_CONTENT:
-            send_head(p, &h);
-            if (!content)
-                send_received(p, d, id, deadline);
+            e = send_head(&h, out);
+            if (!e && !content)
+                e = send_received(p, d, out);
             content = true;
-            if ((e = submit_content(p->cleanup, m.bytes, deadline)))
-                goto out;
+            if (!e)
+                e = submit_content(out->to, m.bytes, out->deadline);
             break;
         case MAILDROP_END:
             break;
         }
-        if (ipc_unsent(p->cleanup) > MAILDROP_RECORD_MAX && (e = ipc_flush(p->cleanup, deadline)))
-            goto out;
+        if (e)
+            break;
     }
     if (!e && !content)
-        send_received(p, d, id, deadline);
-out:
+        e = send_received(p, d, out);
     maildrop_reader_free(&r);
     arena_free(a);
     return e;
@@ -162,10 +172,9 @@ static bool rewind_drop(const struct drop *d) {
     return lseek(d->fd, 0, SEEK_SET) == 0;
 }
 
-/* The error is the connection's. */
-static error submit(struct pickup *p, struct drop *d, struct submit_result *ret) {
-    int64_t deadline = deadline_in(conf_time(p->c, PARAM_ipc_timeout));
-    struct queue_id id;
+/* The error is the connection's. Texts of the result live in `a`. */
+static error submit(struct pickup *p, struct drop *d, struct arena *a, struct submit_result *ret) {
+    struct sending out = { .deadline = deadline_in(conf_time(p->c, PARAM_ipc_timeout)) };
     bool gateway = false;
     unsigned flags = SUBMIT_FILTER | SUBMIT_MAP | SUBMIT_BOUNCE;
     error e = rewind_drop(d) ? find_gateway(d, &gateway) : err_errno(errno);
@@ -173,31 +182,42 @@ static error submit(struct pickup *p, struct drop *d, struct submit_result *ret)
         return e;
     if (!rewind_drop(d))
         return err_errno(errno);
-    e = submit_open(p->cleanup, gateway ? flags : flags | SUBMIT_LOCAL_HEADERS, deadline, &id, ret);
+    e = submit_open(p->cleanup, gateway ? flags : flags | SUBMIT_LOCAL_HEADERS, out.deadline, a, &out.to, &out.id, ret);
     if (e || ret->status != SUBMIT_OK)
         return e;
-    e = send_records(p, d, &id, deadline);
-    return e ? e : submit_end(p->cleanup, deadline, ret);
+    e = send_records(p, d, &out);
+    if (!e)
+        return submit_end(out.to, out.deadline, a, ret);
+    submit_cancel(out.to);
+    return e;
 }
 
 enum outcome { OUTCOME_TAKEN, OUTCOME_LATER, OUTCOME_STOP /* no use to try the others now */ };
 
 static void drop_connection(struct pickup *p) {
-    ipc_close(p->cleanup);
+    submit_link_close(p->cleanup);
     p->cleanup = NULL;
 }
 
-static enum outcome deliver(struct pickup *p, struct drop *d) {
+static error link_up(struct pickup *p) {
+    struct ipc *ipc;
+    error e = p->connect(p->ctx, &ipc);
+    if (!e)
+        p->cleanup = submit_link_new(ipc);
+    return e;
+}
+
+static enum outcome deliver(struct pickup *p, struct drop *d, struct arena *a) {
     struct submit_result r = { 0 };
     for (int attempt = 0;; attempt++) {
         bool fresh = !p->cleanup;
-        error e = p->cleanup ? NULL : p->connect(p->ctx, &p->cleanup);
+        error e = p->cleanup ? NULL : link_up(p);
         if (e) {
             if (e != &err_cancelled)
                 log_warn("connect to cleanup: %.*s", STR_ARG(e->text));
             return OUTCOME_STOP;
         }
-        e = submit(p, d, &r);
+        e = submit(p, d, a, &r);
         if (!e)
             break;
         drop_connection(p);
@@ -250,12 +270,15 @@ static enum outcome take(struct pickup *p, const char *name) {
         d.uid = st.st_uid;
         d.when_us = (int64_t)st.st_mtime * US_PER_S + st.st_mtim.tv_nsec / 1000;
         error e = check(&d);
-        if (!e)
-            outcome = deliver(p, &d);
-        else if (e->kind == ERR_SYNTAX)
+        if (!e) {
+            struct arena *a = arena_new();
+            outcome = deliver(p, &d, a);
+            arena_free(a);
+        } else if (e->kind == ERR_SYNTAX) {
             set_aside(p, &d, "malformed file");
-        else
+        } else {
             log_warn("read maildrop/%s: %.*s", name, STR_ARG(e->text));
+        }
     }
     sys->close(d.fd);
     return outcome;

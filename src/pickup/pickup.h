@@ -7,12 +7,12 @@
 #define ANGARIUM_PICKUP_PICKUP_H
 
 #include "conf/conf.h"
-#include "run/ipc.h"
+#include "proto/submit.h"
 
 struct pickup {
     const struct conf *c;
     int maildrop_fd, corrupt_fd; /* directories */
-    struct ipc *cleanup;         /* kept between messages; NULL: none */
+    struct submit_link *cleanup; /* kept between messages; NULL: none */
     error (*connect)(void *ctx, struct ipc **ret);
     void *ctx;
 };

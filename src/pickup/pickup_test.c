@@ -30,12 +30,16 @@ static struct {
 #include "test/check.h"
 #define DEADLINE deadline_in(30)
 
-static void cleanup(void *arg) {
-    struct ipc *ipc = arg;
+struct connection {
+    struct coro *coro;
+    int messages;
+};
+
+static void take_message(void *ctx, struct submit_in *in) {
+    struct connection *c = ctx;
     struct queue_id id = { "QID" };
-    struct ipc_msg m;
-    int messages = 0;
-    while (!ipc_recv(ipc, DEADLINE, &m)) {
+    struct submit_record m;
+    while (!submit_in_next(in, &m)) {
         struct unpack u = unpack_from(m.payload);
         struct envelope e;
         struct rcpt r;
@@ -43,19 +47,23 @@ static void cleanup(void *arg) {
         switch (m.type) {
         case SUBMIT_MSG_OPEN:
             buf_printf(&t.told, "[%u", unpack_u32(&u));
-            if (t.refuse_open)
-                submit_reply_result(ipc, &(struct submit_result){ .status = t.refuse_open });
-            else
-                submit_reply_opened(ipc, &id);
-            break;
+            if (!t.refuse_open) {
+                submit_in_opened(in, &id);
+                break;
+            }
+            submit_in_result(in, &(struct submit_result){ .status = t.refuse_open });
+            return;
         case SUBMIT_MSG_ENVELOPE:
             envelope_unpack(&u, &e);
             CHECK(e.arrival_us > 0);
             buf_printf(&t.told, " from=%.*s flags=%u ret=%u envid=%.*s", STR_ARG(e.sender), e.flags, e.dsn_ret,
                        STR_ARG(e.dsn_envid));
-            if (t.mute)
-                goto out;
-            break;
+            if (!t.mute)
+                break;
+            coro_cancel(c->coro);
+            while (!submit_in_next(in, &m))
+                ;
+            return;
         case SUBMIT_MSG_FULL_NAME:
             name = unpack_str(&u);
             buf_printf(&t.told, " name=%.*s", STR_ARG(name));
@@ -70,14 +78,19 @@ static void cleanup(void *arg) {
             break;
         case SUBMIT_MSG_END:
             buf_printf(&t.told, "]");
-            submit_reply_result(ipc, &(struct submit_result){ .status = t.answer, .id = id });
-            CHECK(!ipc_flush(ipc, DEADLINE));
-            if (++messages == t.hang_up_after)
-                goto out;
-            break;
+            submit_in_result(in, &(struct submit_result){ .status = t.answer, .id = id });
+            if (++c->messages == t.hang_up_after)
+                coro_cancel(c->coro);
+            return;
         }
     }
-out:
+}
+
+static void cleanup(void *arg) {
+    struct ipc *ipc = arg;
+    struct connection c = { .coro = coro_self() };
+    struct submit_server server = { .message = take_message, .ctx = &c, .held_max = SIZE_MAX };
+    CHECK(submit_serve(&server, ipc) == NULL);
     ipc_close(ipc);
 }
 
@@ -94,7 +107,7 @@ static error connect_cleanup(void *ctx, struct ipc **ret) {
 static void scan(void *arg) {
     (void)arg;
     t.complete = pickup_scan(&t.p);
-    ipc_close(t.p.cleanup);
+    submit_link_close(t.p.cleanup);
     t.p.cleanup = NULL;
 }
 

@@ -1,9 +1,41 @@
 #include "proto/submit.h"
 
+#include "base/die.h"
+#include <stdlib.h>
+
 enum {
-    CONTENT_FRAME = 64 * 1024,  /* most content bytes in one frame: what cleanup has in memory of a message at a time */
-    CONTENT_UNSENT = 32 * 1024, /* gathered before submit_content() sends */
-    TEXT_MAX = 2000,            /* bytes of a reply text that are believed */
+    GATHERED = 32 * 1024,    /* of one message before any of it is sent: one that is smaller goes in one frame */
+    UNSENT_MAX = 128 * 1024, /* of all messages of a link, in memory: more waits in the messages */
+    TEXT_MAX = 2000,         /* bytes of a reply text that are believed */
+    CANCEL_SECONDS = 10,
+};
+
+struct submit_link {
+    struct ipc *ipc;
+    struct submit *slots[SUBMIT_STREAMS_MAX];
+    size_t count;
+    uint32_t next;               /* the next stream number, if its slot is free */
+    bool reading;                /* somebody waits for frames, and sees to those of others */
+    bool flushing;               /* somebody is about to send */
+    bool closing;                /* cleanup is about to end */
+    error broken;                /* of no more use: why */
+    struct cond room;            /* something has been sent */
+    struct submit *first, *last; /* who waits while another reads */
+};
+
+struct submit {
+    struct submit_link *link;
+    uint32_t number;
+    bool begun;      /* BEGIN has been sent */
+    uint32_t window; /* bytes that may be sent */
+    struct buf out;  /* records, not yet given to the link */
+    size_t content;  /* where in `out` the CONTENT record that may grow begins; SIZE_MAX: there is none */
+    error failed;
+    uint8_t got; /* 0, SUBMIT_FRAME_OPENED, SUBMIT_FRAME_RESULT */
+    struct buf answer;
+    struct cond changed;
+    bool waiting; /* in the link's list */
+    struct submit *prev, *next;
 };
 
 static const struct err malformed = { .kind = ERR_SYNTAX,
@@ -19,6 +51,7 @@ int submit_status_code(enum submit_status s) {
     return (unsigned)s < sizeof codes / sizeof codes[0] ? codes[s] : 451;
 }
 
+/* --- what cleanup says --- */
 static bool unpack_id(struct unpack *u, bool may_be_empty, struct queue_id *ret) {
     struct str id = unpack_str(u);
     *ret = (struct queue_id){ 0 };
@@ -26,10 +59,7 @@ static bool unpack_id(struct unpack *u, bool may_be_empty, struct queue_id *ret)
         return false;
     if (id.n == 0)
         return may_be_empty;
-    if (!queue_id_valid(id))
-        return false;
-    memcpy(ret->text, id.p, id.n);
-    return true;
+    return queue_id_from(id, ret);
 }
 
 /* A text that goes into an SMTP reply: one line, nothing that could end it early. */
@@ -42,8 +72,8 @@ static bool text_valid(struct str s) {
     return true;
 }
 
-static error unpack_result(const struct ipc_msg *m, struct submit_result *ret) {
-    struct unpack u = unpack_from(m->payload);
+static error unpack_result(struct str bytes, struct arena *a, struct submit_result *ret) {
+    struct unpack u = unpack_from(bytes);
     uint8_t status = unpack_u8(&u);
     struct submit_result r = { .status = (enum submit_status)status };
     if (status > SUBMIT_BAD || !unpack_id(&u, true, &r.id))
@@ -53,106 +83,362 @@ static error unpack_result(const struct ipc_msg *m, struct submit_result *ret) {
     r.text = unpack_str(&u);
     if (!unpack_done(&u) || !text_valid(r.dsn) || !text_valid(r.text))
         return &malformed;
+    r.dsn = arena_str(a, r.dsn);
+    r.text = arena_str(a, r.text);
     *ret = r;
     return NULL;
 }
 
-error submit_open(struct ipc *ipc, unsigned flags, int64_t deadline, struct queue_id *ret_id,
-                  struct submit_result *ret_refused) {
-    struct buf b = { 0 };
-    pack_u32(&b, flags);
-    ipc_send(ipc, SUBMIT_MSG_OPEN, buf_str(&b), -1);
-    buf_free(&b);
+/* --- the link: receiving --- */
+static void wait_list_add(struct submit *m) {
+    struct submit_link *l = m->link;
+    m->waiting = true;
+    m->next = NULL;
+    m->prev = l->last;
+    if (l->last)
+        l->last->next = m;
+    else
+        l->first = m;
+    l->last = m;
+}
 
-    struct ipc_msg m;
-    error e = ipc_recv(ipc, deadline, &m);
-    if (e)
-        return e;
-    ipc_msg_drop(&m); /* an answer has no descriptor */
-    if (m.type == SUBMIT_MSG_OPENED) {
-        struct unpack u = unpack_from(m.payload);
-        if (!unpack_id(&u, false, ret_id) || !unpack_done(&u))
-            return &malformed;
-        *ret_refused = (struct submit_result){ .status = SUBMIT_OK, .dsn = STR(""), .text = STR("") };
-        return NULL;
+static void wait_list_remove(struct submit *m) {
+    struct submit_link *l = m->link;
+    m->waiting = false;
+    if (m->prev)
+        m->prev->next = m->next;
+    else
+        l->first = m->next;
+    if (m->next)
+        m->next->prev = m->prev;
+    else
+        l->last = m->prev;
+}
+
+static void link_break(struct submit_link *l, error e) {
+    if (l->broken)
+        return;
+    /* what stopped one of us in the middle of a frame is none of the others' business */
+    l->broken = e->kind == ERR_CANCELLED || e->kind == ERR_TIMEOUT ? &err_eof : e;
+    for (struct submit *m = l->first; m; m = m->next)
+        cond_signal(&m->changed);
+    cond_broadcast(&l->room);
+}
+
+/* A frame for one stream. Late ones, for a message that was cancelled, find nobody. */
+static error take_frame(struct submit_link *l, const struct ipc_msg *f) {
+    if (f->type == SUBMIT_FRAME_CLOSING) {
+        l->closing = true;
+        return f->payload.n == 0 ? NULL : &malformed;
     }
-    /* OK before there was a message would make the caller believe that nothing had been accepted */
-    if (m.type != SUBMIT_MSG_RESULT)
+    struct unpack u = unpack_from(f->payload);
+    uint32_t number = unpack_u32(&u);
+    struct submit *m = l->slots[number % SUBMIT_STREAMS_MAX];
+    uint32_t credit = f->type == SUBMIT_FRAME_CREDIT ? unpack_u32(&u) : 0;
+    if (u.bad || (f->type == SUBMIT_FRAME_CREDIT && u.rest.n > 0))
         return &malformed;
-    e = unpack_result(&m, ret_refused);
-    return e ? e : ret_refused->status == SUBMIT_OK ? &malformed : NULL;
-}
-
-void submit_envelope(struct ipc *ipc, const struct envelope *env) {
-    struct buf b = { 0 };
-    envelope_pack(&b, env);
-    ipc_send(ipc, SUBMIT_MSG_ENVELOPE, buf_str(&b), -1);
-    buf_free(&b);
-}
-
-void submit_full_name(struct ipc *ipc, struct str name) {
-    struct buf b = { 0 };
-    pack_str(&b, name);
-    ipc_send(ipc, SUBMIT_MSG_FULL_NAME, buf_str(&b), -1);
-    buf_free(&b);
-}
-
-void submit_rcpt(struct ipc *ipc, const struct rcpt *r) {
-    struct buf b = { 0 };
-    rcpt_pack(&b, r);
-    ipc_send(ipc, SUBMIT_MSG_RCPT, buf_str(&b), -1);
-    buf_free(&b);
-}
-
-error submit_content(struct ipc *ipc, struct str bytes, int64_t deadline) {
-    while (bytes.n > 0) {
-        struct str piece = str_sub(bytes, 0, CONTENT_FRAME);
-        bytes = str_from(bytes, piece.n);
-        ipc_append(ipc, SUBMIT_MSG_CONTENT, piece, CONTENT_FRAME);
-        /* nothing unsent after adding something: it was sent, or given up because the peer is gone; ipc_flush() knows
-         */
-        size_t unsent = ipc_unsent(ipc);
-        if (unsent > 0 && unsent < CONTENT_UNSENT)
-            continue;
-        error e = ipc_flush(ipc, deadline);
-        if (e)
-            return e;
+    if (!m || m->number != number)
+        return NULL;
+    switch (f->type) {
+    case SUBMIT_FRAME_CREDIT:
+        if (credit > SUBMIT_WINDOW - m->window)
+            return &malformed;
+        m->window += credit;
+        break;
+    case SUBMIT_FRAME_OPENED:
+    case SUBMIT_FRAME_RESULT:
+        if (m->got == SUBMIT_FRAME_RESULT || m->got == f->type)
+            return &malformed;
+        m->got = f->type;
+        buf_clear(&m->answer);
+        buf_add(&m->answer, u.rest);
+        break;
+    default:
+        return &malformed;
     }
+    cond_signal(&m->changed);
     return NULL;
 }
 
-error submit_end(struct ipc *ipc, int64_t deadline, struct submit_result *ret) {
-    ipc_send(ipc, SUBMIT_MSG_END, STR(""), -1);
-    struct ipc_msg m;
-    error e = ipc_recv(ipc, deadline, &m);
-    if (e)
+/* Something has come, or the deadline. Only one reads at a time. */
+static error wait_once(struct submit *m, int64_t deadline) {
+    struct submit_link *l = m->link;
+    if (l->reading) {
+        wait_list_add(m);
+        error e = cond_wait(&m->changed, deadline);
+        wait_list_remove(m);
         return e;
-    ipc_msg_drop(&m); /* an answer has no descriptor */
-    if (m.type != SUBMIT_MSG_RESULT)
-        return &malformed;
-    e = unpack_result(&m, ret);
-    if (e)
+    }
+    struct ipc_msg f;
+    l->reading = true;
+    error e = ipc_recv(l->ipc, deadline, &f);
+    l->reading = false;
+    if (e && (e->kind == ERR_TIMEOUT || e->kind == ERR_CANCELLED))
         return e;
-    /* what has no name is not in the queue */
-    return ret->status == SUBMIT_OK && !ret->id.text[0] ? &malformed : NULL;
+    if (!e) {
+        ipc_msg_drop(&f); /* nobody sends descriptors here */
+        e = take_frame(l, &f);
+    }
+    if (e)
+        link_break(l, e);
+    return e;
 }
 
-void submit_reply_opened(struct ipc *ipc, const struct queue_id *id) {
+static bool answered(const struct submit *m) {
+    return m->got != 0;
+}
+static bool finished(const struct submit *m) {
+    return m->got == SUBMIT_FRAME_RESULT;
+}
+static bool may_send(const struct submit *m) {
+    return m->window > 0 || finished(m);
+}
+
+static error wait_for(struct submit *m, bool (*done)(const struct submit *), int64_t deadline) {
+    struct submit_link *l = m->link;
+    error e = NULL;
+    while (!e && !done(m))
+        e = l->broken ? l->broken : wait_once(m, deadline);
+    if (!l->reading && l->first) /* another has to read now */
+        cond_signal(&l->first->changed);
+    return done(m) ? NULL : e;
+}
+
+/* --- the link: sending --- */
+
+/* The first who comes sends for all who come before he is at it. */
+static error link_flush(struct submit_link *l, int64_t deadline) {
+    if (l->broken || l->flushing)
+        return l->broken;
+    l->flushing = true;
+    if (coro_self())
+        coro_yield();
+    error e = ipc_flush(l->ipc, deadline);
+    l->flushing = false;
+    cond_broadcast(&l->room);
+    if (e)
+        link_break(l, e);
+    return l->broken;
+}
+
+static error wait_room(struct submit_link *l, int64_t deadline) {
+    error e = l->broken;
+    while (!e && ipc_unsent(l->ipc) >= UNSENT_MAX) {
+        e = l->flushing ? cond_wait(&l->room, deadline) : link_flush(l, deadline);
+        if (!e)
+            e = l->broken;
+    }
+    return e;
+}
+
+static void send_frame(struct submit *m, enum submit_frame type, struct str bytes) {
     struct buf b = { 0 };
-    pack_str(&b, queue_id_str(id));
-    ipc_send(ipc, SUBMIT_MSG_OPENED, buf_str(&b), -1);
+    pack_u32(&b, m->number);
+    buf_add(&b, bytes);
+    ipc_send(m->link->ipc, (uint8_t)type, buf_str(&b), -1);
     buf_free(&b);
 }
 
-void submit_reply_result(struct ipc *ipc, const struct submit_result *r) {
-    struct buf b = { 0 }, text = { 0 };
-    buf_printable(&text, r->text, TEXT_MAX);
-    pack_u8(&b, (uint8_t)r->status);
-    pack_str(&b, queue_id_str(&r->id));
-    pack_u64(&b, r->size);
-    pack_str(&b, r->dsn);
-    pack_str(&b, buf_str(&text));
-    ipc_send(ipc, SUBMIT_MSG_RESULT, buf_str(&b), -1);
+/* Everything gathered, as far as the window goes at a time. What comes after a result is of no use to anybody. */
+static error send_gathered(struct submit *m, int64_t deadline) {
+    struct submit_link *l = m->link;
+    while (m->out.n > 0 && !m->failed && !finished(m)) {
+        error e = m->window == 0 ? link_flush(l, deadline) : NULL;
+        if (!e)
+            e = wait_for(m, may_send, deadline);
+        if (!e)
+            e = wait_room(l, deadline);
+        m->failed = e;
+        if (e || finished(m))
+            break;
+        struct str bytes = str_sub(buf_str(&m->out), 0, m->window);
+        send_frame(m, m->begun ? SUBMIT_FRAME_DATA : SUBMIT_FRAME_BEGIN, bytes);
+        m->begun = true;
+        m->window -= (uint32_t)bytes.n;
+        buf_consume(&m->out, bytes.n);
+    }
+    m->content = SIZE_MAX;
+    if (!m->failed)
+        m->failed = link_flush(l, deadline);
+    return m->failed;
+}
+
+/* --- links --- */
+struct submit_link *submit_link_new(struct ipc *ipc) {
+    struct submit_link *l = calloc(1, sizeof *l);
+    if (!l)
+        die_no_memory(sizeof *l);
+    l->ipc = ipc;
+    return l;
+}
+
+void submit_link_close(struct submit_link *l) {
+    if (!l)
+        return;
+    if (l->count > 0)
+        die("submit_link_close: %zu messages are under way", l->count);
+    ipc_close(l->ipc);
+    free(l);
+}
+
+bool submit_link_usable(const struct submit_link *l) {
+    return !l->broken && !l->closing && l->count < SUBMIT_STREAMS_MAX;
+}
+
+size_t submit_link_count(const struct submit_link *l) {
+    return l->count;
+}
+
+/* --- messages --- */
+static struct submit *submit_new(struct submit_link *l) {
+    struct submit *m = calloc(1, sizeof *m);
+    if (!m)
+        die_no_memory(sizeof *m);
+    while (l->slots[l->next % SUBMIT_STREAMS_MAX])
+        l->next++;
+    *m = (struct submit){ .link = l, .number = l->next++, .window = SUBMIT_WINDOW, .content = SIZE_MAX };
+    l->slots[m->number % SUBMIT_STREAMS_MAX] = m;
+    l->count++;
+    return m;
+}
+
+static void submit_free(struct submit *m) {
+    struct submit_link *l = m->link;
+    l->slots[m->number % SUBMIT_STREAMS_MAX] = NULL;
+    l->count--;
+    buf_free(&m->out);
+    buf_free(&m->answer);
+    free(m);
+}
+
+void submit_cancel(struct submit *m) {
+    if (!m)
+        return;
+    struct submit_link *l = m->link;
+    bool tell = m->begun && !finished(m) && !l->broken;
+    if (tell)
+        send_frame(m, SUBMIT_FRAME_CANCEL, STR(""));
+    submit_free(m);
+    if (!tell || l->flushing)
+        return;
+    error e = ipc_flush(l->ipc, deadline_in(CANCEL_SECONDS));
+    if (e)
+        link_break(l, e);
+}
+
+static error add_record(struct submit *m, enum submit_type type, struct str payload, int64_t deadline) {
+    if (m->failed)
+        return m->failed;
+    if (payload.n > SUBMIT_RECORD_MAX)
+        return m->failed = &err_limit;
+    m->content = type == SUBMIT_MSG_CONTENT ? m->out.n : SIZE_MAX;
+    pack_u32(&m->out, (uint32_t)payload.n);
+    pack_u8(&m->out, (uint8_t)type);
+    buf_add(&m->out, payload);
+    return m->out.n < GATHERED ? NULL : send_gathered(m, deadline);
+}
+
+error submit_open(struct submit_link *l, unsigned flags, int64_t deadline, struct arena *a, struct submit **ret,
+                  struct queue_id *ret_id, struct submit_result *ret_refused) {
+    *ret = NULL;
+    if (!submit_link_usable(l))
+        return l->broken ? l->broken : &err_eof;
+    struct submit *m = submit_new(l);
+    struct buf b = { 0 };
+    pack_u32(&b, flags);
+    error e = add_record(m, SUBMIT_MSG_OPEN, buf_str(&b), deadline);
     buf_free(&b);
-    buf_free(&text);
+    if (!e)
+        e = send_gathered(m, deadline);
+    if (!e)
+        e = wait_for(m, answered, deadline);
+    *ret_refused = (struct submit_result){ .status = SUBMIT_OK, .dsn = STR(""), .text = STR("") };
+    if (!e && m->got == SUBMIT_FRAME_OPENED) {
+        struct unpack u = unpack_from(buf_str(&m->answer));
+        if (unpack_id(&u, false, ret_id) && unpack_done(&u)) {
+            *ret = m;
+            return NULL;
+        }
+        e = &malformed;
+    } else if (!e) {
+        e = unpack_result(buf_str(&m->answer), a, ret_refused);
+        /* OK before there was a message would make the caller believe that nothing had been accepted */
+        if (!e && ret_refused->status == SUBMIT_OK)
+            e = &malformed;
+    }
+    if (e == &malformed)
+        link_break(l, e);
+    submit_cancel(m);
+    return e;
+}
+
+error submit_envelope(struct submit *m, const struct envelope *env, int64_t deadline) {
+    struct buf b = { 0 };
+    envelope_pack(&b, env);
+    error e = add_record(m, SUBMIT_MSG_ENVELOPE, buf_str(&b), deadline);
+    buf_free(&b);
+    return e;
+}
+
+error submit_full_name(struct submit *m, struct str name, int64_t deadline) {
+    struct buf b = { 0 };
+    pack_str(&b, name);
+    error e = add_record(m, SUBMIT_MSG_FULL_NAME, buf_str(&b), deadline);
+    buf_free(&b);
+    return e;
+}
+
+error submit_rcpt(struct submit *m, const struct rcpt *r, int64_t deadline) {
+    struct buf b = { 0 };
+    rcpt_pack(&b, r);
+    error e = add_record(m, SUBMIT_MSG_RCPT, buf_str(&b), deadline);
+    buf_free(&b);
+    return e;
+}
+
+/* More for the CONTENT record that was added last; false when there is none that could take it. */
+static bool content_grow(struct submit *m, struct str bytes) {
+    if (m->content == SIZE_MAX)
+        return false;
+    struct unpack u = unpack_from(str_from(buf_str(&m->out), m->content));
+    size_t size = unpack_u32(&u);
+    if (size + bytes.n > SUBMIT_RECORD_MAX)
+        return false;
+    buf_add(&m->out, bytes);
+    size += bytes.n;
+    for (size_t i = 0; i < 4; i++)
+        m->out.p[m->content + i] = (char)(unsigned char)(size >> (8 * i));
+    return true;
+}
+
+error submit_content(struct submit *m, struct str bytes, int64_t deadline) {
+    error e = m->failed;
+    while (bytes.n > 0 && !e) {
+        struct str piece = str_sub(bytes, 0, SUBMIT_RECORD_MAX);
+        bytes = str_from(bytes, piece.n);
+        if (!content_grow(m, piece))
+            e = add_record(m, SUBMIT_MSG_CONTENT, piece, deadline);
+        else if (m->out.n >= GATHERED)
+            e = send_gathered(m, deadline);
+    }
+    return e;
+}
+
+error submit_end(struct submit *m, int64_t deadline, struct arena *a, struct submit_result *ret) {
+    struct submit_link *l = m->link;
+    error e = add_record(m, SUBMIT_MSG_END, STR(""), deadline);
+    if (!e)
+        e = send_gathered(m, deadline);
+    if (!e)
+        e = wait_for(m, finished, deadline);
+    if (!e) {
+        e = unpack_result(buf_str(&m->answer), a, ret);
+        /* what has no name is not in the queue */
+        if (!e && ret->status == SUBMIT_OK && !ret->id.text[0])
+            e = &malformed;
+        if (e)
+            link_break(l, e);
+    }
+    submit_cancel(m);
+    return e;
 }

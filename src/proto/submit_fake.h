@@ -27,12 +27,13 @@ struct fake_cleanup {
     struct coro *coro;
 };
 
-static inline void fake_cleanup_session(struct fake_cleanup *f, struct ipc *ipc) {
-    struct ipc_msg m = { .fd = -1 };
+static inline void fake_cleanup_message(void *ctx, struct submit_in *in) {
+    struct fake_cleanup *f = ctx;
     struct fake_message *msg = NULL;
-    while (!ipc_recv(ipc, deadline_in(60), &m)) {
+    struct queue_id id = { "" };
+    struct submit_record m;
+    while (!submit_in_next(in, &m)) {
         struct unpack u = unpack_from(arena_str(f->arena, m.payload));
-        struct queue_id id;
         switch (m.type) {
         case SUBMIT_MSG_OPEN:
             assert_true(f->count < FAKE_MESSAGES);
@@ -40,14 +41,12 @@ static inline void fake_cleanup_session(struct fake_cleanup *f, struct ipc *ipc)
             msg->flags = unpack_u32(&u);
             snprintf(id.text, sizeof(id.text), "NEW%zu", f->count);
             if (f->open_status == SUBMIT_OK) {
-                submit_reply_opened(ipc, &id);
-            } else {
-                struct submit_result r = {
-                    .status = f->open_status, .id = id, .dsn = STR("4.3.1"), .text = STR("no room")
-                };
-                submit_reply_result(ipc, &r);
+                submit_in_opened(in, &id);
+                break;
             }
-            break;
+            submit_in_result(in, &(struct submit_result){
+                                     .status = f->open_status, .id = id, .dsn = STR("4.3.1"), .text = STR("no room") });
+            return;
         case SUBMIT_MSG_ENVELOPE:
             envelope_unpack(&u, &msg->env);
             break;
@@ -58,32 +57,28 @@ static inline void fake_cleanup_session(struct fake_cleanup *f, struct ipc *ipc)
         case SUBMIT_MSG_CONTENT:
             buf_add(&msg->content, m.payload);
             break;
-        case SUBMIT_MSG_END: {
-            snprintf(id.text, sizeof(id.text), "NEW%zu", f->count);
-            struct submit_result r = { .status = f->end_status,
-                                       .id = id,
-                                       .dsn = f->end_status == SUBMIT_OK ? STR("2.0.0") : STR("5.0.0"),
-                                       .text = f->end_status == SUBMIT_OK ? STR("queued") : STR("not taken") };
+        case SUBMIT_MSG_END:
             msg->committed = f->end_status == SUBMIT_OK;
-            submit_reply_result(ipc, &r);
-            break;
-        }
+            submit_in_result(
+                in, &(struct submit_result){ .status = f->end_status,
+                                             .id = id,
+                                             .dsn = f->end_status == SUBMIT_OK ? STR("2.0.0") : STR("5.0.0"),
+                                             .text = f->end_status == SUBMIT_OK ? STR("queued") : STR("not taken") });
+            return;
         default:
-            fail_msg("unknown message %d", m.type);
+            fail_msg("unknown record %d", m.type);
         }
-        if (ipc_flush(ipc, deadline_in(60)))
-            break;
     }
-    ipc_msg_drop(&m);
 }
 
 static inline void fake_cleanup_accept(void *arg) {
     struct fake_cleanup *f = arg;
     struct endpoint peer;
     int fd;
+    struct submit_server server = { .message = fake_cleanup_message, .ctx = f, .held_max = SIZE_MAX };
     while (!io_accept(f->listen_fd, DEADLINE_NEVER, &peer, &fd)) {
         struct ipc *ipc = ipc_new(fd);
-        fake_cleanup_session(f, ipc); /* one after the other will do */
+        assert_null(submit_serve(&server, ipc)); /* one after the other will do */
         ipc_close(ipc);
     }
 }

@@ -14,13 +14,16 @@ struct pool {
 
 struct daemons {
     struct arena *arena;
-    struct pool cleanup, rewrite;
+    struct pool rewrite;
+    struct service_ctx *ctx;
+    struct str cleanup;                           /* endpoint */
+    struct submit_link *links[CLEANUP_LINKS_MAX]; /* to it; NULL: none */
+    struct cond connected;
+    bool connecting;
     struct dns *dns;
     struct str myorigin;
     int64_t timeout; /* seconds */
 };
-
-_Static_assert(CLEANUP_IDLE_MAX <= REWRITE_OPEN_MAX, "idle[] holds either");
 
 /* --- connections --- */
 static error pool_take(struct pool *p, int64_t deadline, struct ipc **ret, bool *ret_used_before) {
@@ -121,77 +124,110 @@ static void real_client_name(void *ctx, struct arena *a, const struct endpoint *
 /* --- cleanup --- */
 struct submission {
     struct daemons *d;
-    struct ipc *ipc;
+    struct submit *m;
 };
 
-static int64_t cleanup_deadline(const struct submission *m) {
-    return deadline_in(m->d->timeout);
+static int64_t cleanup_deadline(const struct daemons *d) {
+    return deadline_in(d->timeout);
 }
 
-static void submission_free(struct submission *m, bool usable) {
-    if (usable)
-        pool_give_back(&m->d->cleanup, m->ipc);
-    else
-        pool_drop(&m->d->cleanup, m->ipc);
-    free(m);
+/* A connection that is of no more use goes with its last message. */
+static void links_sweep(struct daemons *d) {
+    for (size_t i = 0; i < CLEANUP_LINKS_MAX; i++)
+        if (d->links[i] && !submit_link_usable(d->links[i]) && submit_link_count(d->links[i]) == 0) {
+            submit_link_close(d->links[i]);
+            d->links[i] = NULL;
+        }
+}
+
+static struct submit_link *link_find(struct daemons *d, struct submit_link ***ret_free) {
+    *ret_free = NULL;
+    links_sweep(d);
+    for (size_t i = 0; i < CLEANUP_LINKS_MAX; i++) {
+        if (d->links[i] && submit_link_usable(d->links[i]))
+            return d->links[i];
+        if (!d->links[i] && !*ret_free)
+            *ret_free = &d->links[i];
+    }
+    return NULL;
+}
+
+/* One for all sessions, as long as it has room; only one of them makes it, the others wait. */
+static error link_take(struct daemons *d, int64_t deadline, struct submit_link **ret, bool *ret_used_before) {
+    error e = NULL;
+    while (!e) {
+        struct submit_link **place;
+        *ret = link_find(d, &place);
+        *ret_used_before = true;
+        if (*ret)
+            return NULL;
+        if (!place) /* full of connections that are full or about to end */
+            return &err_limit;
+        if (d->connecting) {
+            e = cond_wait(&d->connected, deadline);
+            continue;
+        }
+        struct ipc *ipc;
+        d->connecting = true;
+        e = service_connect(d->ctx, d->cleanup, deadline, &ipc);
+        d->connecting = false;
+        cond_broadcast(&d->connected);
+        if (!e) {
+            *ret = *place = submit_link_new(ipc);
+            *ret_used_before = false;
+            return NULL;
+        }
+    }
+    return e;
 }
 
 static error real_submit_open(void *ctx, struct arena *a, unsigned flags, struct submission **ret,
                               struct queue_id *ret_id, struct submit_result *ret_refused) {
     struct daemons *d = ctx;
-    struct submission *m = calloc(1, sizeof *m);
-    if (!m)
-        die_no_memory(sizeof *m);
-    m->d = d;
+    struct submit_link *link = NULL;
+    struct submit *m = NULL;
     bool used_before = true;
     error e = &err_eof;
-    while (e && used_before && e->kind != ERR_CANCELLED && e->kind != ERR_TIMEOUT) {
-        e = pool_take(&d->cleanup, cleanup_deadline(m), &m->ipc, &used_before);
-        if (e)
-            break;
-        e = submit_open(m->ipc, flags, cleanup_deadline(m), ret_id, ret_refused);
-        if (e)
-            pool_drop(&d->cleanup, m->ipc);
-    }
     *ret = NULL;
-    if (e) {
-        free(m);
+    /* a connection that has died, or whose cleanup is about to end, is replaced without anybody noticing */
+    for (int i = 0; i <= CLEANUP_LINKS_MAX && e && used_before && e->kind != ERR_CANCELLED && e->kind != ERR_TIMEOUT;
+         i++) {
+        int64_t deadline = cleanup_deadline(d);
+        e = link_take(d, deadline, &link, &used_before);
+        if (e)
+            return e;
+        e = submit_open(link, flags, deadline, a, &m, ret_id, ret_refused);
+    }
+    if (e || ret_refused->status != SUBMIT_OK)
         return e;
-    }
-    if (ret_refused->status != SUBMIT_OK) {
-        ret_refused->dsn = arena_str(a, ret_refused->dsn);
-        ret_refused->text = arena_str(a, ret_refused->text);
-        submission_free(m, true);
-        return NULL;
-    }
-    *ret = m;
+    *ret = calloc(1, sizeof **ret);
+    if (!*ret)
+        die_no_memory(sizeof **ret);
+    **ret = (struct submission){ d, m };
     return NULL;
 }
 
-static void real_submit_envelope(struct submission *m, const struct envelope *e) {
-    submit_envelope(m->ipc, e);
+static error real_submit_envelope(struct submission *m, const struct envelope *e) {
+    return submit_envelope(m->m, e, cleanup_deadline(m->d));
 }
 
-static void real_submit_rcpt(struct submission *m, const struct rcpt *r) {
-    submit_rcpt(m->ipc, r);
+static error real_submit_rcpt(struct submission *m, const struct rcpt *r) {
+    return submit_rcpt(m->m, r, cleanup_deadline(m->d));
 }
 
 static error real_submit_content(struct submission *m, struct str bytes) {
-    return submit_content(m->ipc, bytes, cleanup_deadline(m));
+    return submit_content(m->m, bytes, cleanup_deadline(m->d));
 }
 
 static error real_submit_end(struct submission *m, struct arena *a, struct submit_result *ret) {
-    error e = submit_end(m->ipc, cleanup_deadline(m), ret);
-    if (!e) {
-        ret->dsn = arena_str(a, ret->dsn);
-        ret->text = arena_str(a, ret->text);
-    }
-    submission_free(m, !e);
+    error e = submit_end(m->m, cleanup_deadline(m->d), a, ret);
+    free(m);
     return e;
 }
 
 static void real_submit_abort(struct submission *m) {
-    submission_free(m, false);
+    submit_cancel(m->m);
+    free(m);
 }
 
 /* --- all of them --- */
@@ -200,11 +236,8 @@ error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct back
     const struct conf *c = ctx->conf;
     d = (struct daemons){ .myorigin = conf_str(c, PARAM_myorigin), .timeout = conf_time(c, PARAM_ipc_timeout) };
     d.arena = arena_new();
-    d.cleanup = (struct pool){
-        .ctx = ctx,
-        .endpoint = arena_printf(d.arena, "public/%.*s", STR_ARG(conf_str(c, PARAM_cleanup_service_name))),
-        .idle_max = CLEANUP_IDLE_MAX,
-    };
+    d.ctx = ctx;
+    d.cleanup = arena_printf(d.arena, "public/%.*s", STR_ARG(conf_str(c, PARAM_cleanup_service_name)));
     d.rewrite = (struct pool){ .ctx = ctx,
                                .endpoint = arena_printf(d.arena, "private/%.*s",
                                                         STR_ARG(conf_str(c, PARAM_rewrite_service_name))),

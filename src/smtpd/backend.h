@@ -9,7 +9,7 @@
 #include "smtpd/session.h"
 
 enum {
-    CLEANUP_IDLE_MAX = 16, /* connections kept while no message is under way */
+    CLEANUP_LINKS_MAX = 64, /* connections, each for SUBMIT_STREAMS_MAX messages at a time */
     /* Connections at a time, all kept; more questions wait their turn. Questions about a database that hangs hold
      * theirs for LOOKUP_SECONDS: there are enough for the others. */
     REWRITE_OPEN_MAX = 100,

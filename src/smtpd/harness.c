@@ -149,15 +149,19 @@ static error fake_open(void *ctx, struct arena *a, unsigned flags, struct submis
     return NULL;
 }
 
-static void fake_envelope(struct submission *m, const struct envelope *e) {
+static error fake_envelope(struct submission *m, const struct envelope *e) {
     m->message->sender = arena_str(m->h->strings, e->sender);
     m->message->envelope_flags = e->flags;
+    return NULL;
 }
 
-static void fake_rcpt(struct submission *m, const struct rcpt *r) {
+static error fake_rcpt(struct submission *m, const struct rcpt *r) {
+    if (m->h->rcpt_fails)
+        return &gone;
     if (m->message->rcpt_count < HARNESS_RCPTS_MAX)
         m->message->rcpts[m->message->rcpt_count] = arena_str(m->h->strings, r->address);
     m->message->rcpt_count++;
+    return NULL;
 }
 
 static error fake_content(struct submission *m, struct str bytes) {

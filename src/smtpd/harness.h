@@ -34,7 +34,7 @@ struct harness {
     bool drain_at_open; /* the process is told to end while the first message comes in */
     struct clients *clients;
     /* faults */
-    bool open_fails, content_fails, end_fails;
+    bool open_fails, rcpt_fails, content_fails, end_fails;
     struct submit_result open_result, end_result; /* what cleanup says; status SUBMIT_OK: the usual */
 };
 

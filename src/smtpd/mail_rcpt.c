@@ -127,6 +127,14 @@ static bool write_error(struct session *s) {
     return reply_fail(s, "451 4.3.0 Error: queue file write error");
 }
 
+/* The connection to cleanup broke while it was told of the message. */
+static void message_lost(struct session *s, error e) {
+    log_warn("%.*s: write to the cleanup service: %.*s", STR_ARG(session_queue_id(s)), STR_ARG(e->text));
+    s->back->submit_abort(s->tx->message);
+    s->tx->message = NULL;
+    s->tx->id = (struct queue_id){ 0 };
+}
+
 /* The first good recipient opens the message at cleanup, which gives it its name. */
 static bool open_message(struct session *s) {
     struct tx *tx = s->tx;
@@ -149,8 +157,11 @@ static bool open_message(struct session *s) {
     struct envelope env = make_envelope(s);
     if (!local)
         env.flags |= ENVELOPE_REMOTE;
-    s->back->submit_envelope(tx->message, &env);
-    return true;
+    e = s->back->submit_envelope(tx->message, &env);
+    if (!e)
+        return true;
+    message_lost(s, e);
+    return write_error(s);
 }
 
 bool command_mail(struct session *s, struct str args) {
@@ -228,10 +239,15 @@ bool command_rcpt(struct session *s, struct str args) {
         if (!ok)
             return false;
     }
+    struct rcpt r = { .address = rcpt, .orig = rcpt, .dsn_orcpt = STR("") };
+    e = s->back->submit_rcpt(tx->message, &r);
+    if (e) { /* with others accepted before, it is DATA that fails, and says so in the log */
+        if (tx->rcpts == 0)
+            message_lost(s, e);
+        return write_error(s);
+    }
     if (tx->rcpts++ == 0)
         tx->first_rcpt = arena_str(tx->arena, rcpt);
-    struct rcpt r = { .address = rcpt, .orig = rcpt, .dsn_orcpt = STR("") };
-    s->back->submit_rcpt(tx->message, &r);
     return reply_ok(s, "250 2.1.5 Ok");
 }
 

@@ -27,8 +27,9 @@ struct backend {
     /* Begin a message. NULL error with ret->status not SUBMIT_OK: refused, and there is no submission. */
     error (*submit_open)(void *ctx, struct arena *a, unsigned flags, struct submission **ret, struct queue_id *ret_id,
                          struct submit_result *ret_refused);
-    void (*submit_envelope)(struct submission *m, const struct envelope *e);
-    void (*submit_rcpt)(struct submission *m, const struct rcpt *r);
+    /* A failure of these is kept: submit_end() has it, too. */
+    error (*submit_envelope)(struct submission *m, const struct envelope *e);
+    error (*submit_rcpt)(struct submission *m, const struct rcpt *r);
     error (*submit_content)(struct submission *m, struct str bytes);
     /* The submission is gone after either of these; texts of `ret` are in `a`. */
     error (*submit_end)(struct submission *m, struct arena *a, struct submit_result *ret);

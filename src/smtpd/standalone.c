@@ -123,14 +123,16 @@ static error local_submit_open(void *ctx, struct arena *a, unsigned flags, struc
     return NULL;
 }
 
-static void local_submit_envelope(struct submission *m, const struct envelope *e) {
+static error local_submit_envelope(struct submission *m, const struct envelope *e) {
     maildrop_put(&m->out, MAILDROP_SENDER, e->sender);
     if (e->flags & ENVELOPE_8BIT)
         maildrop_put_u8(&m->out, MAILDROP_FLAGS, MAILDROP_8BIT);
+    return NULL;
 }
 
-static void local_submit_rcpt(struct submission *m, const struct rcpt *r) {
+static error local_submit_rcpt(struct submission *m, const struct rcpt *r) {
     maildrop_put_rcpt(&m->out, r->dsn_notify, r->address);
+    return NULL;
 }
 
 static error local_submit_content(struct submission *m, struct str bytes) {
