@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+enum { PRINTF_GUESS = 63 /* bytes; with the NUL the least a buffer has */ };
+
 void buf_free(struct buf *b) {
     free(b->p);
     *b = (struct buf){ 0 };
@@ -53,12 +55,16 @@ void buf_byte(struct buf *b, char c) {
 void buf_vprintf(struct buf *b, const char *format, va_list ap) {
     va_list again;
     va_copy(again, ap);
-    int n = vsnprintf(NULL, 0, format, again);
+    char *at = buf_reserve(b, PRINTF_GUESS);
+    size_t room = b->room - b->n;
+    int n = vsnprintf(at, room, format, again); /* mostly there is room: formatted once, not measured first */
     va_end(again);
     if (n < 0)
         die("buf_printf: bad format or over-long result");
-    char *at = buf_reserve(b, (size_t)n);
-    vsnprintf(at, (size_t)n + 1, format, ap);
+    if ((size_t)n >= room) {
+        at = buf_reserve(b, (size_t)n);
+        vsnprintf(at, (size_t)n + 1, format, ap);
+    }
     b->n += (size_t)n;
 }
 
@@ -86,9 +92,30 @@ void buf_truncate(struct buf *b, size_t n) {
     }
 }
 
+/* Bytes at the front of `s` that are printable ASCII: eight at a time, as most text is all of them. */
+static size_t printable_length(struct str s) {
+    const uint64_t ones = 0x0101010101010101u, tops = ones << 7;
+    size_t i = 0;
+    for (uint64_t eight; s.n - i >= sizeof eight; i += sizeof eight) {
+        memcpy(&eight, s.p + i, sizeof eight);
+        uint64_t low = (eight - ones * 0x20) & ~eight, high = (eight + ones) | eight;
+        if ((low | high) & tops)
+            break;
+    }
+    while (i < s.n && byte_is_print(s.p[i]))
+        i++;
+    return i;
+}
+
 void buf_printable(struct buf *b, struct str s, size_t max) {
     size_t i = 0, out = 0;
     while (i < s.n) {
+        size_t run = printable_length(str_sub(s, i, max - out));
+        if (run) {
+            buf_add(b, str_sub(s, i, run));
+            i += run, out += run;
+            continue;
+        }
         size_t len = utf8_length(str_from(s, i));
         if (len <= 1) {
             if (out + 1 > max)

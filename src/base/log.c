@@ -5,21 +5,37 @@
 #include <stdio.h>
 #include <unistd.h>
 
+enum { PREFIX_MAX = 16, UTF8_MAX = 4 };
+
 static struct {
-    char name[128];
+    char name[128], tag[160];
+    size_t tag_n; /* 0: to be made, with the process id of today */
     log_sink *sink;
     void *ctx;
     int verbose, fatal_status;
 } logger = { .name = "postfix", .fatal_status = 1 };
 
-static _Thread_local bool busy; /* a sink that logs must not come back here (no endless recursion) */
+/* Memory of the thread and not of the stack: a coroutine that logs once must not have touched pages for it. */
 static _Thread_local struct {
+    bool busy; /* a sink that logs must not come back here (no endless recursion) */
     log_sink *sink;
     void *ctx;
-} of_thread;
+    char text[LOG_LINE_MAX + UTF8_MAX], line[PREFIX_MAX + LOG_LINE_MAX + 1];
+} thread;
 
 void log_set_name(struct str name) {
     snprintf(logger.name, sizeof logger.name, "%.*s", STR_ARG(name));
+    logger.tag_n = 0;
+}
+void log_forked(void) {
+    logger.tag_n = 0;
+}
+struct str log_tag(void) {
+    if (logger.tag_n == 0) {
+        int n = snprintf(logger.tag, sizeof logger.tag, "%s[%d]", logger.name, (int)getpid());
+        logger.tag_n = n > 0 ? (size_t)n : 0;
+    }
+    return str_n(logger.tag, logger.tag_n);
 }
 void log_set_verbose(int level) {
     logger.verbose = level;
@@ -42,8 +58,8 @@ void log_set_sink(log_sink *sink, void *ctx) {
 }
 
 void log_set_thread_sink(log_sink *sink, void *ctx) {
-    of_thread.sink = sink;
-    of_thread.ctx = ctx;
+    thread.sink = sink;
+    thread.ctx = ctx;
 }
 
 struct str log_level_prefix(enum log_level level) {
@@ -52,31 +68,37 @@ struct str log_level_prefix(enum log_level level) {
     return prefix[level];
 }
 
-void log_record(enum log_level level, struct str text) {
-    if (busy)
+/* `busy` is set by the caller. */
+static void pass_on(enum log_level level, struct str text) {
+    if (thread.sink) {
+        thread.sink(thread.ctx, level, STR(""), text);
         return;
-    busy = true;
-    struct buf line = { 0 };
+    }
+    struct buf line = { .p = thread.line, .room = sizeof thread.line }; /* never more: it does not grow */
     buf_add(&line, log_level_prefix(level));
     buf_printable(&line, text, LOG_LINE_MAX);
-    if (of_thread.sink) {
-        of_thread.sink(of_thread.ctx, level, STR(""), text);
-    } else if (logger.sink) {
-        char tag[160];
-        int n = snprintf(tag, sizeof tag, "%s[%d]", logger.name, (int)getpid());
-        logger.sink(logger.ctx, level, str_n(tag, n > 0 ? (size_t)n : 0), buf_str(&line));
-    } else {
+    if (logger.sink)
+        logger.sink(logger.ctx, level, log_tag(), buf_str(&line));
+    else
         fprintf(stderr, "%s: %.*s\n", logger.name, STR_ARG(buf_str(&line)));
-    }
-    buf_free(&line);
-    busy = false;
+}
+
+void log_record(enum log_level level, struct str text) {
+    if (thread.busy)
+        return;
+    thread.busy = true;
+    pass_on(level, text);
+    thread.busy = false;
 }
 
 __attribute__((format(printf, 2, 0))) static void log_v(enum log_level level, const char *format, va_list ap) {
-    struct buf text = { 0 };
-    buf_vprintf(&text, format, ap);
-    log_record(level, buf_str(&text));
-    buf_free(&text);
+    if (thread.busy)
+        return;
+    thread.busy = true;
+    int n = vsnprintf(thread.text, sizeof thread.text, format, ap);
+    size_t most = sizeof thread.text - 1;
+    pass_on(level, n < 0 ? str_c(format) : str_n(thread.text, (size_t)n < most ? (size_t)n : most));
+    thread.busy = false;
 }
 
 #define LOG_WITH(level)                                                                                                \

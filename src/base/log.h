@@ -18,6 +18,8 @@ typedef void log_sink(void *ctx, enum log_level level, struct str tag, struct st
 
 /* `name` is copied: "postfix/smtpd". The process id is added by the logger. */
 void log_set_name(struct str name);
+struct str log_tag(void);                     /* "postfix/smtpd[123]" */
+void log_forked(void);                        /* in the child of a fork(): the process id is another */
 void log_set_sink(log_sink *sink, void *ctx); /* NULL: standard error */
 /* For the calling thread alone, until NULL: `text` comes without prefix and without tag. Sinks belong to the main
  * thread; a thread that may log keeps its records here until somebody there can write them. */

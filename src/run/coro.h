@@ -30,6 +30,10 @@ void loop_stop(void);
  * not, the stack is freed and what it held is lost. */
 void loop_free(void);
 
+/* `fn` is called each time the loop is about to look for events and says how many microseconds it may sleep at most
+ * when there are none. It must not wait. One in a process; NULL: none. */
+void loop_on_sleep(int64_t (*fn)(void *arg), void *arg);
+
 /* Start `fn(arg)`; it first runs when the loop comes round to it. The handle is valid until fn returns: who needs to
  * know when that was uses a group. NULL when the process is out of stacks (mmap failed). `name` is a literal. */
 struct coro *coro_spawn(void (*fn)(void *arg), void *arg, const char *name);

@@ -30,6 +30,11 @@ static struct {
 } watches[WATCH_MAX];
 static size_t watch_count;
 
+static struct {
+    int64_t (*fn)(void *arg);
+    void *arg;
+} on_sleep;
+
 /* --- timers: a binary heap --- */
 
 static bool timer_before(const struct coro *a, const struct coro *b) {
@@ -336,6 +341,21 @@ static error look_at_epoll(int timeout) {
     return NULL;
 }
 
+void loop_on_sleep(int64_t (*fn)(void *arg), void *arg) {
+    on_sleep.fn = fn;
+    on_sleep.arg = arg;
+}
+
+/* Until when the loop may sleep. */
+static int64_t next_wake(void) {
+    int64_t next = loop.timer_count ? loop.timers[0]->deadline : DEADLINE_NEVER;
+    int64_t most = on_sleep.fn ? on_sleep.fn(on_sleep.arg) : DEADLINE_NEVER;
+    if (most == DEADLINE_NEVER)
+        return next;
+    int64_t at = deadline_in_us(most);
+    return at < next ? at : next;
+}
+
 error loop_run(void) {
     if (!loop.ready_for_use || loop.running)
         die("loop_run: %s", loop.running ? "already running" : "before loop_init");
@@ -347,7 +367,7 @@ error loop_run(void) {
             run_round();
         if (loop.stop || loop.count == 0)
             break;
-        int64_t next = loop.timer_count ? loop.timers[0]->deadline : DEADLINE_NEVER;
+        int64_t next = next_wake();
         e = look_at_epoll(loop.ready.first ? 0 : timeout_until(next));
     }
     loop.running = false;

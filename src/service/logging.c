@@ -1,7 +1,7 @@
 #include "service/logging.h"
 
 #define SYSLOG_NAMES
-#include "base/log.h"
+#include "service/log_send.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -10,119 +10,18 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <syslog.h>
-#include <time.h>
 #include <unistd.h>
 
-enum {
-    SEND_TIMEOUT_MS = 1000, /* how long a full log may hold us up ... */
-    STUCK_SECONDS = 5,      /* ... and for how long we then do not wait for it at all */
-    HOST_MAX = 256,
-};
-enum target { TO_NOTHING, TO_SYSLOG, TO_POSTLOG, TO_FILE };
-
-static struct {
-    enum target target;
-    int fd;
-    int facility;
-    bool to_stderr;
-    char name[128]; /* for standard error: "postmap" */
-    char host[HOST_MAX];
-    bool lost;
-    unsigned dropped; /* lines, while stuck */
-    int64_t stuck_until;
-    void (*on_lost)(void *arg);
-    void *on_lost_arg;
-} to = { .fd = -1, .facility = LOG_MAIL };
-
-static const int syslog_level[] = { LOG_INFO, LOG_WARNING, LOG_ERR, LOG_CRIT, LOG_CRIT };
-
-static int64_t now_s(void) {
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return ts.tv_sec;
-}
-
-static void add_time(struct buf *b, int64_t wall_s) {
-    time_t t = (time_t)wall_s;
-    struct tm tm;
-    char text[32];
-    localtime_r(&t, &tm);
-    buf_add(b, str_n(text, strftime(text, sizeof text, "%b %e %H:%M:%S ", &tm)));
-}
-
-void logging_format(struct buf *b, int64_t wall_s, struct str host, struct str tag, struct str text) {
-    add_time(b, wall_s);
-    buf_printf(b, "%.*s %.*s: %.*s", STR_ARG(host), STR_ARG(tag), STR_ARG(text));
-}
-
-/* --- sending --- */
-static bool send_line(struct str line) {
-    if (to.fd < 0)
-        return false;
-    bool stuck = to.stuck_until && now_s() < to.stuck_until;
-    for (;;) {
-        if (send(to.fd, line.p, line.n, MSG_NOSIGNAL | (stuck ? MSG_DONTWAIT : 0)) >= 0) {
-            to.stuck_until = 0;
-            return true;
-        }
-        if (errno == EINTR)
-            continue;
-        if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS) {
-            /* Whoever reads is busy or hanging. Mail goes on; the gap will be visible. */
-            to.stuck_until = now_s() + STUCK_SECONDS;
-            to.dropped++;
-            return true;
-        }
-        return false;
-    }
-}
+static bool to_stderr;
+static char stderr_name[128]; /* "postmap" */
 
 static void sink(void *ctx, enum log_level level, struct str tag, struct str text) {
     (void)ctx;
     int why = errno;
-    if (to.to_stderr)
-        fprintf(stderr, "%s: %.*s\n", to.name, STR_ARG(text));
-    struct buf line = { 0 };
-    unsigned gap = to.dropped;
-    switch (to.target) {
-    case TO_NOTHING:
-        break;
-    case TO_FILE:
-        logging_format(&line, time(NULL), str_c(to.host), tag, text);
-        buf_byte(&line, '\n');
-        if (write(to.fd, line.p, line.n) < 0 && !to.to_stderr)
-            fprintf(stderr, "%.*s: %.*s\n", STR_ARG(tag), STR_ARG(text));
-        break;
-    case TO_SYSLOG:
-    case TO_POSTLOG:
-        if (to.target == TO_SYSLOG) {
-            buf_printf(&line, "<%d>", to.facility | syslog_level[level]);
-            add_time(&line, time(NULL));
-            buf_printf(&line, "%.*s: %.*s", STR_ARG(tag), STR_ARG(text));
-        } else {
-            logging_format(&line, time(NULL), str_c(to.host), tag, text);
-        }
-        if (!send_line(buf_str(&line)) && !to.lost) {
-            to.lost = true;
-            if (to.on_lost)
-                to.on_lost(to.on_lost_arg);
-        }
-        if (gap && to.dropped == gap) { /* this one got through again */
-            to.dropped = 0;
-            buf_clear(&line);
-            if (to.target == TO_SYSLOG) {
-                buf_printf(&line, "<%d>", to.facility | LOG_WARNING);
-                add_time(&line, time(NULL));
-            } else {
-                add_time(&line, time(NULL));
-                buf_printf(&line, "%s ", to.host);
-            }
-            buf_printf(&line, "%.*s: warning: the log did not take %u lines of this process", STR_ARG(tag), gap);
-            send_line(buf_str(&line));
-        }
-        break;
-    }
-    buf_free(&line);
+    if (to_stderr)
+        fprintf(stderr, "%s: %.*s\n", stderr_name, STR_ARG(text));
+    if (!log_send(level, tag, text) && !to_stderr)
+        fprintf(stderr, "%.*s: %.*s\n", STR_ARG(tag), STR_ARG(text));
     errno = why;
 }
 
@@ -136,7 +35,7 @@ static int socket_to(struct str path) {
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -1;
-    struct timeval timeout = { .tv_sec = SEND_TIMEOUT_MS / 1000, .tv_usec = SEND_TIMEOUT_MS % 1000 * 1000 };
+    struct timeval timeout = { .tv_sec = LOG_SEND_TIMEOUT_MS / 1000, .tv_usec = LOG_SEND_TIMEOUT_MS % 1000 * 1000 };
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
     if (connect(fd, (const struct sockaddr *)&at, sizeof at) < 0) {
         int why = errno;
@@ -163,35 +62,14 @@ int logging_socket(const struct conf *c) {
 }
 
 void logging_set_socket(int fd) {
-    if (to.target == TO_FILE) {
+    if (log_send_target() == LOG_TO_FILE)
         close(fd);
-        return;
-    }
-    if (to.fd >= 0)
-        close(to.fd);
-    to.fd = fd;
-    to.lost = false;
-    to.stuck_until = 0;
-}
-
-void logging_on_lost(void (*fn)(void *arg), void *arg) {
-    to.on_lost = fn;
-    to.on_lost_arg = arg;
-    if (to.lost && fn)
-        fn(arg);
-}
-
-static void set_target(enum target target, int fd) {
-    if (to.fd >= 0)
-        close(to.fd);
-    to.fd = fd;
-    to.target = target;
-    to.lost = false;
-    to.stuck_until = 0;
+    else
+        log_send_to(log_send_target(), fd);
 }
 
 void logging_end(void) {
-    set_target(TO_NOTHING, -1);
+    log_send_to(LOG_TO_NOTHING, -1);
     log_set_sink(NULL, NULL);
 }
 
@@ -208,10 +86,10 @@ static bool facility_of(struct str name, int *ret) {
 /* What stands in front of a line on standard error: the command's name; in scripts the whole tag, as in the log. */
 static void set_role(struct str prefix, struct str program, enum logging_role role) {
     if (role == LOGGING_SCRIPT)
-        snprintf(to.name, sizeof to.name, "%.*s/%.*s", STR_ARG(prefix), STR_ARG(program));
+        snprintf(stderr_name, sizeof stderr_name, "%.*s/%.*s", STR_ARG(prefix), STR_ARG(program));
     else
-        snprintf(to.name, sizeof to.name, "%.*s", STR_ARG(program));
-    to.to_stderr = role == LOGGING_COMMAND || role == LOGGING_SCRIPT;
+        snprintf(stderr_name, sizeof stderr_name, "%.*s", STR_ARG(program));
+    to_stderr = role == LOGGING_COMMAND || role == LOGGING_SCRIPT;
 }
 
 /* A set-gid command does not connect with its group's rights wherever its caller's environment says. */
@@ -229,11 +107,11 @@ void logging_start_early(struct str program, enum logging_role role) {
     buf_printf(&name, "%.*s/%.*s", STR_ARG(prefix), STR_ARG(program));
     log_set_name(buf_str(&name));
     buf_free(&name);
-    snprintf(to.host, sizeof to.host, "%s", host && *host ? host : "localhost");
+    log_send_host(host && *host ? str_c(host) : STR("localhost"));
     if (postlog && *postlog == '/')
-        set_target(TO_POSTLOG, socket_to(str_c(postlog)));
+        log_send_to(LOG_TO_POSTLOG, socket_to(str_c(postlog)));
     else
-        set_target(TO_SYSLOG, socket_to(STR(_PATH_LOG)));
+        log_send_to(LOG_TO_SYSLOG, socket_to(STR(_PATH_LOG)));
     log_set_sink(sink, NULL);
 }
 
@@ -304,16 +182,16 @@ static error command_file(const struct conf *c, struct arena *a) {
         return e;
     int fd = socket_to_postlog(c);
     if (fd >= 0) {
-        set_target(TO_POSTLOG, fd);
+        log_send_to(LOG_TO_POSTLOG, fd);
         return NULL;
     }
     struct stat st;
     bool ours = geteuid() == 0 || (stat(conf_str(c, PARAM_queue_directory).p, &st) == 0 && st.st_uid == geteuid());
     if (str_eq(conf_str(c, PARAM_maillog_file), STR("/dev/stdout")) || !ours || logging_open_file(c, a, &fd)) {
-        set_target(TO_NOTHING, -1);
+        log_send_to(LOG_TO_NOTHING, -1);
         return NULL;
     }
-    set_target(TO_FILE, fd);
+    log_send_to(LOG_TO_FILE, fd);
     return NULL;
 }
 
@@ -324,15 +202,16 @@ error logging_start(const struct conf *c, struct str program, enum logging_role 
     buf_printf(&name, "%.*s/%.*s", STR_ARG(prefix), STR_ARG(program));
     log_set_name(buf_str(&name));
     buf_free(&name);
-    struct str host = logging_host(c);
-    snprintf(to.host, sizeof to.host, "%.*s", STR_ARG(host));
+    log_send_host(logging_host(c));
     log_set_sink(sink, NULL);
     struct str facility = conf_str(c, PARAM_syslog_facility);
-    if (!facility_of(facility, &to.facility))
+    int number = LOG_MAIL;
+    if (!facility_of(facility, &number))
         return err_make(err_arena, ERR_CONFIG, "file %.*s/main.cf: parameter syslog_facility: unrecognized value: %.*s",
                         STR_ARG(conf_directory(c)), STR_ARG(facility));
+    log_send_facility(number);
     if (conf_str(c, PARAM_maillog_file).n == 0) {
-        set_target(TO_SYSLOG, socket_to(STR(_PATH_LOG)));
+        log_send_to(LOG_TO_SYSLOG, socket_to(STR(_PATH_LOG)));
         return NULL;
     }
     if (role == LOGGING_COMMAND || role == LOGGING_SCRIPT)
@@ -341,11 +220,11 @@ error logging_start(const struct conf *c, struct str program, enum logging_role 
         int fd = -1;
         error e = logging_open_file(c, err_arena, &fd);
         if (!e)
-            set_target(TO_FILE, fd);
+            log_send_to(LOG_TO_FILE, fd);
         return e;
     }
     error e = check_prefix(c, err_arena);
     if (!e)
-        set_target(TO_POSTLOG, socket_to_postlog(c));
+        log_send_to(LOG_TO_POSTLOG, socket_to_postlog(c));
     return e;
 }

@@ -24,6 +24,11 @@ void logging_start_early(struct str program, enum logging_role role);
 /* The tag becomes $syslog_name/`program`. ERR_CONFIG: syslog_facility, maillog_file, its permissions or prefixes.
  * Relative paths inside are below queue_directory. May be called again with a new configuration. */
 error logging_start(const struct conf *c, struct str program, enum logging_role role, struct arena *err_arena);
+/* For a daemon around its loop_run(): lines are sent many at a time (service/log_send.h says when). Whatever way the
+ * process ends but by SIGKILL, what it has logged goes out. */
+void logging_gather_start(void);
+void logging_gather_end(void);
+void logging_flush(void);
 /* Back to nothing but standard error; descriptors are closed. */
 void logging_end(void);
 

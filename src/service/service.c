@@ -23,6 +23,7 @@
 
 enum {
     ACCEPT_BATCH = 64, /* connections taken before the sessions get their turn */
+    DATAGRAM_CALL = 8, /* taken by one call */
     DATAGRAM_BATCH = 64,
     DATAGRAM_LAST = 10000, /* when draining: a flood must not keep us */
     DATAGRAM_MAX = 65536,
@@ -252,13 +253,24 @@ static error accept_some(int listen_fd) {
 }
 
 static void read_datagrams(int fd, int most) {
-    static char bytes[DATAGRAM_MAX];
-    for (int i = 0; i < most; i++) {
-        ssize_t n = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
-        if (n < 0)
-            return;
-        run.s->datagram(&run.ctx, str_n(bytes, (size_t)n));
+    static char *bytes; /* touched only as far as datagrams reach */
+    if (!bytes && !(bytes = malloc((size_t)DATAGRAM_CALL * DATAGRAM_MAX)))
+        die_no_memory((size_t)DATAGRAM_CALL * DATAGRAM_MAX);
+    struct iovec iov[DATAGRAM_CALL];
+    struct mmsghdr messages[DATAGRAM_CALL];
+    for (size_t i = 0; i < DATAGRAM_CALL; i++) {
+        iov[i] = (struct iovec){ bytes + i * DATAGRAM_MAX, DATAGRAM_MAX };
+        messages[i] = (struct mmsghdr){ .msg_hdr = { .msg_iov = &iov[i], .msg_iovlen = 1 } };
     }
+    for (int got, all = 0; all < most; all += got) {
+        got = recvmmsg(fd, messages, DATAGRAM_CALL, MSG_DONTWAIT, NULL);
+        for (int i = 0; i < got; i++)
+            run.s->datagram(&run.ctx, str_n(iov[i].iov_base, messages[i].msg_len));
+        if (got < DATAGRAM_CALL) /* there are no more, or it failed */
+            break;
+    }
+    if (run.s->datagrams_read)
+        run.s->datagrams_read(&run.ctx);
 }
 
 static error read_fifo(int fd) {
@@ -272,8 +284,13 @@ static error read_fifo(int fd) {
 static void listen_main(void *arg) {
     struct listener *l = arg;
     error e = NULL;
+    bool alone = run.type == SERVICE_UNIX_DGRAM; /* such a service has one worker */
+    if (alone)
+        wait_keep(l->fd);
     while (!e && !run.ctx.draining) {
-        if ((e = wait_for_room()) || (e = wait_listener(l->fd, DEADLINE_NEVER)) || run.ctx.draining)
+        if ((e = wait_for_room()) ||
+            (e = alone ? wait_readable(l->fd, DEADLINE_NEVER) : wait_listener(l->fd, DEADLINE_NEVER)) ||
+            run.ctx.draining)
             break;
         if (run.type == SERVICE_UNIX_DGRAM)
             read_datagrams(l->fd, DATAGRAM_BATCH);
@@ -287,6 +304,7 @@ static void listen_main(void *arg) {
         log_warn("listening socket: %.*s", STR_ARG(e->text));
     if (run.type == SERVICE_UNIX_DGRAM && run.ctx.draining) /* what was sent before we go is still ours */
         read_datagrams(l->fd, DATAGRAM_LAST);
+    wait_forget(l->fd);
     close(l->fd);
     l->fd = -1;
     l->coro = NULL;
@@ -621,7 +639,10 @@ int service_main(int argc, char **argv, const struct service *s) {
         log_fatal("%.*s", STR_ARG(e->text));
     confine_service(&owner);
     start_loop();
-    if ((e = loop_run()))
+    logging_gather_start();
+    e = loop_run();
+    logging_gather_end();
+    if (e)
         log_fatal("event loop: %.*s", STR_ARG(e->text));
     if (offload_busy() > 0) /* what their threads use, also of the libraries, is not taken away under them */
         _exit(0);

@@ -58,6 +58,8 @@ struct service {
     void (*session)(struct service_ctx *ctx, struct io *io, const struct endpoint *peer, const struct endpoint *local);
     /* One datagram (unix-dgram services). */
     void (*datagram)(struct service_ctx *ctx, struct str data);
+    /* Called after some datagrams, when no more are there or others must have their turn. May be NULL. */
+    void (*datagrams_read)(struct service_ctx *ctx);
     /* Called when the service is woken: its wakeup time, or bytes written to its trigger socket (pickup, qmgr). */
     void (*wakeup)(struct service_ctx *ctx, struct str request);
     /* Draining has begun. May be NULL. */

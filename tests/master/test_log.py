@@ -4,6 +4,7 @@ import re
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import time
 
@@ -64,6 +65,7 @@ def test_last_lines(probe):
         for n in range(300):
             line.say(f"log number {n}")
         assert line.ask("echo done") == "done"
+    probe.wait_log("]: number 0")  # one that dies before it is ready would be throttled
     if pids := probe.pids("postlogd"):
         os.kill(pids[0], signal.SIGKILL)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
@@ -106,6 +108,85 @@ def test_hostile_datagrams(probe):
     with probe.connect() as line:
         line.say("log well")
         probe.wait_log("]: well")
+
+
+def gathered(*lines, urgent=0):
+    """A datagram of ours: lines with the time they were made, in seconds from now."""
+    now = time.time()
+    return bytes([1, urgent]) + b"".join(struct.pack("<qI", int((now + at) * 1e6), len(text)) + text for at, text in lines)
+
+
+def test_order_of_processes(probe):
+    """Each process sends some lines at a time; in the file they stand in the order they were made."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.connect(str(probe.queue / "public/postlog"))
+        s.send(gathered((-0.003, b"order 2"), (-0.001, b"order 4")))
+        s.send(gathered((-0.004, b"order 1"), (-0.002, b"order 3"), (0, b"order 5")))
+        s.send(b"order 6")
+        s.send(gathered((3600, b"order 7")))  # from the future: it is not waited for
+        s.send(gathered((0, b"order 8"), urgent=1))
+    probe.wait_log("order 8")
+    found = re.findall(r"order (\d)", probe.log())
+    assert found[:5] == list("12345") and sorted(found[5:]) == list("678")
+
+
+def test_hostile_gathered_datagrams(probe):
+    """CM-01: what makes no sense is left out; no line is longer than others, and none becomes two."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.connect(str(probe.queue / "public/postlog"))
+        good = gathered((0, b"first\nhalf"))
+        for data in (b"\1", b"\1\0", b"\1\0x", good + b"\xff" * 12, good + gathered((0, b"torso"))[2:-1],
+                     gathered((0, b"y" * 60000)), gathered(*[(0, b"")] * 1000), gathered((-1e9, b"long ago"), (1e9, b"never"))):
+            s.send(data)
+        s.send(b"mark")
+    probe.wait_log("mark")
+    wait_for(lambda: "never" in probe.log())
+    log = probe.log()
+    assert log.count("first?half\n") == 2 and "long ago\n" in log and "torso" not in log
+    assert max(map(len, log.splitlines())) <= 4200
+
+
+def test_full_disk(make_probe):
+    """Lines are lost while there is no room, and none is cut but the last before it; then all goes on by itself."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    p = make_probe(start=False)
+    disk = p.directory / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", disk]).returncode != 0:
+        pytest.skip("no permission to mount a tmpfs")
+    try:
+        p.log_file = disk / "log"
+        p.edit_main(f"maillog_file = {p.log_file}")
+        (disk / "filler").write_bytes(b"x" * 60000)
+        p.start()
+        with p.connect() as line:
+            for n in range(500):  # more than there is room for, less than there will be
+                line.say(f"log number {n} {'x' * 100}")
+            assert line.ask("echo done") == "done"
+            wait_for(lambda: os.statvfs(disk).f_bavail == 0)
+            (disk / "filler").unlink()
+            for n in range(100):
+                line.say(f"log again {n} {'x' * 100}")
+            p.wait_log("]: again 99 ")
+        assert p.postfix("stop").returncode == 0
+        lines = p.log().splitlines()
+        assert sum(not re.search(r"\]: number \d+ x{100}$", text) for text in lines if "]: number" in text) <= 1
+        assert sum("]: again" in text and text.endswith("x" * 100) and bool(SHAPE.match(text)) for text in lines) >= 1
+    finally:
+        p.kill_all()
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_crash(probe):
+    """What a process has logged before it crashes is in the log, once."""
+    with probe.connect() as line:
+        for n in range(100):
+            line.say(f"log number {n}")
+        line.say("crash")
+        probe.wait_log("killed by signal 6")
+    probe.wait_log("number 99")
+    assert re.findall(r"number (\d+)$", probe.log(), re.M) == [str(n) for n in range(100)]
 
 
 def test_no_file_any_more(probe):
