@@ -90,13 +90,13 @@ static void review_copies(const struct queue_check *k, struct str below, int dep
     closedir(d);
 }
 
-void check_queue(const struct conf *c) {
+void check_queue(const struct conf *c, bool messages) {
     static const char *const queues[] = { "incoming", "active", "deferred", "hold", "maildrop" };
     static const char *const copies[] = { "/etc", "/lib", "/lib64", "/usr" };
     struct arena *a = arena_new();
     struct queue_check k = { .queue = conf_str(c, PARAM_queue_directory), .a = a };
     review_corrupt(&k);
-    for (size_t i = 0; i < sizeof queues / sizeof *queues; i++)
+    for (size_t i = 0; messages && i < sizeof queues / sizeof *queues; i++)
         review_messages(&k, arena_printf(a, "%.*s/%s", STR_ARG(k.queue), queues[i]), 0);
     if (k.strays > STRAY_LINES_MAX)
         log_warn("%d more files in the queue that are no messages", k.strays - STRAY_LINES_MAX);

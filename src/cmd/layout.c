@@ -260,13 +260,13 @@ static void review_services(struct check *k, const struct master_cf *services) {
     buf_free(&absent);
 }
 
-void layout_review(const struct conf *c, bool shared) {
+void layout_review(const struct conf *c, bool shared, bool messages) {
     struct arena *a = arena_new();
     struct check k;
     struct master_cf services;
     if (check_init(&k, c, a)) {
         review_files(&k, shared);
-        check_queue(c);
+        check_queue(c, messages);
         struct str path = arena_printf(a, "%.*s/master.cf", STR_ARG(conf_directory(c)));
         bool loaded = !master_cf_load(path, c, a, &services);
         if (loaded) {

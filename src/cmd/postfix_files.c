@@ -15,7 +15,7 @@ int postfix_check_fatal(const struct postfix_command *m) {
 }
 
 int postfix_check_warn(const struct postfix_command *m) {
-    layout_review(m->c, m->shared);
+    layout_review(m->c, m->shared, true);
     return 0;
 }
 

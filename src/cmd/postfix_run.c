@@ -42,7 +42,7 @@ static void prepare(const struct postfix_command *m) {
         log_fatal("the Postfix mail system is already running");
     if (!layout_prepare(m->c))
         log_fatal("Postfix integrity check failed!");
-    layout_review(m->c, m->shared);
+    layout_review(m->c, m->shared, false);
     log_info("starting the Postfix mail system");
 }
 
