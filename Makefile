@@ -45,6 +45,7 @@ run: build
 
 bench: build
 	@/usr/bin/python3 bench/relay.py --build $(BUILD) --write docs/benchmarks.md
+	@/usr/bin/python3 bench/backlog.py --build $(BUILD) --write docs/benchmarks.md
 	@/usr/bin/python3 bench/postconf.py --build $(BUILD) --write docs/benchmarks.md
 
 clean:

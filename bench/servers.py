@@ -135,8 +135,10 @@ class _Server:
 class Angarium(_Server):
     name = "Angarium"
 
-    def __init__(self, build, sink_port, main_cf="", accept_only=False):
-        self.server = Instance(main_cf=f"relayhost = [127.0.0.1]:{sink_port}\n{TUNED}{main_cf}", build=build)
+    def __init__(self, build, sink_port, main_cf="", accept_only=False, directory=None):
+        """`directory`: for all its files, and left there."""
+        self.server = Instance(main_cf=f"relayhost = [127.0.0.1]:{sink_port}\n{TUNED}{main_cf}", build=build,
+                               directory=directory)
         self.port, self.queue, self.etc = self.server.port, self.server.queue, self.server.etc
         self.start_queue_manager = self._without_qmgr() if accept_only else None
 
@@ -149,6 +151,18 @@ class Angarium(_Server):
     def _reload(self):
         with self.group.inside():
             self.server.reload()
+
+    def stop_only(self):
+        """As `postfix stop`; the queue stays."""
+        self.server.postfix("stop")
+
+    def start_again(self):
+        self.server.start()
+
+    def queue_manager_memory(self):
+        """KiB that the queue manager has had at most since it was started."""
+        status = pathlib.Path(f"/proc/{self.server.pids('qmgr')[0]}/status").read_text()
+        return int(re.search(r"^VmHWM:\s+(\d+) kB", status, re.M)[1])
 
     def _pids(self):
         return self.server.pids()

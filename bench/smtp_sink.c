@@ -212,9 +212,7 @@ static bool consume(struct session *s) {
             if (!lf)
                 break;
             command(s, at, (size_t)(lf - at));
-            at = lf + 1;
-            if (s->content) /* "." may be the very first line */
-                memcpy(at - TAIL, "xx\r\n", TAIL);
+            at = lf + 1; /* "." may be the first line of the content: the CRLF before it is that of DATA */
         }
     }
     s->in_used = (size_t)(end - at);
