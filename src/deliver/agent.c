@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "mail/address.h"
 #include "mail/dsn.h"
+#include <errno.h>
 
 enum { AGENT_REPLY_TIME = 60 /* seconds qmgr has to take a result off the socket */ };
 
@@ -96,9 +97,12 @@ static void log_outcome(struct agent_request *r, struct str address, struct str 
         delay_format(a, connect, limit),
         delay_format(a, deliver, limit),
     };
-    buf_printf(&line, ", relay=%.*s, delay=%.*s, delays=%.*s/%.*s/%.*s/%.*s, dsn=%.*s, status=%s (%.*s)",
-               STR_ARG(s->relay), STR_ARG(parts[0]), STR_ARG(parts[1]), STR_ARG(parts[2]), STR_ARG(parts[3]),
-               STR_ARG(parts[4]), STR_ARG(dsn), o.word, STR_ARG(s->reason));
+    buf_printf(&line, ", relay=%.*s", STR_ARG(s->relay));
+    if (s->conn_use > 1)
+        buf_printf(&line, ", conn_use=%u", s->conn_use);
+    buf_printf(&line, ", delay=%.*s, delays=%.*s/%.*s/%.*s/%.*s, dsn=%.*s, status=%s (%.*s)", STR_ARG(parts[0]),
+               STR_ARG(parts[1]), STR_ARG(parts[2]), STR_ARG(parts[3]), STR_ARG(parts[4]), STR_ARG(dsn), o.word,
+               STR_ARG(s->reason));
     log_record(LOG_LEVEL_INFO, buf_str(&line));
     buf_free(&line);
 }
@@ -117,10 +121,22 @@ static void answer(struct agent_request *r, size_t index, const struct agent_sta
         .remote_mta = s->remote_mta,
     };
     delivery_send_result(r->ipc, &result);
-    /* Each result goes out at once: a later crash of this process must not deliver a recipient twice. */
+}
+
+void agent_flush(struct agent_request *r) {
     int old = coro_shield(1);
     ipc_flush(r->ipc, deadline_in(AGENT_REPLY_TIME)); /* a failure shows up at the next receive */
     coro_shield(old);
+}
+
+bool agent_go_on(struct agent_request *r) {
+    agent_flush(r);
+    char byte;
+    struct iovec iov = { &byte, 1 };
+    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+    ssize_t n = sys->recvmsg(ipc_fd(r->ipc), &msg, MSG_PEEK | MSG_DONTWAIT);
+    r->orphaned = n == 0 || (n < 0 && errno == ECONNRESET);
+    return !r->orphaned;
 }
 
 static bool open_question(const struct agent_request *r, size_t index) {
@@ -176,10 +192,14 @@ static bool serve_one(struct service_ctx *ctx, struct ipc *ipc, struct ipc_msg *
     const struct agent_status forgotten = { .relay = STR("none"),
                                             .dsn = STR("4.3.0"),
                                             .reason = STR("the delivery agent gave no result") };
+    content_release(&r.req.content);
+    if (r.orphaned) {
+        log_info("%s: the queue manager has gone: delivery given up", r.req.id.text);
+        return false;
+    }
     for (size_t i = 0; i < r.req.env.rcpt_count; i++)
         if (!r.answered[i])
             agent_deferred(&r, i, &forgotten);
-    content_release(&r.req.content);
     delivery_send_done(ipc, &r.done);
     int old = coro_shield(1);
     error e = ipc_flush(ipc, deadline_in(AGENT_REPLY_TIME));

@@ -1,7 +1,9 @@
 /* agent.h - what every delivery agent does the same way: take requests, answer per recipient, write the log line.
  *
  * An agent's main() calls agent_main(); for each request `deliver` runs in a coroutine of its own (one connection from
- * qmgr each) and calls agent_sent/deferred/bounced once per recipient, in any order. What it forgets is deferred. */
+ * qmgr each) and calls agent_sent/deferred/bounced once per recipient, in any order. What it forgets is deferred.
+ *
+ * Answers are gathered and go to qmgr when `deliver` returns, or before: see agent_go_on(). */
 #ifndef ANGARIUM_DELIVER_AGENT_H
 #define ANGARIUM_DELIVER_AGENT_H
 
@@ -14,6 +16,7 @@ struct agent_request {
     struct delivery_request req; /* its content: content_read() */
     struct ipc *ipc;
     bool *answered; /* per recipient */
+    bool orphaned;  /* agent_go_on() has said no */
     /* for delays=a/b/c/d; the agent sets them (mono clock of run/sys.h), 0: not reached */
     int64_t start_us, connected_us;
     struct delivery_done done;
@@ -29,6 +32,7 @@ void agent_serve(struct service_ctx *ctx, struct ipc *ipc, void (*deliver)(struc
 
 struct agent_status { /* strings borrowed for the call; `relay` e.g. "mx.example[192.0.2.1]:25", "local", "none" */
     struct str relay, dsn, reason;
+    unsigned conn_use; /* how often the connection has been used, with this time; logged when more than once */
     struct str diagnostic_type, diagnostic, remote_type, remote_mta;
     struct str address; /* for agent_answer(): what failed, when that is not the recipient itself */
 };
@@ -47,6 +51,12 @@ void agent_finish(struct agent_request *r, size_t rcpt, const struct agent_statu
 void agent_log(struct agent_request *r, size_t rcpt, struct str address, const struct agent_status *s);
 void agent_answer(struct agent_request *r, size_t rcpt, const struct agent_status *s);
 
+/* Call it before each thing that must not be done twice. Sends the answers so far, so that a crash repeats one delivery
+ * at most. False: the queue manager has gone and its successor will make this request again; return then, without more
+ * answers. Nothing is logged of recipients that have none. */
+bool agent_go_on(struct agent_request *r);
+/* The answers alone: before a long wait. */
+void agent_flush(struct agent_request *r);
 /* "0.12", "3.4", "45": 2 significant digits, delay_logging_resolution_limit digits after the point. */
 struct str delay_format(struct arena *a, int64_t us, int resolution_limit);
 #endif

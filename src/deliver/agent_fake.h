@@ -40,6 +40,7 @@ struct fake_qmgr {
     size_t result_count;
     struct delivery_done done;
     error failed;
+    bool leave;                          /* after the first answer */
     void (*before)(struct fake_qmgr *f); /* runs when there is a loop: more actors */
     struct buf log;                      /* each line with its LF */
     struct ipc *ends[2];
@@ -117,6 +118,8 @@ static inline void fake_qmgr_side(void *arg) {
         r.reason = arena_str(f->arena, r.reason);
         r.diagnostic = arena_str(f->arena, r.diagnostic);
         f->results[f->result_count++] = r;
+        if (f->leave)
+            break;
     }
     ipc_close(f->ends[0]);
     f->ends[0] = NULL;

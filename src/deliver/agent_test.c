@@ -102,12 +102,69 @@ static void test_probe(void **state) {
     fake_end(&f);
 }
 
+/* --- the queue manager goes while an agent is at work --- */
+static int deliveries;
+static size_t answers_seen; /* by qmgr before the second delivery */
+static struct fake_qmgr *lonely;
+
+static void two_deliveries(struct agent_request *r) {
+    const struct agent_status s = {
+        .relay = STR("local"), .dsn = STR("2.0.0"), .reason = STR("delivered"), .conn_use = 2
+    };
+    for (size_t i = 0; i < r->req.env.rcpt_count && agent_go_on(r); i++) {
+        if (i == 1) {
+            wait_until(deadline_in_us(1000)); /* qmgr's turn */
+            answers_seen = lonely->result_count;
+            if (lonely->leave && !agent_go_on(r))
+                break;
+        }
+        deliveries++;
+        agent_sent(r, i, &s);
+    }
+}
+
+static void run_two(struct fake_qmgr *f, bool leave) {
+    deliveries = 0;
+    answers_seen = 99;
+    lonely = f;
+    fake_start(f, STR("local"), two_deliveries, NULL, 0);
+    f->leave = leave;
+    fake_rcpt(f, STR("one@x.example"), STR(""));
+    fake_rcpt(f, STR("two@x.example"), STR(""));
+    fake_run(f);
+}
+
+/* A crash between two deliveries repeats none that was finished. */
+static void test_answers_go_before_the_next(void **state) {
+    (void)state;
+    struct fake_qmgr f;
+    run_two(&f, false);
+    assert_int_equal(deliveries, 2);
+    assert_int_equal(answers_seen, 1);
+    assert_int_equal(f.result_count, 2);
+    has(&f, "relay=local, conn_use=2, delay=");
+    fake_end(&f);
+}
+
+static void test_qmgr_gone(void **state) {
+    (void)state;
+    struct fake_qmgr f;
+    run_two(&f, true);
+    assert_int_equal(deliveries, 1);
+    has(&f, "ABC123: to=<one@x.example>, ");
+    has(&f, "ABC123: the queue manager has gone: delivery given up\n");
+    assert_false(str_contains(buf_str(&f.log), STR("two@x.example")));
+    fake_end(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_delay),
         cmocka_unit_test(test_results),
         cmocka_unit_test(test_soft_bounce),
         cmocka_unit_test(test_probe),
+        cmocka_unit_test(test_answers_go_before_the_next),
+        cmocka_unit_test(test_qmgr_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

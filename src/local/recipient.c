@@ -585,7 +585,7 @@ static void one_recipient(struct delivery *d) {
 void local_deliver(struct agent_request *r) {
     struct map delivered_to = { 0 };
     delivered_to_read(r, &delivered_to);
-    for (size_t i = 0; i < r->req.env.rcpt_count; i++) {
+    for (size_t i = 0; i < r->req.env.rcpt_count && agent_go_on(r); i++) {
         struct delivery d = {
             .r = r, .local = r->ctx->state, .index = i, .arena = r->arena, .delivered_to = &delivered_to
         };

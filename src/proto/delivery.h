@@ -15,6 +15,7 @@ enum delivery_flags {
     DELIVERY_VERIFY = 1, /* do not deliver: would it be accepted? */
     DELIVERY_TRACE = 2,  /* the sender wants a report */
     DELIVERY_BOUNCE = 4, /* a bounce: qmgr made the request for mail that is itself a notice (null sender) */
+    DELIVERY_MORE = 8,   /* more mail for this destination is on its way: a session with it is worth keeping */
 };
 struct delivery_request {
     unsigned flags;

@@ -38,6 +38,8 @@ static void send_request(struct ipc *ipc, const struct entry *e, struct arena *a
         r.flags |= DELIVERY_VERIFY;
     if (m->env.sender.n == 0)
         r.flags |= DELIVERY_BOUNCE;
+    if (e->destination->waiting > 0 || e->destination->busy > 1)
+        r.flags |= DELIVERY_MORE;
     delivery_send_request(ipc, &r);
 }
 

@@ -4,76 +4,149 @@
 #include "base/log.h"
 #include "smtp/transaction.h"
 
-/* Try the targets of one destination. */
-static void try_destination(const struct client_config *c, struct agent_request *r, struct str text,
-                            bool more_destinations) {
+void client_init(struct client *c, const struct client_config *config, struct group *work) {
+    *c = (struct client){ .config = *config, .kept = { .work = work } };
+}
+
+struct route { /* one of the nexthop's destinations, or of smtp_fallback_relay's */
+    struct str text;
     struct destination d;
-    struct target_list targets;
-    struct failure why;
-    struct problem p = { .diagnostic = STR("") };
-    if (!destination_parse(c, text, &d)) {
-        p.dsn = STR("5.3.5");
-        p.text = arena_printf(r->arena, "bad destination \"%.*s\": write domain, [host] or [host]:port", STR_ARG(text));
-        transaction_fail_all(r, STR("none"), STR(""), &p, false);
+};
+
+static void end_of_use(struct client *c, const struct attempts *t, struct session *s, const struct route *way) {
+    struct agent_request *r = t->r;
+    bool keep = !r->orphaned && !c->kept.draining && !kept_worn_out(s) &&
+                kept_wanted(&c->kept, &c->config, way->text, &way->d, r->req.flags & DELIVERY_MORE);
+    if (keep && s->in_transaction) {
+        agent_flush(r);
+        keep = transaction_reset(s);
+    }
+    if (keep) {
+        kept_add(&c->kept, s, way->text);
         return;
     }
-    if (!destination_lookup(c, r->arena, &d, DEADLINE_NEVER, &targets, &why)) {
+    if (!c->config.skip_quit_response)
+        agent_flush(r);
+    session_close(s);
+}
+
+/* False: it was a kept session and was gone. */
+static bool use(struct client *c, struct attempts *t, struct session *s, const struct route *way, bool more) {
+    struct agent_request *r = t->r;
+    r->connected_us = sys->mono_us();
+    r->done.destination_dead = false;
+    bool good = transaction_run(s, t, more);
+    end_of_use(c, t, s, way);
+    return good;
+}
+
+static bool use_kept(struct client *c, struct attempts *t, struct session *s, const struct route *way) {
+    s->scratch = t->r->arena;
+    s->uses++;
+    t->r->start_us = sys->mono_us();
+    return use(c, t, s, way, true); /* what is refused waits for the end: other servers are not looked up yet */
+}
+
+static bool still_to_do(const struct attempts *t) {
+    return !t->r->orphaned && attempts_unanswered(t) > 0;
+}
+
+static void no_session(struct attempts *t, const struct problem *p, bool more) {
+    struct agent_request *r = t->r;
+    r->connected_us = 0;
+    if (p->session_dead && (!more || p->dsn.p[0] == '5')) {
+        r->done.destination_dead = true;
+        r->done.reason = arena_str(r->arena, p->text);
+        r->done.dsn = arena_str(r->arena, p->dsn);
+    }
+    attempts_fail(t, p, more);
+}
+
+static void try_targets(struct client *c, struct attempts *t, const struct route *way, struct target_list targets,
+                        int64_t sessions, bool more_destinations) {
+    const int64_t limit = c->config.mx_session_limit;
+    struct problem p;
+    for (size_t i = 0; i < targets.n && still_to_do(t); i++) {
+        bool more_hosts = more_destinations || i + 1 < targets.n;
+        bool last_session = limit > 0 && sessions + 1 >= limit;
+        struct session *s = kept_take_at(&c->kept, &targets.at[i].addr);
+        if (!s || !use_kept(c, t, s, way)) {
+            agent_flush(t->r);
+            s = session_open(&c->config, t->r->arena, &targets.at[i], &way->d, &p);
+            if (s)
+                use(c, t, s, way, more_destinations || (i + 1 < targets.n && !last_session));
+            else
+                no_session(t, &p, more_hosts);
+        }
+        sessions += s || p.diagnostic.n > 0; /* also one that was refused with words */
+        if (limit > 0 && sessions >= limit)
+            return;
+    }
+}
+
+static void leave_out(struct target_list *list, const struct endpoint *address) {
+    size_t keep = 0;
+    for (size_t i = 0; i < list->n; i++)
+        if (!session_address_is(address, &list->at[i].addr))
+            list->at[keep++] = list->at[i];
+    list->n = keep;
+}
+
+/* Try the targets of one destination. */
+static void try_destination(struct client *c, struct attempts *t, struct str text, bool more_destinations) {
+    struct agent_request *r = t->r;
+    struct route way = { .text = text };
+    struct target_list targets;
+    struct failure why;
+    struct problem p = { .diagnostic = STR(""), .relay = STR("none"), .remote_mta = STR("") };
+    if (!destination_parse(&c->config, text, &way.d)) {
+        p.dsn = STR("5.3.5");
+        p.text = arena_printf(r->arena, "bad destination \"%.*s\": write domain, [host] or [host]:port", STR_ARG(text));
+        attempts_fail(t, &p, false);
+        return;
+    }
+    struct session *kept = kept_take(&c->kept, text);
+    struct endpoint used = { 0 };
+    if (kept) {
+        struct endpoint address = kept->address;
+        if (use_kept(c, t, kept, &way))
+            used = address;
+        if (!still_to_do(t))
+            return;
+    }
+    if (!destination_lookup(&c->config, r->arena, &way.d, DEADLINE_NEVER, &targets, &why)) {
         p.dsn = why.dsn;
         p.text = why.text;
         /* a permanent answer about the first destination is no reason to leave out smtp_fallback_relay's hosts */
-        if (more_destinations) {
+        if (more_destinations)
             log_info("%s: %.*s", r->req.id.text, STR_ARG(why.text));
-            return;
-        }
-        transaction_fail_all(r, STR("none"), STR(""), &p, false);
+        else
+            attempts_fail(t, &p, false);
         return;
     }
-    int64_t sessions = 0;
-    for (size_t i = 0; i < targets.n && transaction_unanswered(r); i++) {
-        bool last_session = c->mx_session_limit > 0 && sessions + 1 >= c->mx_session_limit;
-        bool more = more_destinations || (i + 1 < targets.n && !last_session);
-        struct session s;
-        struct arena *a = arena_new();
-        r->start_us = r->start_us ? r->start_us : sys->mono_us();
-        if (session_open(&s, c, a, &targets.at[i], &d, &p)) {
-            sessions++;
-            r->connected_us = sys->mono_us();
-            r->done.destination_dead = false;
-            transaction_run(&s, r, more);
-            session_close(&s);
-        } else {
-            r->connected_us = 0;
-            bool more_hosts = more_destinations || i + 1 < targets.n;
-            if (p.session_dead && (!more_hosts || p.dsn.p[0] == '5')) {
-                r->done.destination_dead = true;
-                r->done.reason = arena_str(r->arena, p.text);
-                r->done.dsn = arena_str(r->arena, p.dsn);
-            }
-            bool greeted = p.diagnostic.n > 0;
-            sessions += greeted;
-            transaction_fail_all(r, greeted ? s.relay : STR("none"), greeted ? s.remote_mta : STR(""), &p, more_hosts);
-        }
-        arena_free(a);
-        if (last_session && sessions >= c->mx_session_limit)
-            break;
-    }
+    leave_out(&targets, &used);
+    try_targets(c, t, &way, targets, used.len > 0, more_destinations);
 }
 
 static bool next_destination(struct str *list, struct str *ret) {
     return str_word(list, STR_COMMA_SPACE, ret);
 }
 
-void client_deliver(const struct client_config *c, struct agent_request *r) {
-    struct str lists[] = { r->req.nexthop, c->fallback_relay };
+void client_deliver(struct client *c, struct agent_request *r) {
+    struct attempts t = attempts_new(r);
+    struct str lists[] = { r->req.nexthop, c->config.fallback_relay };
     struct str all = arena_printf(r->arena, "%.*s %.*s", STR_ARG(lists[0]), STR_ARG(lists[1]));
     struct str text;
-    while (transaction_unanswered(r) && next_destination(&all, &text)) {
+    while (still_to_do(&t) && next_destination(&all, &text)) {
         struct str rest = all, ignored;
-        try_destination(c, r, text, next_destination(&rest, &ignored));
+        try_destination(c, &t, text, next_destination(&rest, &ignored));
     }
-    /* what no target took and no rule has answered: temporary refusals of all of them */
-    struct problem p = { .dsn = STR("4.4.1"),
-                         .diagnostic = STR(""),
-                         .text = STR("no mail server could take the message now") };
-    transaction_fail_all(r, STR("none"), STR(""), &p, false);
+    /* what no target took and no rule has answered */
+    const struct problem p = { .dsn = STR("4.4.1"),
+                               .diagnostic = STR(""),
+                               .relay = STR("none"),
+                               .remote_mta = STR(""),
+                               .text = STR("no mail server could take the message now") };
+    if (!r->orphaned)
+        attempts_end(&t, &p);
 }

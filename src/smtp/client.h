@@ -4,7 +4,13 @@
 #define ANGARIUM_SMTP_CLIENT_H
 
 #include "deliver/agent.h"
-#include "smtp/config.h"
+#include "smtp/kept.h"
 
-void client_deliver(const struct client_config *c, struct agent_request *r);
+struct client { /* one worker's */
+    struct client_config config;
+    struct kept kept;
+};
+/* Takes over `config`; `work` is waited for before the process ends. */
+void client_init(struct client *c, const struct client_config *config, struct group *work);
+void client_deliver(struct client *c, struct agent_request *r);
 #endif

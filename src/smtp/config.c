@@ -23,6 +23,11 @@ static const struct {
     ROW(T_TIME, data_xfer_timeout, PARAM_smtp_data_xfer_timeout, PARAM_lmtp_data_xfer_timeout),
     ROW(T_TIME, data_done_timeout, PARAM_smtp_data_done_timeout, PARAM_lmtp_data_done_timeout),
     ROW(T_TIME, quit_timeout, PARAM_smtp_quit_timeout, PARAM_lmtp_quit_timeout),
+    ROW(T_TIME, rset_timeout, PARAM_smtp_rset_timeout, PARAM_lmtp_rset_timeout),
+    ROW(T_BOOL, cache_on_demand, PARAM_smtp_connection_cache_on_demand, PARAM_lmtp_connection_cache_on_demand),
+    ROW(T_TIME, cache_time_limit, PARAM_smtp_connection_cache_time_limit, PARAM_lmtp_connection_cache_time_limit),
+    ROW(T_TIME, reuse_time_limit, PARAM_smtp_connection_reuse_time_limit, PARAM_lmtp_connection_reuse_time_limit),
+    ROW(T_INT, reuse_count_limit, PARAM_smtp_connection_reuse_count_limit, PARAM_lmtp_connection_reuse_count_limit),
     ROW(T_STR, helo_name, PARAM_smtp_helo_name, PARAM_lmtp_lhlo_name),
     ROW(T_STR, host_lookup, PARAM_smtp_host_lookup, PARAM_lmtp_host_lookup),
     ROW(T_STR, address_preference, PARAM_smtp_address_preference, PARAM_lmtp_address_preference),
@@ -121,6 +126,23 @@ bool client_is_own_address(const struct client_config *c, const struct endpoint 
     return false;
 }
 
+/* smtp_connection_cache_destinations, and the limits on the time a session is kept that do not belong to it. */
+static void cache_settings(const struct conf *conf, bool lmtp, struct client_config *c) {
+    const enum param others[] = { PARAM_connection_cache_ttl_limit, PARAM_max_idle };
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (conf_time(conf, others[i]) < c->cache_time_limit)
+            c->cache_time_limit = conf_time(conf, others[i]);
+    struct str name = lmtp ? STR("lmtp_connection_cache_destinations") : STR("smtp_connection_cache_destinations");
+    struct str list =
+        conf_str(conf, lmtp ? PARAM_lmtp_connection_cache_destinations : PARAM_smtp_connection_cache_destinations);
+    if (str_trim(list).n == 0)
+        return;
+    c->cache_destinations = match_open(conf, name, list, MATCH_STRING, TABLE_FOLD);
+    error e = match_error(c->cache_destinations);
+    if (e)
+        log_warn("%.*s: %.*s", STR_ARG(name), STR_ARG(e->text));
+}
+
 static bool list_has(struct str list, struct str wanted) {
     struct str word;
     while (str_word(&list, STR_COMMA_SPACE, &word))
@@ -185,12 +207,14 @@ error client_config_load(const struct service_ctx *ctx, bool lmtp, struct arena 
         return err_make(err_arena, ERR_CONFIG, "parameter %s_tcp_port: unknown service or bad port \"%.*s\"",
                         lmtp ? "lmtp" : "smtp", STR_ARG(c->tcp_port));
     own_addresses(conf, c);
+    cache_settings(conf, lmtp, c);
     struct dns_options o = { .servers = conf_str(conf, PARAM_dns_resolvers) };
     return dns_open(&o, err_arena, &c->dns);
 }
 
 void client_config_free(struct client_config *c) {
     dns_close(c->dns);
+    match_close(c->cache_destinations);
     free(c->own);
     *c = (struct client_config){ 0 };
 }

@@ -5,17 +5,22 @@
 
 #include "dns/dns.h"
 #include "service/service.h"
+#include "table/match.h"
 
 struct client_config {
     bool lmtp;
     int64_t connect_timeout, helo_timeout, mail_timeout, rcpt_timeout, data_init_timeout, data_xfer_timeout,
-        data_done_timeout, quit_timeout;
+        data_done_timeout, quit_timeout, rset_timeout;
     struct str helo_name, host_lookup, address_preference, bind_address, bind_address6, fallback_relay, tcp_port,
         discard_keywords;
     bool always_ehlo, never_ehlo; /* smtp only: LMTP has LHLO */
     bool skip_5xx_greeting, skip_quit_response, quote_envelope, randomize, balance, ignore_mx_error,
         defer_if_no_mx_address, bind_enforce;
     int64_t mx_address_limit, mx_session_limit, line_length_limit;
+    bool cache_on_demand;                                          /* sessions are kept: kept.h */
+    struct match *cache_destinations;                              /* NULL: none are listed */
+    int64_t cache_time_limit, reuse_time_limit, reuse_count_limit; /* the first: never over connection_cache_ttl_limit
+                                                                      and max_idle */
     struct str myhostname;
     enum dns_family families; /* inet_protocols */
     bool lookup_mx, native_hosts, dns_hosts;

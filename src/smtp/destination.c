@@ -72,7 +72,7 @@ static enum dns_status add_host(const struct client_config *c, struct arena *a, 
         if (!(c->families & (six ? DNS_FAMILY_IPV6 : DNS_FAMILY_IPV4)))
             return DNS_NO_DATA;
         if (list->n < TARGETS_MAX)
-            list->at[list->n++] = (struct target){ arena_str(a, host), e, preference };
+            *vec_add(a, list) = (struct target){ arena_str(a, host), e, preference };
         return DNS_OK;
     }
     if (c->dns_hosts)
@@ -80,7 +80,7 @@ static enum dns_status add_host(const struct client_config *c, struct arena *a, 
     else /* the hosts file alone: a name that is not in it has no address */
         dns_hosts_addresses(c->dns, a, host, c->families, &answer);
     for (size_t i = 0; i < answer.count && list->n < TARGETS_MAX; i++) {
-        struct target *t = &list->at[list->n++];
+        struct target *t = vec_add(a, list);
         *t = (struct target){ arena_str(a, host), answer.records[i].addr, preference };
         set_port(&t->addr, port);
     }
@@ -229,14 +229,14 @@ static bool lookup_domain(const struct client_config *c, struct arena *a, const 
 
 bool destination_lookup(const struct client_config *c, struct arena *a, const struct destination *d, int64_t deadline,
                         struct target_list *ret, struct failure *ret_why) {
-    *ret = (struct target_list){ .at = arena_array(a, TARGETS_MAX, sizeof *ret->at) };
+    *ret = (struct target_list){ 0 };
     if (d->unix_path) {
-        if (!endpoint_unix(d->host, &ret->at[0].addr)) {
+        struct target t = { .name = d->host };
+        if (!endpoint_unix(d->host, &t.addr)) {
             *ret_why = (struct failure){ STR("4.3.5"), STR("unix-domain socket path is too long") };
             return false;
         }
-        ret->at[0].name = d->host;
-        ret->n = 1;
+        *vec_add(a, ret) = t;
         return true;
     }
     bool good = d->literal || !c->lookup_mx ? lookup_literal(c, a, d, deadline, ret, ret_why)

@@ -14,7 +14,7 @@ struct target {           /* one address to try */
 };
 struct target_list {
     struct target *at;
-    size_t n;
+    size_t n, room;
 };
 /* Why there is nothing to try: like a reply, with the status deciding between bounce and defer. */
 struct failure {

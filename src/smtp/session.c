@@ -3,6 +3,10 @@
 #include "base/log.h"
 #include "mail/dsn.h"
 
+bool session_address_is(const struct endpoint *a, const struct endpoint *b) {
+    return a->len == b->len && memcmp(&a->u, &b->u, a->len) == 0;
+}
+
 void session_send(struct session *s, const char *format, ...) {
     va_list ap;
     struct buf line = { 0 };
@@ -15,14 +19,25 @@ void session_send(struct session *s, const char *format, ...) {
     buf_free(&line);
 }
 
+struct problem session_problem(struct session *s, struct str dsn, struct str text) {
+    return (struct problem){
+        .dsn = dsn,
+        .text = text,
+        .diagnostic = STR(""),
+        .relay = arena_str(s->scratch, s->relay),
+        .remote_mta = arena_str(s->scratch, s->remote_mta),
+        .conn_use = s->uses,
+    };
+}
+
 void session_io_problem(struct session *s, error e, struct problem *ret) {
+    struct str text = e == &err_timeout ? arena_printf(s->scratch, "conversation with %.*s timed out while %.*s",
+                                                       STR_ARG(s->host), STR_ARG(s->doing))
+                                        : arena_printf(s->scratch, "lost connection with %.*s while %.*s",
+                                                       STR_ARG(s->host), STR_ARG(s->doing));
     s->broken = true;
-    *ret = (struct problem){ .dsn = STR("4.4.2"), .diagnostic = STR(""), .session_dead = true };
-    if (e == &err_timeout)
-        ret->text =
-            arena_printf(s->arena, "conversation with %.*s timed out while %.*s", STR_ARG(s->host), STR_ARG(s->doing));
-    else
-        ret->text = arena_printf(s->arena, "lost connection with %.*s while %.*s", STR_ARG(s->host), STR_ARG(s->doing));
+    *ret = session_problem(s, STR("4.4.2"), text);
+    ret->session_dead = true;
 }
 
 /* Several lines become one: log lines and reports have one. */
@@ -45,10 +60,12 @@ static struct str reply_dsn(struct arena *a, const struct reply *r) {
 }
 
 void session_reply_problem(struct session *s, const struct reply *r, const char *command, struct problem *ret) {
-    struct str text = one_line(s->arena, r->text);
-    *ret = (struct problem){ .dsn = reply_dsn(s->arena, r), .diagnostic = text };
-    ret->text =
-        arena_printf(s->arena, "host %.*s said: %.*s (in reply to %s)", STR_ARG(s->host), STR_ARG(text), command);
+    struct arena *a = s->scratch;
+    struct str text = one_line(a, r->text);
+    *ret = session_problem(
+        s, reply_dsn(a, r),
+        arena_printf(a, "host %.*s said: %.*s (in reply to %s)", STR_ARG(s->host), STR_ARG(text), command));
+    ret->diagnostic = text;
     if (r->code == 421) { /* RFC 5321, 3.8: the server is about to close */
         s->broken = true;
         ret->session_dead = true;
@@ -82,9 +99,10 @@ bool session_reply(struct session *s, const char *doing, int64_t timeout, struct
             return true;
         case REPLY_BAD:
             s->broken = true;
-            *ret_why = (struct problem){ .dsn = STR("4.5.0"), .diagnostic = STR(""), .session_dead = true };
-            ret_why->text = arena_printf(s->arena, "Protocol error: host %.*s said: %.*s", STR_ARG(s->host),
-                                         STR_ARG(str_trim(line)));
+            *ret_why = session_problem(s, STR("4.5.0"),
+                                       arena_printf(s->scratch, "Protocol error: host %.*s said: %.*s",
+                                                    STR_ARG(s->host), STR_ARG(str_trim(line))));
+            ret_why->session_dead = true;
             return false;
         }
     }
@@ -160,8 +178,8 @@ static bool hello(struct session *s, const struct destination *d, struct str gre
     }
     /* a server on the mail port that bears our name is ourselves */
     if (!c->lmtp && d->port == 25 && str_eq_icase(reply_host(r.text), c->myhostname)) {
-        *ret_why = (struct problem){ .dsn = STR("5.4.6"), .diagnostic = STR("") };
-        ret_why->text = arena_printf(s->arena, "mail for %.*s loops back to myself", STR_ARG(d->host));
+        *ret_why = session_problem(s, STR("5.4.6"),
+                                   arena_printf(s->scratch, "mail for %.*s loops back to myself", STR_ARG(d->host)));
         return false;
     }
     return true;
@@ -171,40 +189,35 @@ static bool greeting(struct session *s, struct str *ret_text, struct problem *re
     struct reply r;
     if (!session_reply(s, "receiving the initial server greeting", s->config->helo_timeout, &r, ret_why))
         return false;
-    *ret_text = arena_str(s->arena, r.text);
+    *ret_text = arena_str(s->scratch, r.text);
     if (r.code / 100 == 2)
         return true;
-    struct str text = one_line(s->arena, r.text);
-    *ret_why = (struct problem){ .dsn = reply_dsn(s->arena, &r), .diagnostic = text, .session_dead = true };
-    ret_why->text = arena_printf(s->arena, "host %.*s refused to talk to me: %.*s", STR_ARG(s->host), STR_ARG(text));
+    struct str text = one_line(s->scratch, r.text);
+    *ret_why = session_problem(
+        s, reply_dsn(s->scratch, &r),
+        arena_printf(s->scratch, "host %.*s refused to talk to me: %.*s", STR_ARG(s->host), STR_ARG(text)));
+    ret_why->diagnostic = text;
+    ret_why->session_dead = true;
     /* smtp_skip_5xx_greeting: a server that does not want to talk is one that is not there */
     if (s->config->skip_5xx_greeting && r.code / 100 == 5)
-        ret_why->dsn = dsn_with_class(s->arena, ret_why->dsn, '4');
+        ret_why->dsn = dsn_with_class(s->scratch, ret_why->dsn, '4');
     return false;
 }
 
-bool session_open(struct session *s, const struct client_config *c, struct arena *a, const struct target *t,
-                  const struct destination *d, struct problem *ret_why) {
-    char address[INET6_ADDRSTRLEN];
-    *s = (struct session){ .config = c, .arena = a, .remote_mta = t->name };
-    if (d->unix_path) {
-        s->host = arena_printf(a, "%.*s[%.*s]", STR_ARG(c->myhostname), STR_ARG(t->name));
-        s->relay = s->host;
-        s->remote_mta = c->myhostname;
-    } else {
-        struct str ip = endpoint_address(&t->addr, address);
-        s->host = arena_printf(a, "%.*s[%.*s]", STR_ARG(t->name), STR_ARG(ip));
-        s->relay = arena_printf(a, "%.*s:%u", STR_ARG(s->host), d->port);
-    }
+/* The connection alone. */
+static bool connect_to(struct session *s, const struct target *t, bool unix_path, struct problem *ret_why) {
+    const struct client_config *c = s->config;
     struct endpoint from, *bind_to = NULL;
     struct str bind_text = t->addr.u.sa.sa_family == AF_INET6 ? c->bind_address6 : c->bind_address;
-    if (bind_text.n && !d->unix_path) {
+    *ret_why = (struct problem){ .relay = STR("none"), .remote_mta = STR(""), .diagnostic = STR("") };
+    ret_why->session_dead = true;
+    if (bind_text.n && !unix_path) {
         if (endpoint_ip(bind_text, 0, &from)) {
             bind_to = &from;
         } else if (c->bind_enforce) {
-            *ret_why = (struct problem){ .dsn = STR("4.4.0"), .diagnostic = STR(""), .session_dead = true };
+            ret_why->dsn = STR("4.4.0");
             ret_why->text =
-                arena_printf(a, "server configuration error: bad bind address \"%.*s\"", STR_ARG(bind_text));
+                arena_printf(s->scratch, "server configuration error: bad bind address \"%.*s\"", STR_ARG(bind_text));
             return false;
         } else {
             log_warn("bad bind address \"%.*s\" is ignored: write a numeric address", STR_ARG(bind_text));
@@ -212,32 +225,62 @@ bool session_open(struct session *s, const struct client_config *c, struct arena
     }
     int64_t deadline = c->connect_timeout ? deadline_in(c->connect_timeout) : DEADLINE_NEVER;
     error e = io_connect(&t->addr, bind_to, deadline, &s->io);
-    if (e) {
-        *ret_why = (struct problem){ .dsn = STR("4.4.1"), .diagnostic = STR(""), .session_dead = true };
-        struct str why = e == &err_timeout ? STR("Connection timed out") : e->text;
-        ret_why->text = arena_printf(a, "connect to %.*s: %.*s", STR_ARG(s->relay), STR_ARG(why));
-        return false;
-    }
-    struct str text = STR("");
-    if (greeting(s, &text, ret_why) && hello(s, d, text, ret_why))
+    if (!e)
         return true;
-    session_close(s);
+    ret_why->dsn = STR("4.4.1");
+    struct str why = e == &err_timeout ? STR("Connection timed out") : e->text;
+    ret_why->text = arena_printf(s->scratch, "connect to %.*s: %.*s", STR_ARG(s->relay), STR_ARG(why));
     return false;
 }
 
+struct session *session_open(const struct client_config *c, struct arena *scratch, const struct target *t,
+                             const struct destination *d, struct problem *ret_why) {
+    char ip[INET6_ADDRSTRLEN];
+    struct arena *a = arena_new();
+    struct session *s = ARENA_NEW(a, struct session);
+    s->config = c;
+    s->arena = a;
+    s->scratch = scratch;
+    s->address = t->addr;
+    s->connected_us = sys->mono_us();
+    s->uses = 1;
+    struct str name = d->unix_path ? c->myhostname : t->name;
+    s->remote_mta = arena_str(a, name);
+    s->host =
+        arena_printf(a, "%.*s[%.*s]", STR_ARG(name), STR_ARG(d->unix_path ? t->name : endpoint_address(&t->addr, ip)));
+    s->relay = d->unix_path ? s->host : arena_printf(a, "%.*s:%u", STR_ARG(s->host), d->port);
+    struct str text = STR("");
+    if (!connect_to(s, t, d->unix_path, ret_why)) {
+        session_drop(s);
+        return NULL;
+    }
+    if (greeting(s, &text, ret_why) && hello(s, d, text, ret_why))
+        return s;
+    if (!ret_why->diagnostic.n) { /* nobody there that speaks */
+        ret_why->relay = STR("none");
+        ret_why->remote_mta = STR("");
+    }
+    session_close(s);
+    return NULL;
+}
+
+void session_drop(struct session *s) {
+    reply_free(&s->reader);
+    buf_free(&s->nexthop);
+    io_close(s->io);
+    arena_free(s->arena);
+}
+
 void session_close(struct session *s) {
-    if (!s->io)
-        return;
     if (!s->broken) {
         struct reply r;
         struct problem ignored;
+        s->scratch = s->arena;
         session_send(s, "QUIT");
         if (s->config->skip_quit_response)
             io_flush(s->io, deadline_in(s->config->quit_timeout));
         else
             session_reply(s, "sending QUIT", s->config->quit_timeout, &r, &ignored);
     }
-    reply_free(&s->reader);
-    io_close(s->io);
-    s->io = NULL;
+    session_drop(s);
 }

@@ -1,11 +1,12 @@
-/* session.h - one connection to a server (RFC 5321; LMTP: RFC 2033). */
+/* session.h - one connection to a server (RFC 5321; LMTP: RFC 2033), for one message or for several, one after the
+ * other. */
 #ifndef ANGARIUM_SMTP_SESSION_H
 #define ANGARIUM_SMTP_SESSION_H
 
 #include "mail/reply.h"
 #include "smtp/destination.h"
 
-enum { LINE_MAX_REPLY = 2048, COMMANDS_IN_FLIGHT = 50 /* replies to these fit any socket buffer */ };
+enum { LINE_MAX_REPLY = 2048, COMMANDS_IN_FLIGHT = 100 };
 
 enum session_features {
     FEATURE_ESMTP = 1,
@@ -18,30 +19,47 @@ enum session_features {
 
 struct session {
     const struct client_config *config;
-    struct arena *arena; /* ends with the session */
+    struct arena *arena;   /* ends with the session */
+    struct arena *scratch; /* of the request it works for: texts of problems */
     struct io *io;
     struct str host;       /* "mx.example[192.0.2.1]": log texts */
     struct str relay;      /* "mx.example[192.0.2.1]:25": the relay= field */
     struct str remote_mta; /* "mx.example" */
     struct str doing;      /* what is waited for: "receiving the initial server greeting" */
+    struct endpoint address;
     unsigned features;
     uint64_t size_limit; /* 0: none announced */
     struct reply_reader reader;
-    bool broken; /* no more can be said: no QUIT */
+    int64_t connected_us; /* when connecting began (mono) */
+    unsigned uses;        /* requests it has worked for, with this one */
+    bool in_transaction;  /* MAIL was accepted, and neither a message nor RSET has ended that */
+    bool broken;          /* no more can be said: no QUIT */
+
+    /* while it is kept: kept.c */
+    struct kept *kept;
+    struct session *older, *newer;
+    struct buf nexthop;
+    int64_t quit_us;
 };
 
-/* What went wrong, for one recipient or for all that are left. `code` is the reply's, or 0 for a failure of our own. */
+/* What went wrong, for one recipient or for all that are left. Strings live as long as the request. */
 struct problem {
     struct str dsn, text;
-    struct str diagnostic; /* the reply, or empty */
-    bool session_dead;     /* nothing more over this session */
+    struct str diagnostic;        /* the reply, or empty */
+    struct str relay, remote_mta; /* the server, or "none" and empty: none has answered */
+    unsigned conn_use;
+    bool session_dead; /* nothing more over this session */
 };
 
-/* Connect, greet, say hello. False with *ret_why; the session is closed then. `*ret_io_trouble`: no server was reached
- * (the destination looks dead). */
-bool session_open(struct session *s, const struct client_config *c, struct arena *a, const struct target *t,
-                  const struct destination *d, struct problem *ret_why);
-void session_close(struct session *s); /* QUIT when the session is whole; the descriptor goes in any case */
+/* Connect, greet, say hello. NULL with *ret_why. */
+struct session *session_open(const struct client_config *c, struct arena *scratch, const struct target *t,
+                             const struct destination *d, struct problem *ret_why);
+/* QUIT when the session is whole; the descriptor goes in any case. Frees `s`. */
+void session_close(struct session *s);
+/* Without a word. */
+void session_drop(struct session *s);
+
+bool session_address_is(const struct endpoint *a, const struct endpoint *b);
 
 /* Gathered until the next read. */
 void session_send(struct session *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -52,4 +70,6 @@ bool session_reply(struct session *s, const char *doing, int64_t timeout, struct
 void session_io_problem(struct session *s, error e, struct problem *ret);
 /* "host H said: TEXT (in reply to CMD command)"; the status is the reply's, or made from its code. */
 void session_reply_problem(struct session *s, const struct reply *r, const char *command, struct problem *ret);
+/* A problem of our own with it. */
+struct problem session_problem(struct session *s, struct str dsn, struct str text);
 #endif

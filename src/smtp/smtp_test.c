@@ -1,4 +1,5 @@
 /* Unit tests of smtp/: servers written down as scripts answer over loopback, from the same loop. */
+#include "test/fake_sys.h"
 #include "test/test.h"
 
 #include "deliver/agent_fake.h"
@@ -13,8 +14,8 @@ struct step {
 };
 
 struct fake_server {
-    const struct step *steps;
-    struct buf content, commands; /* what it was sent */
+    const struct step *steps, *later; /* of the first session, and of those after it; NULL: the same */
+    struct buf content, commands;     /* what it was sent */
     int fd;
     uint16_t port;
     struct coro *coro;
@@ -24,10 +25,13 @@ struct fake_server {
 static struct fake_server servers[2];
 static size_t server_count;
 static struct client_config config;
+static struct client client;
+static struct group work;
 
 static void serve_session(struct fake_server *s, struct io *io) {
     s->sessions++;
-    for (const struct step *step = s->steps; step->expect || step->reply; step++) {
+    const struct step *steps = s->sessions > 1 && s->later ? s->later : s->steps;
+    for (const struct step *step = steps; step->expect || step->reply; step++) {
         struct str line;
         if (step->expect && strcmp(step->expect, "<data>") == 0) {
             while (!io_line(io, 100000, deadline_in(20), &line) && !str_eq(line, STR(".\r\n")))
@@ -74,15 +78,46 @@ static void add_server(const struct step *steps) {
     s->port = ntohs(bound.sin_port);
 }
 
+/* One recipient after the other, as if each were a request of its own. */
+static bool in_rounds;
+static int64_t pause_us;          /* between them */
+static bool no_lookups;           /* after the first */
+static struct str second_nexthop; /* of all after the first; empty: the same */
+static void deliver_in_rounds(struct agent_request *r) {
+    for (size_t i = 0; i < r->req.env.rcpt_count; i++) {
+        bool answered[FAKE_RCPTS];
+        struct agent_request one = *r;
+        for (size_t k = 0; k < FAKE_RCPTS; k++)
+            answered[k] = k != i;
+        one.answered = answered;
+        if (i && second_nexthop.n)
+            one.req.nexthop = second_nexthop;
+        else if (i && no_lookups)
+            client.config.families = 0; /* the nexthop says it all: no address is looked for */
+        if (i && pause_us)
+            wait_until(deadline_in_us(pause_us));
+        client_deliver(&client, &one);
+        r->answered[i] = answered[i];
+    }
+}
+
 static void deliver_with_servers(struct agent_request *r) {
     for (size_t i = 0; i < server_count; i++)
         servers[i].coro = coro_spawn(serve, &servers[i], "server");
-    client_deliver(&config, r);
+    client_init(&client, &config, &work);
+    if (in_rounds)
+        deliver_in_rounds(r);
+    else
+        client_deliver(&client, r);
+    kept_drain(&client.kept);
+    group_wait(&work, DEADLINE_NEVER);
     for (size_t i = 0; i < server_count; i++)
         coro_cancel(servers[i].coro);
 }
 
 static void start(struct fake_qmgr *f, const struct step *first, const struct step *second) {
+    in_rounds = no_lookups = false;
+    pause_us = 0;
     server_count = 0;
     add_server(first);
     if (second)
@@ -109,6 +144,10 @@ static void start(struct fake_qmgr *f, const struct step *first, const struct st
         .skip_5xx_greeting = true,
         .mx_session_limit = 2,
         .line_length_limit = 998,
+        .rset_timeout = 20,
+        .cache_on_demand = true,
+        .cache_time_limit = 2,
+        .reuse_time_limit = 300,
         .families = DNS_FAMILY_IPV4,
         .default_port = 25,
     };
@@ -437,6 +476,290 @@ static void lmtp_answers_for_each(void **state) {
     finish(&f);
 }
 
+/* --- sessions kept for the next message --- */
+#define GREETING                                                                                                       \
+    { NULL, "220 x ESMTP\r\n" }, {                                                                                     \
+        "EHLO", PIPELINED                                                                                              \
+    }
+#define TO(rcpt)                                                                                                       \
+    { "MAIL", "250 2.1.0 Ok\r\n" }, { "RCPT TO:<" rcpt "@", "250 2.1.5 Ok\r\n" }, {                                    \
+        "DATA", "354 go\r\n"                                                                                           \
+    }
+#define TAKEN                                                                                                          \
+    { "<data>", "250 2.0.0 queued\r\n" }
+#define QUIT                                                                                                           \
+    { "QUIT", "221 bye\r\n" }
+
+/* Messages to a, b, ... one after the other, for a destination that has more to come. */
+static void start_rounds(struct fake_qmgr *f, const struct step *first, const struct step *later) {
+    start(f, first, NULL);
+    servers[0].later = later;
+    in_rounds = true;
+    f->req.flags = DELIVERY_MORE;
+    fake_rcpt(f, STR("b@there.example"), STR(""));
+}
+
+static void logged(struct fake_qmgr *f, const char *text, bool wanted) {
+    if (str_contains(buf_str(&f->log), str_c(text)) != wanted)
+        print_error("%s \"%s\" in:\n%.*s", wanted ? "no" : "there is", text, STR_ARG(buf_str(&f->log)));
+    assert_int_equal(str_contains(buf_str(&f->log), str_c(text)), wanted);
+}
+
+static void session_is_used_again(void **state) {
+    (void)state;
+    static const struct step script[] = { GREETING, TO("a"), TAKEN, TO("b"), TAKEN, TO("c"), TAKEN, QUIT, END };
+    struct fake_qmgr f;
+    start_rounds(&f, script, NULL);
+    fake_rcpt(&f, STR("c@there.example"), STR(""));
+    no_lookups = true;
+    fake_run(&f);
+    assert_int_equal(f.result_count, 3);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(f.results[i].status, DELIVERY_SENT);
+    assert_int_equal(servers[0].sessions, 1);
+    logged(&f, "to=<b@there.example>, relay=127.0.0.1[127.0.0.1]:", true);
+    logged(&f, ", conn_use=2, delay=", true);
+    logged(&f, ", conn_use=3, delay=", true);
+    logged(&f, ", conn_use=1, delay=", false);
+    finish(&f);
+}
+
+static void not_kept(const struct client_config *with, bool more) {
+    static const struct step first[] = { GREETING, TO("a"), TAKEN, QUIT, END };
+    static const struct step later[] = { GREETING, TO("b"), TAKEN, QUIT, END };
+    struct fake_qmgr f;
+    start_rounds(&f, first, later);
+    f.req.flags = more ? DELIVERY_MORE : 0;
+    config.cache_on_demand = with->cache_on_demand;
+    config.reuse_time_limit = with->reuse_time_limit;
+    fake_run(&f);
+    assert_int_equal(f.results[1].status, DELIVERY_SENT);
+    assert_int_equal(servers[0].sessions, 2);
+    logged(&f, "conn_use", false);
+    finish(&f);
+}
+
+static void when_sessions_are_not_kept(void **state) {
+    (void)state;
+    not_kept(&(struct client_config){ .cache_on_demand = true, .reuse_time_limit = 300 }, false);
+    not_kept(&(struct client_config){ .cache_on_demand = false, .reuse_time_limit = 300 }, true);
+    not_kept(&(struct client_config){ .cache_on_demand = true, .reuse_time_limit = 0 }, true);
+}
+
+static void use_is_counted(void **state) {
+    (void)state;
+    static const struct step first[] = { GREETING, TO("a"), TAKEN, TO("b"), TAKEN, QUIT, END };
+    static const struct step later[] = { GREETING, TO("c"), TAKEN, QUIT, END };
+    struct fake_qmgr f;
+    start_rounds(&f, first, later);
+    fake_rcpt(&f, STR("c@there.example"), STR(""));
+    config.reuse_count_limit = 1; /* so a connection is used up to two times */
+    fake_run(&f);
+    assert_int_equal(f.result_count, 3);
+    assert_int_equal(servers[0].sessions, 2);
+    logged(&f, "conn_use=2", true);
+    logged(&f, "conn_use=3", false);
+    finish(&f);
+}
+
+/* Nobody uses it for smtp_connection_cache_time_limit: QUIT; a time limit on use as a whole: QUIT after the message. */
+static void sessions_end_in_time(void **state) {
+    (void)state;
+    static const struct step idle[] = { GREETING, TO("a"), TAKEN, QUIT, END };
+    static const struct step later[] = { GREETING, TO("b"), TAKEN, QUIT, END };
+    struct fake_qmgr f;
+    fake_sys_install();
+    fake_sys_real_wait(50); /* the loopback may take a moment */
+    start_rounds(&f, idle, later);
+    pause_us = 2 * US_PER_S + 1000;
+    fake_run(&f);
+    assert_int_equal(servers[0].sessions, 2);
+    logged(&f, "conn_use", false);
+    finish(&f);
+
+    static const struct step three[] = { GREETING, TO("a"), TAKEN, TO("b"), TAKEN, TO("c"), TAKEN, QUIT, END };
+    start_rounds(&f, three, later);
+    fake_rcpt(&f, STR("c@there.example"), STR(""));
+    pause_us = 19 * US_PER_S / 10; /* each time shortly before its end */
+    fake_run(&f);
+    assert_int_equal(servers[0].sessions, 1);
+    finish(&f);
+
+    static const struct step two[] = { GREETING, TO("a"), TAKEN, TO("b"), TAKEN, QUIT, END };
+    static const struct step third[] = { GREETING, TO("c"), TAKEN, QUIT, END };
+    start_rounds(&f, two, third);
+    fake_rcpt(&f, STR("c@there.example"), STR(""));
+    pause_us = 19 * US_PER_S / 10;
+    config.reuse_time_limit = 1; /* over when b has been sent, not yet when a has */
+    fake_run(&f);
+    assert_int_equal(servers[0].sessions, 2);
+    finish(&f);
+    fake_sys_remove();
+}
+
+/* What becomes of a kept session until the final dot costs a new connection and nothing else. */
+static void kept_session_is_gone(void **state) {
+    (void)state;
+    static const struct step closed[] = { GREETING, TO("a"), TAKEN, { NULL, NULL }, END };
+    static const struct step said_so[] = {
+        GREETING, TO("a"), TAKEN, { NULL, "421 4.4.2 idle\r\n" }, { NULL, NULL }, END
+    };
+    static const struct step at_mail[] = { GREETING, TO("a"), TAKEN, { "MAIL", NULL }, END };
+    static const struct step nonsense[] = { GREETING, TO("a"), TAKEN, { "MAIL", "what?\r\n" }, { NULL, NULL }, END };
+    static const struct step refuses[] = { GREETING,       TO("a"), TAKEN, { "MAIL", "421 4.7.0 enough of you\r\n" },
+                                           { NULL, NULL }, END };
+    static const struct step at_rcpt[] = { GREETING, TO("a"), TAKEN, { "MAIL", "250 Ok\r\n" }, { "RCPT", NULL }, END };
+    static const struct step at_data[] = {
+        GREETING, TO("a"), TAKEN, { "MAIL", "250 Ok\r\n" }, { "RCPT", "250 Ok\r\n" }, { "DATA", NULL }, END
+    };
+    static const struct step *const rows[] = { closed, said_so, at_mail, nonsense, refuses, at_rcpt, at_data };
+    static const struct step later[] = { GREETING, TO("b"), TAKEN, QUIT, END };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct fake_qmgr f;
+        start_rounds(&f, rows[i], later);
+        pause_us = 1000; /* so that the server has closed, if it does */
+        fake_run(&f);
+        assert_int_equal(f.result_count, 2);
+        assert_int_equal(f.results[1].status, DELIVERY_SENT);
+        assert_int_equal(servers[0].sessions, 2);
+        assert_false(f.done.destination_dead);
+        logged(&f, "lost connection", false);
+        logged(&f, "421", false);
+        finish(&f);
+    }
+    /* the server may have the message */
+    static const struct step after_dot[] = { GREETING, TO("a"), TAKEN, TO("b"), { "<data>", NULL }, END };
+    struct fake_qmgr f;
+    start_rounds(&f, after_dot, later);
+    fake_run(&f);
+    assert_int_equal(f.results[1].status, DELIVERY_DEFERRED);
+    assert_int_equal(servers[0].sessions, 1);
+    logged(&f, "while sending end of data -- message may be sent more than once", true);
+    logged(&f, "conn_use=2", true);
+    finish(&f);
+}
+
+/* A transaction that came to nothing does not go on in the next message's. */
+static void refused_transaction_is_reset(void **state) {
+    (void)state;
+    static const struct step script[] = { GREETING,
+                                          { "MAIL", "250 Ok\r\n" },
+                                          { "RCPT TO:<a@", "550 5.1.1 no\r\n" },
+                                          { "DATA", "503 5.5.1 RCPT first\r\n" },
+                                          { "RSET", "250 Ok\r\n" },
+                                          TO("b"),
+                                          TAKEN,
+                                          QUIT,
+                                          END };
+    struct fake_qmgr f;
+    start_rounds(&f, script, NULL);
+    fake_run(&f);
+    assert_int_equal(f.results[0].status, DELIVERY_BOUNCED);
+    assert_int_equal(f.results[1].status, DELIVERY_SENT);
+    assert_int_equal(servers[0].sessions, 1);
+    finish(&f);
+    static const struct step bad[] = { GREETING,
+                                       { "MAIL", "250 Ok\r\n" },
+                                       { "RCPT TO:<a@", "550 5.1.1 no\r\n" },
+                                       { "DATA", "503 5.5.1 RCPT first\r\n" },
+                                       { "RSET", "500 5.5.2 what\r\n" },
+                                       { NULL, NULL },
+                                       END };
+    static const struct step later[] = { GREETING, TO("b"), TAKEN, QUIT, END };
+    start_rounds(&f, bad, later);
+    fake_run(&f);
+    assert_int_equal(f.results[1].status, DELIVERY_SENT);
+    assert_int_equal(servers[0].sessions, 2);
+    finish(&f);
+}
+
+/* RFC 2920, 3.1: DATA was under way before the refusals were known. */
+static void nobody_accepted_but_data(void **state) {
+    (void)state;
+    static const struct step script[] = { GREETING,
+                                          { "MAIL", "250 Ok\r\n" },
+                                          { "RCPT TO:<a@", "550 5.1.1 no\r\n" },
+                                          { "DATA", "354 go on\r\n" },
+                                          { ".\r\n", "554 5.5.1 no valid recipients\r\n" },
+                                          TO("b"),
+                                          TAKEN,
+                                          QUIT,
+                                          END };
+    struct fake_qmgr f;
+    start_rounds(&f, script, NULL);
+    fake_run(&f);
+    assert_int_equal(f.results[0].status, DELIVERY_BOUNCED);
+    assert_int_equal(f.results[1].status, DELIVERY_SENT);
+    assert_int_equal(servers[0].sessions, 1);
+    assert_str(buf_str(&servers[0].content), "Subject: test\r\n\r\nhello\r\n");
+    finish(&f);
+}
+
+/* What the one server says for now is the answer, and it is not asked again for the same message. */
+static void kept_session_refuses_for_now(void **state) {
+    (void)state;
+    static const struct step script[] = { GREETING,
+                                          TO("a"),
+                                          TAKEN,
+                                          { "MAIL", "250 Ok\r\n" },
+                                          { "RCPT TO:<b@", "450 4.2.1 later\r\n" },
+                                          { "DATA", "503 5.5.1 RCPT first\r\n" },
+                                          { "RSET", "250 Ok\r\n" },
+                                          QUIT,
+                                          END };
+    struct fake_qmgr f;
+    start_rounds(&f, script, NULL);
+    fake_run(&f);
+    assert_int_equal(f.results[1].status, DELIVERY_DEFERRED);
+    assert_str(f.results[1].dsn, "4.2.1");
+    assert_int_equal(servers[0].sessions, 1);
+    logged(&f, "to=<b@there.example>, relay=127.0.0.1[127.0.0.1]:", true);
+    logged(&f, "conn_use=2", true);
+    logged(&f, "said: 450 4.2.1 later (in reply to RCPT TO command))", true);
+    finish(&f);
+}
+
+/* A session made for one nexthop serves another that leads to the same server. */
+static void session_of_another_nexthop(void **state) {
+    (void)state;
+    static const struct step script[] = { GREETING, TO("a"), TAKEN, TO("b"), TAKEN, QUIT, END };
+    struct fake_qmgr f;
+    start_rounds(&f, script, NULL);
+    second_nexthop = arena_printf(f.arena, "127.0.0.1:%u", servers[0].port);
+    fake_run(&f);
+    second_nexthop = STR("");
+    assert_int_equal(f.results[1].status, DELIVERY_SENT);
+    assert_int_equal(servers[0].sessions, 1);
+    finish(&f);
+}
+
+static void not_too_many_are_kept(void **state) {
+    (void)state;
+    static struct client_config c = { .skip_quit_response = true, .cache_time_limit = 2, .quit_timeout = 1 };
+    struct kept k = { .work = &work };
+    assert_null(loop_init());
+    for (int i = 0; i < KEPT_MAX + 3; i++) {
+        struct arena *a = arena_new();
+        struct session *s = ARENA_NEW(a, struct session);
+        s->config = &c;
+        s->arena = a;
+        s->io = io_new(open("/dev/null", O_RDWR | O_CLOEXEC));
+        char name[20];
+        snprintf(name, sizeof name, "d%d", i);
+        kept_add(&k, s, str_c(name));
+    }
+    assert_int_equal(k.count, KEPT_MAX);
+    assert_null(kept_take(&k, STR("d2")));
+    struct session *s = kept_take(&k, STR("d3"));
+    assert_non_null(s);
+    session_drop(s);
+    kept_drain(&k);
+    assert_null(loop_run());
+    assert_int_equal(k.count, 0);
+    assert_int_equal(work.running, 0);
+    loop_free();
+}
+
 static void destinations(void **state) {
     (void)state;
     static const struct {
@@ -491,6 +814,16 @@ int main(void) {
         cmocka_unit_test(nobody_listens),
         cmocka_unit_test(too_large_for_the_server),
         cmocka_unit_test(lmtp_answers_for_each),
+        cmocka_unit_test(session_is_used_again),
+        cmocka_unit_test(when_sessions_are_not_kept),
+        cmocka_unit_test(use_is_counted),
+        cmocka_unit_test(sessions_end_in_time),
+        cmocka_unit_test(kept_session_is_gone),
+        cmocka_unit_test(refused_transaction_is_reset),
+        cmocka_unit_test(nobody_accepted_but_data),
+        cmocka_unit_test(kept_session_refuses_for_now),
+        cmocka_unit_test(session_of_another_nexthop),
+        cmocka_unit_test(not_too_many_are_kept),
         FAKE_IN_FRAME(accepted),
         FAKE_IN_FRAME(long_lines_are_folded),
     };

@@ -1,17 +1,19 @@
 #include "smtp/transaction.h"
 
-#include "base/die.h"
 #include "base/log.h"
 #include "mail/address.h"
 #include "smtp/content.h"
-#include <stdlib.h>
 
-enum { CHUNK = 32 * 1024 };
+enum { FILE_PIECE = 64 * 1024 };
 
-size_t transaction_unanswered(const struct agent_request *r) {
+struct attempts attempts_new(struct agent_request *r) {
+    return (struct attempts){ r, arena_array(r->arena, r->req.env.rcpt_count, sizeof(struct problem)) };
+}
+
+size_t attempts_unanswered(const struct attempts *t) {
     size_t n = 0;
-    for (size_t i = 0; i < r->req.env.rcpt_count; i++)
-        n += !r->answered[i];
+    for (size_t i = 0; i < t->r->req.env.rcpt_count; i++)
+        n += !t->r->answered[i];
     return n;
 }
 
@@ -19,87 +21,106 @@ static bool is_temporary(const struct problem *p) {
     return p->dsn.p[0] == '4';
 }
 
-static void fail_one(struct agent_request *r, size_t rcpt, struct str relay, struct str remote_mta,
-                     const struct problem *p) {
-    struct agent_status status = { .relay = relay,
+static void answer_problem(struct agent_request *r, size_t rcpt, const struct problem *p) {
+    struct agent_status status = { .relay = p->relay,
+                                   .conn_use = p->conn_use,
                                    .dsn = p->dsn,
                                    .reason = p->text,
                                    .diagnostic_type = p->diagnostic.n ? STR("smtp") : STR(""),
                                    .diagnostic = p->diagnostic,
-                                   .remote_type = remote_mta.n ? STR("dns") : STR(""),
-                                   .remote_mta = remote_mta };
+                                   .remote_type = p->remote_mta.n ? STR("dns") : STR(""),
+                                   .remote_mta = p->remote_mta };
     agent_finish(r, rcpt, &status);
 }
 
-static void log_and_go_on(const struct agent_request *r, const struct problem *p) {
-    log_info("%s: %.*s", r->req.id.text, STR_ARG(p->text));
+static void log_and_go_on(const struct attempts *t, const struct problem *p) {
+    log_info("%s: %.*s", t->r->req.id.text, STR_ARG(p->text));
 }
 
-void transaction_fail_all(struct agent_request *r, struct str relay, struct str remote_mta, const struct problem *p,
-                          bool more_targets) {
-    if (more_targets && is_temporary(p)) {
-        log_and_go_on(r, p);
-        return;
-    }
-    for (size_t i = 0; i < r->req.env.rcpt_count; i++)
-        if (!r->answered[i])
-            fail_one(r, i, relay, remote_mta, p);
+/* One recipient; who calls it for several logs once. */
+static void fail_one(struct attempts *t, size_t rcpt, const struct problem *p, bool more_targets) {
+    if (more_targets && is_temporary(p))
+        t->refused[rcpt] = *p;
+    else
+        answer_problem(t->r, rcpt, p);
 }
 
-static void fail_rest(struct session *s, struct agent_request *r, const struct problem *p, bool more_targets) {
-    transaction_fail_all(r, s->relay, s->remote_mta, p, more_targets);
+void attempts_fail(struct attempts *t, const struct problem *p, bool more_targets) {
+    if (more_targets && is_temporary(p))
+        log_and_go_on(t, p);
+    for (size_t i = 0; i < t->r->req.env.rcpt_count; i++)
+        if (!t->r->answered[i])
+            fail_one(t, i, p, more_targets);
+}
+
+void attempts_end(struct attempts *t, const struct problem *otherwise) {
+    for (size_t i = 0; i < t->r->req.env.rcpt_count; i++)
+        if (!t->r->answered[i])
+            answer_problem(t->r, i, t->refused[i].dsn.n ? &t->refused[i] : otherwise);
 }
 
 static struct str path(struct session *s, struct str address) {
-    return s->config->quote_envelope ? address_quote(s->arena, address) : address;
+    return s->config->quote_envelope ? address_quote(s->scratch, address) : address;
 }
 
 static void send_mail_from(struct session *s, const struct agent_request *r) {
     const struct envelope *e = &r->req.env;
-    struct buf line = { 0 };
-    buf_printf(&line, "MAIL FROM:<%.*s>", STR_ARG(path(s, e->sender)));
+    struct str size = STR(""), body = STR("");
     if (s->features & FEATURE_SIZE)
-        buf_printf(&line, " SIZE=%llu", (unsigned long long)r->req.content.size);
+        size = arena_printf(s->scratch, " SIZE=%llu", (unsigned long long)r->req.content.size);
     if ((s->features & FEATURE_8BITMIME) && (e->flags & ENVELOPE_8BIT))
-        buf_add(&line, STR(" BODY=8BITMIME"));
-    session_send(s, "%.*s", STR_ARG(buf_str(&line)));
-    buf_free(&line);
+        body = STR(" BODY=8BITMIME");
+    session_send(s, "MAIL FROM:<%.*s>%.*s%.*s", STR_ARG(path(s, e->sender)), STR_ARG(size), STR_ARG(body));
 }
 
 /* What one transaction goes through; indices refer to the request's recipients. */
 struct transaction {
     struct session *s;
-    struct agent_request *r;
+    struct attempts *all;
     bool more_targets;
-    uint32_t *sent; /* recipients named in RCPT TO, in order */
-    bool *accepted; /* parallel to `sent` */
-    size_t sent_count, accepted_count;
-    bool mail_refused;
+    uint32_t *named; /* recipients named in RCPT TO, in order */
+    bool *accepted;  /* parallel to `named` */
+    size_t named_count, accepted_count;
+    bool mail_refused, data_sent;
+    bool dot_sent; /* from here on the server may have the message */
+    bool lost;     /* and nobody was told: the session was an old one */
 };
+
+static void fail_rest(struct transaction *t, const struct problem *p, bool more_targets) {
+    if (p->session_dead && t->s->uses > 1 && !t->dot_sent)
+        t->lost = true;
+    else
+        attempts_fail(t->all, p, more_targets);
+}
+
+/* The reply to one command. */
+static bool read_reply(struct transaction *t, const char *doing, int64_t timeout, struct reply *ret) {
+    struct problem p;
+    if (session_reply(t->s, doing, timeout, ret, &p))
+        return true;
+    fail_rest(t, &p, t->more_targets);
+    return false;
+}
 
 static bool read_mail_reply(struct transaction *t) {
     struct reply reply;
     struct problem p;
-    if (!session_reply(t->s, "sending MAIL FROM", t->s->config->mail_timeout, &reply, &p)) {
-        fail_rest(t->s, t->r, &p, t->more_targets);
+    if (!read_reply(t, "sending MAIL FROM", t->s->config->mail_timeout, &reply))
         return false;
-    }
-    if (reply.code / 100 != 2) {
-        session_reply_problem(t->s, &reply, "MAIL FROM command", &p);
-        fail_rest(t->s, t->r, &p, t->more_targets);
-        t->mail_refused = true;
-        return !p.session_dead;
-    }
-    return true;
+    t->mail_refused = reply.code / 100 != 2;
+    t->s->in_transaction = !t->mail_refused;
+    if (!t->mail_refused)
+        return true;
+    session_reply_problem(t->s, &reply, "MAIL FROM command", &p);
+    fail_rest(t, &p, t->more_targets);
+    return !p.session_dead;
 }
 
 static bool read_rcpt_reply(struct transaction *t, size_t k) {
     struct reply reply;
     struct problem p;
-    if (!session_reply(t->s, "sending RCPT TO", t->s->config->rcpt_timeout, &reply, &p)) {
-        fail_rest(t->s, t->r, &p, t->more_targets);
+    if (!read_reply(t, "sending RCPT TO", t->s->config->rcpt_timeout, &reply))
         return false;
-    }
     if (t->mail_refused)
         return true; /* the MAIL reply has decided */
     if (reply.code / 100 == 2) {
@@ -109,93 +130,117 @@ static bool read_rcpt_reply(struct transaction *t, size_t k) {
     }
     session_reply_problem(t->s, &reply, "RCPT TO command", &p);
     if (p.session_dead) {
-        fail_rest(t->s, t->r, &p, t->more_targets);
+        fail_rest(t, &p, t->more_targets);
         return false;
     }
     if (is_temporary(&p) && t->more_targets)
-        log_and_go_on(t->r, &p);
-    else
-        fail_one(t->r, t->sent[k], t->s->relay, t->s->remote_mta, &p);
+        log_and_go_on(t->all, &p);
+    fail_one(t->all, t->named[k], &p, t->more_targets);
     return true;
 }
 
-/* MAIL and RCPT, in groups when the server can take them (RFC 2920). False: the transaction is over. */
+/* MAIL, RCPT and DATA, in groups when the server can take them: DATA is then the end of the last one (RFC 2920, 3.1).
+ * False: the transaction is over. */
 static bool envelope_phase(struct transaction *t) {
     struct session *s = t->s;
-    const struct envelope *e = &t->r->req.env;
-    bool pipelining = s->features & FEATURE_PIPELINING;
+    const struct envelope *e = &t->all->r->req.env;
+    bool pipelining = s->features & FEATURE_PIPELINING, mail_read = false;
     size_t in_flight_limit = pipelining ? COMMANDS_IN_FLIGHT : 1, read = 0, next = 0;
-    send_mail_from(s, t->r);
-    if (!pipelining && (!read_mail_reply(t) || t->mail_refused))
-        return false;
-    bool mail_read = !pipelining;
+    send_mail_from(s, t->all->r);
+    if (!pipelining) {
+        if (!read_mail_reply(t) || t->mail_refused)
+            return false;
+        mail_read = true;
+    }
     for (;;) {
-        for (; next < e->rcpt_count && t->sent_count - read < in_flight_limit; next++) {
-            if (t->r->answered[next])
+        for (; next < e->rcpt_count && t->named_count - read < in_flight_limit; next++) {
+            if (t->all->r->answered[next])
                 continue;
             session_send(s, "RCPT TO:<%.*s>", STR_ARG(path(s, e->rcpts[next].address)));
-            t->sent[t->sent_count++] = (uint32_t)next;
+            t->named[t->named_count++] = (uint32_t)next;
+        }
+        if (pipelining && next == e->rcpt_count && !t->data_sent) {
+            session_send(s, "DATA");
+            t->data_sent = true;
         }
         if (!mail_read) {
             if (!read_mail_reply(t))
                 return false;
             mail_read = true;
         }
-        if (read == t->sent_count)
-            return !t->mail_refused;
+        if (read == t->named_count)
+            return true;
         if (!read_rcpt_reply(t, read++))
             return false;
     }
 }
 
-static bool send_content(struct transaction *t, struct problem *ret_why) {
+/* Nothing has reached the server that it could take for a message. */
+static bool content_failed(struct transaction *t, const struct problem *p) {
+    fail_rest(t, p, t->more_targets);
+    return false;
+}
+
+static bool send_pieces(struct transaction *t, struct buf *out) {
     struct session *s = t->s;
-    struct content_writer w = { .io = s->io, .line_limit = content_line_limit(s->config->line_length_limit) };
+    struct agent_request *r = t->all->r;
+    const struct spool_content *c = &r->req.content;
+    struct content_writer w = { .out = out, .line_limit = content_line_limit(s->config->line_length_limit) };
+    char *room = c->fd >= 0 ? arena_alloc(r->arena, FILE_PIECE) : NULL;
     s->doing = STR("sending message body");
-    const struct spool_content *c = &t->r->req.content;
-    char *room = c->fd >= 0 ? malloc(CHUNK) : NULL;
-    if (c->fd >= 0 && !room)
-        die_no_memory(CHUNK);
-    struct str piece;
-    bool good = true;
-    for (uint64_t at = 0; good && at < c->size; at += piece.n) {
-        error e = content_read(c, at, room, CHUNK, &piece);
+    struct problem p;
+    for (uint64_t at = 0;;) {
+        struct str piece;
+        error e = content_read(c, at, room, FILE_PIECE, &piece);
         if (e) { /* our own disk: the server must not take half a message for a whole one */
             s->broken = true;
-            *ret_why = (struct problem){ .dsn = STR("4.3.0"), .diagnostic = STR(""), .session_dead = true };
-            ret_why->text = arena_printf(s->arena, "queue file read error: %s", strerror(e->sys));
-            good = false;
-            break;
+            p = session_problem(s, STR("4.3.0"),
+                                arena_printf(s->scratch, "queue file read error: %s", strerror(e->sys)));
+            return content_failed(t, &p);
+        }
+        content_add(&w, piece);
+        at += piece.n;
+        if (at >= c->size) {
+            if (!agent_go_on(r)) {
+                s->broken = true;
+                return false;
+            }
+            content_end(&w);
+            t->dot_sent = true;
         }
         int64_t deadline = deadline_in(s->config->data_xfer_timeout);
         io_set_write_deadline(s->io, deadline);
-        content_write(&w, piece);
-        e = io_flush(s->io, deadline);
-        if (e) {
-            session_io_problem(s, e, ret_why);
-            good = false;
+        io_write(s->io, buf_str(out));
+        if (t->dot_sent) /* the rest goes out, and a failure shows, with the reply that is read next */
+            return true;
+        buf_clear(out);
+        if ((e = io_flush(s->io, deadline))) {
+            session_io_problem(s, e, &p);
+            return content_failed(t, &p);
         }
     }
-    free(room);
-    if (good)
-        content_end(&w);
+}
+
+/* The content and the lone dot. False: recipients have been told why, or the request is nobody's any more. */
+static bool send_content(struct transaction *t) {
+    struct buf out = { 0 };
+    bool good = send_pieces(t, &out);
+    buf_free(&out);
     return good;
 }
 
 static void answer_sent(struct transaction *t, size_t rcpt, const struct reply *reply) {
-    struct str text = arena_str(t->s->arena, reply->text);
-    for (size_t i = 0; i < text.n; i++)
-        if (text.p[i] == '\n')
-            text = str_sub(text, 0, i); /* the first line of an acceptance says it */
-    struct str dsn = reply->dsn.n && reply->dsn.p[0] == '2' ? reply->dsn : STR("2.0.0");
+    ptrdiff_t end = str_index(reply->text, '\n'); /* the first line of an acceptance says it */
+    struct str text = end < 0 ? reply->text : str_sub(reply->text, 0, (size_t)end);
     struct agent_status status = { .relay = t->s->relay,
-                                   .dsn = dsn,
+                                   .conn_use = t->s->uses,
+                                   .dsn = reply->dsn.n && reply->dsn.p[0] == '2' ? reply->dsn : STR("2.0.0"),
                                    .reason = text,
                                    .diagnostic_type = STR("smtp"),
                                    .diagnostic = text,
                                    .remote_type = STR("dns"),
                                    .remote_mta = t->s->remote_mta };
-    agent_sent(t->r, rcpt, &status);
+    agent_sent(t->all->r, rcpt, &status);
 }
 
 /* The reply to the final dot: one for all (RFC 5321), or one for each recipient (RFC 2033, 4.2). */
@@ -203,87 +248,125 @@ static void read_final_replies(struct transaction *t) {
     struct session *s = t->s;
     struct reply reply;
     struct problem p;
-    bool have = false;
-    for (size_t k = 0; k < t->sent_count; k++) {
+    bool have = false, said = false;
+    for (size_t k = 0; k < t->named_count; k++) {
         if (!t->accepted[k])
             continue;
         if (!have || s->config->lmtp) {
+            if (have && io_pending(s->io, false) == 0)
+                agent_flush(t->all->r); /* these are delivered, and the next may take its time */
             if (!session_reply(s, "sending end of data -- message may be sent more than once",
                                s->config->data_done_timeout, &reply, &p)) {
-                fail_rest(s, t->r, &p, false); /* not to another server: this one may have the message */
+                fail_rest(t, &p, false); /* not to another server: this one may have the message */
                 return;
             }
             have = true;
+            s->in_transaction = false;
         }
         if (reply.code / 100 == 2) {
-            answer_sent(t, t->sent[k], &reply);
+            answer_sent(t, t->named[k], &reply);
             continue;
         }
         session_reply_problem(s, &reply, "end of DATA command", &p);
-        if (is_temporary(&p) && t->more_targets && !s->config->lmtp) {
-            log_and_go_on(t->r, &p);
-            return;
-        }
-        fail_one(t->r, t->sent[k], s->relay, s->remote_mta, &p);
+        bool more = t->more_targets && !s->config->lmtp;
+        if (is_temporary(&p) && more && !said)
+            log_and_go_on(t->all, &p);
+        said = true;
+        fail_one(t->all, t->named[k], &p, more);
     }
 }
 
 /* What DATA is refused for: the recipients that were accepted. The others have answers of their own, or wait for the
  * next server. */
 static void fail_accepted(struct transaction *t, const struct problem *p) {
-    if (t->more_targets && is_temporary(p)) {
-        log_and_go_on(t->r, p);
+    if (t->more_targets && is_temporary(p))
+        log_and_go_on(t->all, p);
+    for (size_t k = 0; k < t->named_count; k++)
+        if (t->accepted[k])
+            fail_one(t->all, t->named[k], p, t->more_targets);
+}
+
+/* Nobody was accepted, and DATA was on its way: a server that asks for the message all the same gets none. */
+static void end_empty_data(struct transaction *t) {
+    struct session *s = t->s;
+    struct reply reply;
+    struct problem ignored;
+    if (!session_reply(s, "sending DATA command", s->config->data_init_timeout, &reply, &ignored))
+        return;
+    if (reply.code == 421)
+        s->broken = true;
+    if (reply.code / 100 != 3)
+        return;
+    if (s->config->lmtp) { /* no recipients, no replies: nothing would say where the next ones begin */
+        s->broken = true;
         return;
     }
-    for (size_t k = 0; k < t->sent_count; k++)
-        if (t->accepted[k])
-            fail_one(t->r, t->sent[k], t->s->relay, t->s->remote_mta, p);
+    io_write(s->io, STR(".\r\n"));
+    if (session_reply(s, "sending end of data", s->config->data_done_timeout, &reply, &ignored))
+        s->in_transaction = false;
 }
 
 static void data_phase(struct transaction *t) {
     struct session *s = t->s;
     struct reply reply;
     struct problem p;
-    session_send(s, "DATA");
-    if (!session_reply(s, "sending DATA command", s->config->data_init_timeout, &reply, &p)) {
-        fail_rest(s, t->r, &p, t->more_targets);
+    if (!t->data_sent)
+        session_send(s, "DATA");
+    if (!read_reply(t, "sending DATA command", s->config->data_init_timeout, &reply))
         return;
-    }
     if (reply.code / 100 != 3) {
         session_reply_problem(s, &reply, "DATA command", &p);
         if (p.dsn.p[0] == '2') { /* a 2xx here is a protocol error, not a success */
             p.dsn = STR("4.5.0");
             s->broken = true;
         }
-        fail_accepted(t, &p);
+        if (p.session_dead)
+            fail_rest(t, &p, t->more_targets);
+        else
+            fail_accepted(t, &p);
         return;
     }
-    if (!send_content(t, &p)) {
-        fail_rest(s, t->r, &p, t->more_targets);
-        return;
-    }
-    io_write(s->io, STR(".\r\n"));
-    read_final_replies(t);
+    if (send_content(t))
+        read_final_replies(t);
 }
 
 static bool size_fits(struct transaction *t) {
     struct session *s = t->s;
-    if (!s->size_limit || t->r->req.content.size <= s->size_limit)
+    uint64_t size = t->all->r->req.content.size;
+    if (!s->size_limit || size <= s->size_limit)
         return true;
-    struct problem p = { .dsn = STR("5.3.4"), .diagnostic = STR("") };
-    p.text =
-        arena_printf(s->arena, "message size %llu exceeds size limit %llu of server %.*s",
-                     (unsigned long long)t->r->req.content.size, (unsigned long long)s->size_limit, STR_ARG(s->host));
-    fail_rest(s, t->r, &p, false);
+    struct problem p =
+        session_problem(s, STR("5.3.4"),
+                        arena_printf(s->scratch, "message size %llu exceeds size limit %llu of server %.*s",
+                                     (unsigned long long)size, (unsigned long long)s->size_limit, STR_ARG(s->host)));
+    fail_rest(t, &p, false);
     return false;
 }
 
-void transaction_run(struct session *s, struct agent_request *r, bool more_targets) {
-    struct transaction t = { .s = s, .r = r, .more_targets = more_targets };
-    t.sent = arena_array(s->arena, r->req.env.rcpt_count, sizeof *t.sent);
-    t.accepted = arena_array(s->arena, r->req.env.rcpt_count, sizeof *t.accepted);
+bool transaction_run(struct session *s, struct attempts *all, bool more_targets) {
+    size_t count = all->r->req.env.rcpt_count;
+    struct transaction t = { .s = s, .all = all, .more_targets = more_targets };
+    t.named = arena_alloc(s->scratch, count * sizeof *t.named);
+    t.accepted = arena_array(s->scratch, count, sizeof *t.accepted);
     if (!size_fits(&t))
-        return;
-    if (envelope_phase(&t) && t.accepted_count)
-        data_phase(&t);
+        return true;
+    if (envelope_phase(&t)) {
+        if (t.accepted_count)
+            data_phase(&t);
+        else if (t.data_sent)
+            end_empty_data(&t);
+    }
+    return !t.lost;
+}
+
+bool transaction_reset(struct session *s) {
+    struct reply reply;
+    struct problem ignored;
+    if (s->broken || !s->in_transaction)
+        return !s->broken;
+    session_send(s, "RSET");
+    if (!session_reply(s, "sending RSET", s->config->rset_timeout, &reply, &ignored) || reply.code / 100 != 2)
+        s->broken = true;
+    s->in_transaction = false;
+    return !s->broken;
 }

@@ -151,7 +151,7 @@ static void one(struct agent_request *r, size_t i, const struct map *delivered_t
 void virtual_deliver(struct agent_request *r) {
     struct map delivered_to = { 0 };
     delivered_to_read(r, &delivered_to);
-    for (size_t i = 0; i < r->req.env.rcpt_count; i++)
+    for (size_t i = 0; i < r->req.env.rcpt_count && agent_go_on(r); i++)
         one(r, i, &delivered_to);
     map_free(&delivered_to);
 }
