@@ -9,6 +9,7 @@
 #include <errno.h>
 
 enum {
+    DEFERRED_KEPT = 1000,   /* records of deferred recipients kept in memory; more are read from the log when needed */
     DEFER_YIELD = 50,       /* entries deferred at once before others get their turn */
     STUCK_RETRY_S = 60,     /* a message that cannot be moved or removed: the disk's trouble, tried again */
     BOUNCE_TIMEOUT_S = 600, /* the notice is written to the queue meanwhile: like cleanup's, not like a question's */
@@ -17,8 +18,7 @@ enum {
 /* --- log lines, as deliver/agent.c writes them for agents --- */
 
 static void log_result(const struct message *m, const struct rcpt *r, struct str dsn, const char *status,
-                       struct str text) {
-    struct arena *a = arena_new();
+                       struct str text, struct arena *a) {
     struct buf line = { 0 };
     int limit = (int)conf_int(m->q->conf, PARAM_delay_logging_resolution_limit);
     int64_t now = sys->wall_us();
@@ -32,23 +32,22 @@ static void log_result(const struct message *m, const struct rcpt *r, struct str
                STR_ARG(before), STR_ARG(here), STR_ARG(dsn), status, STR_ARG(text));
     log_record(LOG_LEVEL_INFO, buf_str(&line));
     buf_free(&line);
-    arena_free(a);
 }
 
 /* --- recipients --- */
 
-static bool wants_failure_notice(const struct rcpt *r) {
-    return !r->dsn_notify || (r->dsn_notify & DSN_NOTIFY_FAILURE);
+static bool wants_failure_notice(unsigned dsn_notify) {
+    return !dsn_notify || (dsn_notify & DSN_NOTIFY_FAILURE);
 }
-static bool wants_delay_notice(const struct rcpt *r) {
-    return !r->dsn_notify || (r->dsn_notify & DSN_NOTIFY_DELAY);
+static bool wants_delay_notice(unsigned dsn_notify) {
+    return !dsn_notify || (dsn_notify & DSN_NOTIFY_DELAY);
 }
 
-static struct spool_failure failure_of(const struct message *m, uint32_t index, const struct result *r) {
-    const struct rcpt *rcpt = &m->env.rcpts[index];
+static struct spool_failure failure_of(const struct message *m, uint32_t slot, const struct result *r) {
+    const struct rcpt *rcpt = message_rcpt(m, slot);
     bool member = r->address.n > 0;
     return (struct spool_failure){
-        .rcpt_index = index,
+        .rcpt_index = slot_index(m, slot),
         .address = member ? r->address : rcpt->address,
         .orig = member && !rcpt->orig.n ? rcpt->address : rcpt->orig,
         .dsn_orcpt = rcpt->dsn_orcpt,
@@ -64,35 +63,44 @@ static struct spool_failure failure_of(const struct message *m, uint32_t index, 
     };
 }
 
-static void rcpt_mark(struct message *m, uint32_t index) {
+static bool mark_index(struct message *m, size_t index) {
     error e = spool_mark_done(m->q->spool, &m->id, SPOOL_ACTIVE, index);
     if (e)
         log_warn("%s: mark recipient as done: %.*s", m->id.text, STR_ARG(e->text));
-    else
-        m->marked[index] = true;
+    return !e;
 }
 
-static void rcpt_deferred(struct message *m, uint32_t index, const struct result *r) {
-    struct spool_failure f = failure_of(m, index, r);
+static void rcpt_mark(struct message *m, uint32_t slot) {
+    if (mark_index(m, slot_index(m, slot)))
+        slot_set_marked(m, slot);
+}
+
+static struct spool_failure failure_copy(struct arena *a, const struct spool_failure *from) {
+    struct spool_failure f = *from;
+    struct str *texts[] = { &f.address,         &f.orig,       &f.dsn_orcpt,   &f.status,    &f.action, &f.reason,
+                            &f.diagnostic_type, &f.diagnostic, &f.remote_type, &f.remote_mta };
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        *texts[i] = arena_str(a, *texts[i]);
+    return f;
+}
+
+static void rcpt_deferred(struct message *m, uint32_t slot, const struct result *r) {
+    struct spool_failure f = failure_of(m, slot, r);
     if (f.action.n == 0)
         f.action = STR("delayed");
+    *message_outcome(m, slot) = OUTCOME_DEFERRED;
     error e = spool_log_add(m->q->spool, &m->id, SPOOL_LOG_DEFER, &f);
-    if (e) /* only mailq's reason is missing */
+    if (e) { /* mailq's reason is missing */
         log_warn("%s: defer log: %.*s", m->id.text, STR_ARG(e->text));
-    f.address = arena_str(m->arena, f.address);
-    f.status = arena_str(m->arena, f.status);
-    f.action = arena_str(m->arena, f.action);
-    f.reason = arena_str(m->arena, f.reason);
-    f.diagnostic_type = arena_str(m->arena, f.diagnostic_type);
-    f.diagnostic = arena_str(m->arena, f.diagnostic);
-    f.remote_type = arena_str(m->arena, f.remote_type);
-    f.remote_mta = arena_str(m->arena, f.remote_mta);
-    *vec_add(m->arena, &m->deferred) = f;
-    m->outcome[index] = OUTCOME_DEFERRED;
+        m->deferred_lost = true;
+    }
+    m->deferred_count++;
+    if (m->deferred.n < DEFERRED_KEPT)
+        *vec_add(m->arena, &m->deferred) = failure_copy(m->arena, &f);
 }
 
-static error bounce_record(struct message *m, uint32_t index, const struct result *r) {
-    struct spool_failure f = failure_of(m, index, r);
+static error bounce_record(struct message *m, uint32_t slot, const struct result *r) {
+    struct spool_failure f = failure_of(m, slot, r);
     if (f.action.n == 0)
         f.action = STR("failed");
     error e = spool_log_add(m->q->spool, &m->id, SPOOL_LOG_BOUNCE, &f);
@@ -100,35 +108,50 @@ static error bounce_record(struct message *m, uint32_t index, const struct resul
     return e ? e : spool_log_sync(m->q->spool, &m->id, SPOOL_LOG_BOUNCE);
 }
 
-void rcpt_result(struct message *m, uint32_t index, const struct result *r) {
-    if (index >= m->env.rcpt_count || m->outcome[index] != OUTCOME_NONE || m->env.rcpts[index].state == RCPT_DONE)
+/* The sender has been told of a delay that is over now. */
+static void note_cleared(struct message *m, uint32_t slot, const struct result *r) {
+    if (!(m->env.flags & ENVELOPE_WARNED) || !conf_bool(m->q->conf, PARAM_confirm_delay_cleared))
+        return;
+    struct spool_failure f = failure_of(m, slot, r);
+    if (!wants_delay_notice(f.dsn_notify) || m->cleared.n == DEFERRED_KEPT)
+        return;
+    f.dsn_notify = 0; /* who is told of delays is told of this */
+    if (f.action.n == 0)
+        f.action = STR("delivered");
+    *vec_add(m->arena, &m->cleared) = failure_copy(m->arena, &f);
+}
+
+void rcpt_result(struct message *m, uint32_t slot, const struct result *r) {
+    if (!slot_is_there(m, slot) || *message_outcome(m, slot) != OUTCOME_NONE)
         return;
     m->answered++;
     if (r->status == DELIVERY_DEFERRED) {
-        rcpt_deferred(m, index, r);
+        rcpt_deferred(m, slot, r);
         return;
     }
-    m->outcome[index] = OUTCOME_DONE; /* before a wait: a second answer finds it taken */
-    if (r->status == DELIVERY_BOUNCED && wants_failure_notice(&m->env.rcpts[index])) {
-        error e = bounce_record(m, index, r);
+    *message_outcome(m, slot) = OUTCOME_DONE; /* before a wait: a second answer finds it taken */
+    if (r->status == DELIVERY_SENT)
+        note_cleared(m, slot, r);
+    if (r->status == DELIVERY_BOUNCED && wants_failure_notice(message_rcpt(m, slot)->dsn_notify)) {
+        error e = bounce_record(m, slot, r);
         if (e) {
             log_warn("%s: bounce log: %.*s", m->id.text, STR_ARG(e->text));
             log_info("%s: status=deferred (bounce failed)", m->id.text);
-            rcpt_deferred(m, index, r);
+            rcpt_deferred(m, slot, r);
             return;
         }
         m->bounced = true;
     }
     /* When nothing is left to do the file goes; message_end() marks what it then cannot remove. */
-    if (m->answered < m->todo || m->deferred.n > 0 || m->bounced)
-        rcpt_mark(m, index);
+    if (m->answered < m->todo || m->deferred_count > 0 || m->bounced)
+        rcpt_mark(m, slot);
 }
 
-void rcpt_decide(struct message *m, uint32_t index, enum delivery_status status, struct str dsn, struct str reason) {
+void rcpt_decide(struct message *m, uint32_t slot, enum delivery_status status, struct str dsn, struct str reason) {
     static const char *const names[] = {
         [DELIVERY_SENT] = "sent", [DELIVERY_DEFERRED] = "deferred", [DELIVERY_BOUNCED] = "bounced"
     };
-    if (m->outcome[index] != OUTCOME_NONE)
+    if (*message_outcome(m, slot) != OUTCOME_NONE)
         return;
     const char *name = names[status];
     static const char digits[] = { [DELIVERY_SENT] = '2', [DELIVERY_DEFERRED] = '4', [DELIVERY_BOUNCED] = '5' };
@@ -136,10 +159,12 @@ void rcpt_decide(struct message *m, uint32_t index, enum delivery_status status,
         status = DELIVERY_DEFERRED;
         name = "SOFTBOUNCE";
     }
-    struct result r = { .status = status, .dsn = dsn_with_class(m->arena, dsn, digits[status]), .reason = reason };
+    struct arena *a = arena_new();
+    struct result r = { .status = status, .dsn = dsn_with_class(a, dsn, digits[status]), .reason = reason };
     r.action = r.diagnostic_type = r.diagnostic = r.remote_type = r.remote_mta = STR("");
-    log_result(m, &m->env.rcpts[index], r.dsn, name, reason);
-    rcpt_result(m, index, &r);
+    log_result(m, message_rcpt(m, slot), r.dsn, name, reason, a);
+    rcpt_result(m, slot, &r);
+    arena_free(a);
 }
 
 void entry_defer(struct entry *e, struct str dsn, struct str reason) {
@@ -147,7 +172,7 @@ void entry_defer(struct entry *e, struct str dsn, struct str reason) {
     if (dsn.n == 0)
         dsn = STR("4.4.0");
     for (size_t i = 0; i < e->rcpt_count; i++)
-        if (m->outcome[e->rcpts[i]] == OUTCOME_NONE)
+        if (*message_outcome(m, e->rcpts[i]) == OUTCOME_NONE)
             rcpt_decide(m, e->rcpts[i], DELIVERY_DEFERRED, dsn, reason);
     entry_free(e);
     message_release(m);
@@ -223,37 +248,57 @@ static bool tell_of_failures(struct message *m) {
     return true;
 }
 
-static struct spool_failure *deferred_who(struct message *m, bool (*who)(const struct rcpt *r), struct str action,
-                                          size_t *ret_count) {
-    struct spool_failure *f = arena_array(m->arena, m->deferred.n, sizeof *f);
+/* What is deferred, and why: all of it, or NULL. */
+static struct spool_failure *deferred_all(struct message *m, size_t *ret_count) {
+    struct spool_failure *f = m->deferred.at;
+    *ret_count = m->deferred.n;
+    if (m->deferred.n == m->deferred_count)
+        return f;
+    error e = m->deferred_lost ? err_errno(ENODATA)
+                               : spool_log_read(m->q->spool, &m->id, SPOOL_LOG_DEFER, m->arena, &f, ret_count);
+    if (!e && *ret_count >= m->deferred_count)
+        return f;
+    log_warn("%s: defer log: %.*s", m->id.text, STR_ARG(e ? e->text : STR("records are missing")));
+    return NULL;
+}
+
+static struct spool_failure *deferred_who(struct arena *a, const struct spool_failure *all, size_t all_count,
+                                          bool (*who)(unsigned dsn_notify), struct str action, size_t *ret_count) {
+    struct spool_failure *f = arena_array(a, all_count, sizeof *f);
     size_t n = 0;
-    for (size_t i = 0; i < m->deferred.n; i++) {
-        if (!who(&m->env.rcpts[m->deferred.at[i].rcpt_index]))
+    for (size_t i = 0; i < all_count; i++) {
+        if (!who(all[i].dsn_notify))
             continue;
-        f[n] = m->deferred.at[i];
+        f[n] = all[i];
         f[n++].action = action;
     }
     *ret_count = n;
     return f;
 }
 
-/* The time is up: what is deferred is returned. */
-static bool give_up(struct message *m) {
+/* The time is up: what is deferred is returned. `stays`: the message has to stay for another reason. */
+static bool give_up(struct message *m, bool stays) {
     struct arena *a = m->arena;
     log_info("%s: from=<%.*s>, status=expired, returned to sender", m->id.text,
              STR_ARG(address_quote(a, m->env.sender)));
-    size_t count;
-    struct spool_failure *f = deferred_who(m, wants_failure_notice, STR("failed"), &count);
+    size_t count, all_count;
+    const struct spool_failure *all = deferred_all(m, &all_count);
+    if (!all)
+        return false;
+    const struct spool_failure *f = deferred_who(a, all, all_count, wants_failure_notice, STR("failed"), &count);
     if (!send_notice(m, BOUNCE_FAILED, "private/bounce", f, count))
         return false;
-    for (size_t i = 0; i < m->deferred.n; i++) /* not again, should the message have to stay for another reason */
-        m->outcome[m->deferred.at[i].rcpt_index] = OUTCOME_DONE;
+    for (size_t i = 0; stays && i < all_count; i++)
+        mark_index(m, all[i].rcpt_index);
     return true;
 }
 
 static void warn_of_delay(struct message *m) {
-    size_t count;
-    struct spool_failure *f = deferred_who(m, wants_delay_notice, STR("delayed"), &count);
+    size_t count, all_count;
+    const struct spool_failure *all = deferred_all(m, &all_count);
+    if (!all)
+        return;
+    const struct spool_failure *f = deferred_who(m->arena, all, all_count, wants_delay_notice, STR("delayed"), &count);
     if (!send_notice(m, BOUNCE_DELAYED, "private/defer", f, count))
         return;
     error e = spool_mark_warned(m->q->spool, &m->id, SPOOL_ACTIVE);
@@ -298,9 +343,9 @@ static void move_to_deferred(struct message *m, int64_t now) {
 }
 
 static void mark_the_rest(struct message *m) {
-    for (size_t i = 0; i < m->env.rcpt_count; i++)
-        if (m->outcome[i] == OUTCOME_DONE && !m->marked[i])
-            rcpt_mark(m, (uint32_t)i);
+    uint32_t at = 0, slot;
+    while (slot_unmarked(m, &at, &slot))
+        rcpt_mark(m, slot);
 }
 
 static void remove_file(struct message *m) {
@@ -317,7 +362,9 @@ static void remove_file(struct message *m) {
 void message_end(struct message *m) {
     const struct conf *c = m->q->conf;
     int64_t now = sys->wall_us(), age = now - m->env.arrival_us;
-    if (m->answered < m->todo) { /* draining: the next queue manager finds the rest in active */
+    if (m->cleared.n > 0)
+        send_notice(m, BOUNCE_SUCCESS, "private/trace", m->cleared.at, m->cleared.n);
+    if (m->answered < m->todo) { /* draining, or not readable: the rest is found again in active */
         mark_the_rest(m);
         message_forget(m);
         return;
@@ -325,10 +372,10 @@ void message_end(struct message *m) {
     bool keep = m->bounced && !tell_of_failures(m);
     if (keep)
         log_info("%s: status=deferred (bounce failed)", m->id.text);
-    if (m->deferred.n > 0) {
+    if (m->deferred_count > 0) {
         int64_t warn_after = US_PER_S * conf_time(c, PARAM_delay_warning_time);
         if (age >= lifetime_us(m)) {
-            if (!give_up(m)) {
+            if (!give_up(m, keep)) {
                 log_info("%s: status=deferred (bounce failed)", m->id.text);
                 keep = true;
             }

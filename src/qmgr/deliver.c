@@ -26,9 +26,9 @@ static void send_request(struct ipc *ipc, const struct entry *e, struct arena *a
     uint32_t *index = arena_array(a, e->rcpt_count, sizeof *index);
     size_t n = 0;
     for (size_t i = 0; i < e->rcpt_count; i++) {
-        if (m->outcome[e->rcpts[i]] != OUTCOME_NONE)
+        if (*message_outcome(m, e->rcpts[i]) != OUTCOME_NONE)
             continue; /* answered before a lost connection was tried again */
-        rcpts[n] = m->env.rcpts[e->rcpts[i]];
+        rcpts[n] = *message_rcpt(m, e->rcpts[i]);
         index[n++] = e->rcpts[i];
     }
     r.env.rcpts = rcpts;

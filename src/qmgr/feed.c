@@ -126,8 +126,10 @@ void feed_trigger(struct qmgr *q, struct str bytes) {
 
 static bool room(const struct qmgr *q) {
     int64_t messages = conf_int(q->conf, PARAM_qmgr_message_active_limit);
-    int64_t rcpts = conf_int(q->conf, PARAM_qmgr_message_recipient_limit);
-    /* A message is taken up whole, so a single one may go over the second limit. */
+    /* As much memory as SCHEDULER_README allows. A large message takes no more than qmgr_message_recipient_limit of it,
+     * so that small ones are taken up beside it. */
+    int64_t rcpts = conf_int(q->conf, PARAM_qmgr_message_recipient_limit) +
+                    messages * conf_int(q->conf, PARAM_qmgr_message_recipient_minimum);
     return q->active.n < (size_t)messages && q->rcpts < (size_t)rcpts && q->assigning < ASSIGNING_MAX;
 }
 

@@ -1,7 +1,8 @@
 /* qmgr.h - the queue manager's parts and what they share.
  *
  *   feed.c       which messages are taken up, from where, when
- *   active.c     one message while it is active: recipients to destinations, and its end
+ *   active.c     one message while it is active: taken up, its content, its end
+ *   assign.c     its recipients: read, sorted by destination
  *   scheduler.c  which delivery is next (knows no messages)
  *   destination.c  how many deliveries at a time, and when none
  *   transport.c  parameters of transports, connections to their agents
@@ -54,11 +55,12 @@ struct qmgr {
     bool draining;
     bool look_at_log; /* notices may have been lost */
 
-    struct map active;  /* queue id -> struct message */
-    size_t rcpts;       /* unfinished recipients in memory */
-    size_t contents;    /* content descriptors open */
-    size_t assigning;   /* messages whose recipients are being sorted, which may wait for a database */
-    struct group *work; /* coroutines that hold a message */
+    struct map active;      /* queue id -> struct message */
+    size_t rcpts;           /* recipients in memory */
+    struct message *hungry; /* a ring of messages that have recipients to read and no room for them */
+    size_t contents;        /* content descriptors open */
+    size_t assigning;       /* messages whose recipients are being sorted, which may wait for a database */
+    struct group *work;     /* coroutines that hold a message */
 
     /* feed.c */
     struct cond feed_wake;
@@ -95,6 +97,17 @@ void feed_drain(struct qmgr *q);
 /* --- active.c --- */
 enum outcome { OUTCOME_NONE, OUTCOME_DONE, OUTCOME_DEFERRED };
 
+/* Recipients that were read together. Slot n of a message is number n % PIECE_MAX in piece n / PIECE_MAX: what entries,
+ * agents and answers call a recipient, for as long as it is in memory. */
+enum { PIECE_MAX = SPOOL_RCPTS_WHOLE };
+struct piece {
+    struct arena *arena; /* its own; NULL: in the message's */
+    struct rcpt *rcpts;
+    uint32_t *index;           /* in the message; NULL: from 0 on */
+    uint8_t *outcome, *marked; /* enum outcome; is the mark in the file set? */
+    size_t count, held;        /* held: not yet let go of by who sorts it, or by its entry */
+};
+
 struct message {
     struct qmgr *q;
     struct arena *arena;
@@ -103,14 +116,27 @@ struct message {
     struct envelope env;
     struct spool_content content; /* fd -1 and no bytes: not open now */
     unsigned content_users;
-    int64_t active_us; /* wall clock */
-    bool flush;        /* taken up by a flush: defer_transports does not hold it */
-    size_t pending;    /* entries waiting or busy, and one while it is being set up */
-    size_t todo, answered;
-    uint8_t *outcome, *marked;          /* per recipient: enum outcome; is the mark in the file set? */
-    VEC(struct spool_failure) deferred; /* of this attempt, for mailq, warnings and the end of patience */
-    bool bounced;                       /* the bounce log has something, perhaps of earlier attempts */
+    int64_t active_us;            /* wall clock */
+    bool flush;                   /* taken up by a flush: defer_transports does not hold it */
+    size_t pending;               /* entries waiting or busy, and one while it is being set up */
+    size_t todo, answered;        /* recipients: to do in this attempt, read or not; what became of them is known */
+    struct piece whole, **pieces; /* pieces: `only`, or an array of its own; a piece that is done with is NULL */
+    struct piece *only;
+    size_t piece_count, rcpts; /* rcpts: in memory */
+    struct spool_rest rest;    /* to be read yet */
+    bool sorting;              /* a coroutine reads and sorts recipients */
+    int64_t refill_at;         /* mono_us: by then more is to be read, however little there is room for */
+    struct message *hungry_next, *hungry_prev; /* NULL: not in the ring */
+    VEC(struct spool_failure) deferred; /* of this attempt, for warnings and the end of patience: the first ones */
+    size_t deferred_count;
+    bool deferred_lost;                /* not all are in the log */
+    bool bounced;                      /* the bounce log has something, perhaps of earlier attempts */
+    VEC(struct spool_failure) cleared; /* delivered, after a warning about the delay: confirm_delay_cleared */
 };
+/* Nothing more is to be begun for it. */
+static inline bool message_stopped(const struct message *m) {
+    return m->q->draining;
+}
 
 enum taken { TAKEN, NOT_TAKEN, BUSY_ELSEWHERE };
 enum taken message_take_up(struct qmgr *q, const struct queue_id *id, enum spool_state from, bool flush);
@@ -123,7 +149,26 @@ bool message_content(struct message *m);
 void message_content_done(struct message *m);
 /* Out of memory; the file stays where it is. */
 void message_forget(struct message *m);
+
+/* --- assign.c --- */
+/* The recipients that spool_load_front() has brought, or none yet. */
+void rcpts_begin(struct message *m);
+/* Sort all that there is room for, in a coroutine of its own, which holds one `pending`. */
+void rcpts_assign(struct message *m);
+/* Recipients (of `m`) have been let go of: a message that had no room for more may have it now. */
+void rcpts_refill(struct qmgr *q, struct message *m_or_null);
+/* Slots: in memory? of a recipient in memory: itself, enum outcome, its index in the message. */
+bool slot_is_there(const struct message *m, uint32_t slot);
+struct rcpt *message_rcpt(const struct message *m, uint32_t slot);
+uint8_t *message_outcome(const struct message *m, uint32_t slot);
+uint32_t slot_index(const struct message *m, uint32_t slot);
+/* For `*at` from 0: the next slot whose outcome is DONE and whose mark is not set. */
+bool slot_unmarked(const struct message *m, uint32_t *at, uint32_t *ret);
+void slot_set_marked(struct message *m, uint32_t slot);
+/* It and its recipients are let go of. */
 void entry_free(struct entry *e);
+/* Free all recipients. */
+void rcpts_end(struct message *m);
 
 /* --- defer.c --- */
 struct result { /* of one recipient */
@@ -131,10 +176,10 @@ struct result { /* of one recipient */
     struct str address; /* empty: that of the recipient */
     struct str dsn, action, reason, diagnostic_type, diagnostic, remote_type, remote_mta;
 };
-/* Write down what became of recipient `index`; a second answer for the same is ignored. May wait for the disk. */
-void rcpt_result(struct message *m, uint32_t index, const struct result *r);
+/* Write down what became of the recipient in `slot`; a second answer for the same is ignored. May wait for the disk. */
+void rcpt_result(struct message *m, uint32_t slot, const struct result *r);
 /* The same for what the queue manager itself has decided, with the log line that otherwise the agent writes. */
-void rcpt_decide(struct message *m, uint32_t index, enum delivery_status status, struct str dsn, struct str reason);
+void rcpt_decide(struct message *m, uint32_t slot, enum delivery_status status, struct str dsn, struct str reason);
 /* Defer all of an entry's unanswered recipients, and free it. */
 void entry_defer(struct entry *e, struct str dsn, struct str reason);
 /* All of a list from the scheduler. */

@@ -57,10 +57,12 @@ struct entry {
     struct entry *next;
     struct message *message;
     struct destination *destination;
-    uint32_t *rcpts; /* indices in the message */
-    size_t rcpt_count, rcpt_room, bytes;
-    struct str nexthop; /* lives as long as the message */
-    bool suspect;       /* begun as one */
+    uint32_t *rcpts; /* slots in the message (qmgr.h); `few` or memory of its own */
+    uint32_t rcpt_count, rcpt_room, bytes;
+    uint32_t few[3];
+    struct transport *transport; /* outlives the destination */
+    struct str nexthop;          /* the destination's name, or behind this struct */
+    bool suspect;                /* begun as one */
 };
 
 /* A message, to the scheduler: begun by scheduler_arrive(), ended by scheduler_depart(). */

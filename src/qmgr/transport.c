@@ -42,6 +42,10 @@ void transport_params_from(const struct qmgr *q, struct str name, struct transpo
         .slot_cost = natural(conf_service_int(c, name, STR("_delivery_slot_cost"))),
         .slot_discount = natural(conf_service_int(c, name, STR("_delivery_slot_discount"))),
         .slot_loan = natural(conf_service_int(c, name, STR("_delivery_slot_loan"))),
+        .rcpts_limit = natural(conf_service_int(c, name, STR("_recipient_limit"))),
+        .rcpts_extra = natural(conf_service_int(c, name, STR("_extra_recipient_limit"))),
+        .refill_limit = natural(conf_service_int(c, name, STR("_recipient_refill_limit"))),
+        .refill_us = US_PER_S * conf_service_time(c, name, STR("_recipient_refill_delay")),
         .minimum_slots = natural(conf_service_int(c, name, STR("_minimum_delivery_slots"))),
     };
 }

@@ -107,9 +107,9 @@ static inline bool spool_content_is_open(const struct spool_content *c) {
  * message. */
 error spool_load(struct spool *s, const struct queue_id *id, enum spool_state state, struct arena *a,
                  struct envelope *ret, struct spool_content *ret_content);
-/* The same, but a message of more than SPOOL_RCPTS_WHOLE recipients comes without them (`ret->rcpts` is NULL, `rcpt_count`
- * says how many there are): spool_rcpts_next() reads those that are to do a part at a time. rest.todo 0: it has come
- * whole, or nothing is left to do. */
+/* The same, but a message of more than SPOOL_RCPTS_WHOLE recipients comes without them (`ret->rcpts` is NULL,
+ * `rcpt_count` says how many there are): spool_rcpts_next() reads those that are to do a part at a time. rest.todo 0:
+ * it has come whole, or nothing is left to do. */
 enum { SPOOL_RCPTS_WHOLE = 1000 };
 struct spool_rest {
     uint64_t at;    /* private: where the next recipient begins */
@@ -120,8 +120,9 @@ error spool_load_front(struct spool *s, const struct queue_id *id, enum spool_st
                        struct envelope *ret, struct spool_content *ret_content, struct spool_rest *ret_rest);
 /* The next recipients that are to do, at most `max`, and their indices in the message. Fewer only at the end or with an
  * error, after which nothing more is to be read. */
-error spool_rcpts_next(struct spool *s, const struct queue_id *id, enum spool_state state, struct spool_rest *inout_rest,
-                       size_t max, struct arena *a, struct rcpt **ret, uint32_t **ret_index, size_t *ret_count);
+error spool_rcpts_next(struct spool *s, const struct queue_id *id, enum spool_state state,
+                       struct spool_rest *inout_rest, size_t max, struct arena *a, struct rcpt **ret,
+                       uint32_t **ret_index, size_t *ret_count);
 /* The content again, without the rest and unchecked. A READER that has the content of a message, by this call or by
  * spool_load(), has it locked until the last copy of the descriptor is closed, also those in other processes. ERR_SYS
  * EWOULDBLOCK: another has; the writer before its commit is done, an older reader, or who got the content from one. */

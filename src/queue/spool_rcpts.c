@@ -1,6 +1,7 @@
 /* A message with more recipients than should be in memory: read a part at a time. */
 #include "queue/spool_private.h"
 
+#include "base/die.h"
 #include "queue/crc32c.h"
 #include "queue/spool_file.h"
 #include <errno.h>
@@ -140,7 +141,9 @@ static error read_rest(struct reading *r) {
     size_t room = CHUNK;
     char *chunk = malloc(room), *marks = malloc(CHUNK);
     uint32_t marks_at = UINT32_MAX;
-    error e = chunk && marks ? NULL : err_errno(ENOMEM);
+    if (!chunk || !marks)
+        die_no_memory(CHUNK);
+    error e = NULL;
     while (!e && r->count < r->max && r->rest->todo > 0) {
         size_t n;
         if (r->rest->index >= r->head.rcpt_count) {
