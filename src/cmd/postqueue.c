@@ -131,7 +131,7 @@ static void list_directly(const struct command *m, enum showq_form form) {
     error e = showq_open(&q, m->conf, m->arena);
     if (e)
         log_fatal("%.*s", STR_ARG(e->text));
-    showq_walk(&q, write_entry, &d);
+    showq_walk(&q, SHOWQ_ALL, write_entry, &d);
     showq_close(&q);
     finish(&d.w, &d.out);
 }

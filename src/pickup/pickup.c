@@ -1,4 +1,5 @@
 #include "pickup/pickup.h"
+#include "pickup/requeued.h"
 
 #include "base/log.h"
 #include "mail/date.h"
@@ -42,13 +43,7 @@ struct drop { /* one file */
     uid_t uid;
     int64_t when_us;
     size_t rcpts;
-};
-
-/* One message on its way to cleanup. */
-struct sending {
-    struct submit *to;
-    struct queue_id id;
-    int64_t deadline;
+    struct requeued *requeued; /* a message of the queue, not a submission; NULL: a submission */
 };
 
 /* Out of the way but not away. */
@@ -69,12 +64,11 @@ static error check(struct drop *d) {
     return e;
 }
 
-static error send_received(struct pickup *p, const struct drop *d, const struct sending *out) {
+error pickup_send_received(struct pickup *p, uid_t uid, int64_t when_us, const struct sending *out) {
     struct arena *a = arena_new();
-    struct str date = date_rfc5322(a, d->when_us / US_PER_S), host = conf_str(p->c, PARAM_myhostname);
-    struct str header =
-        arena_printf(a, "Received: by %.*s (%.*s, from userid %ld)\n\tid %s; %.*s\n", STR_ARG(host),
-                     STR_ARG(conf_str(p->c, PARAM_mail_name)), (long)d->uid, out->id.text, STR_ARG(date));
+    struct str date = date_rfc5322(a, when_us / US_PER_S), host = conf_str(p->c, PARAM_myhostname);
+    struct str header = arena_printf(a, "Received: by %.*s (%.*s, from userid %ld)\n\tid %s; %.*s\n", STR_ARG(host),
+                                     STR_ARG(conf_str(p->c, PARAM_mail_name)), (long)uid, out->id.text, STR_ARG(date));
     error e = submit_content(out->to, header, out->deadline);
     arena_free(a);
     return e;
@@ -137,7 +131,7 @@ static error send_records(struct pickup *p, const struct drop *d, const struct s
         case MAILDROP_CONTENT:
             e = send_head(&h, out);
             if (!e && !content)
-                e = send_received(p, d, out);
+                e = pickup_send_received(p, d->uid, d->when_us, out);
             content = true;
             if (!e)
                 e = submit_content(out->to, m.bytes, out->deadline);
@@ -149,7 +143,7 @@ static error send_records(struct pickup *p, const struct drop *d, const struct s
             break;
     }
     if (!e && !content)
-        e = send_received(p, d, out);
+        e = pickup_send_received(p, d->uid, d->when_us, out);
     maildrop_reader_free(&r);
     arena_free(a);
     return e;
@@ -174,6 +168,8 @@ static bool rewind_drop(const struct drop *d) {
 
 /* The error is the connection's. Texts of the result live in `a`. */
 static error submit(struct pickup *p, struct drop *d, struct arena *a, struct submit_result *ret) {
+    if (d->requeued)
+        return requeued_submit(p, d->requeued, a, ret);
     struct sending out = { .deadline = deadline_in(conf_time(p->c, PARAM_ipc_timeout)) };
     bool gateway = false;
     unsigned flags = SUBMIT_FILTER | SUBMIT_MAP | SUBMIT_BOUNCE;
@@ -246,6 +242,40 @@ static enum outcome deliver(struct pickup *p, struct drop *d, struct arena *a) {
     }
 }
 
+static enum outcome take_requeued(struct pickup *p, struct drop *d, struct arena *a, error damage) {
+    if (damage) {
+        set_aside(p, d, damage->text.p);
+        return OUTCOME_TAKEN;
+    }
+    if (d->requeued->left > 0)
+        return deliver(p, d, a);
+    log_info("maildrop/%s: requeued, and all recipients are done: removed", d->name);
+    return sys->unlinkat(p->maildrop_fd, d->name, 0) < 0 ? OUTCOME_LATER : OUTCOME_TAKEN;
+}
+
+static enum outcome take_whole(struct pickup *p, struct drop *d, const struct stat *st) {
+    struct arena *a = arena_new();
+    struct requeued r;
+    bool is = false;
+    enum outcome outcome = OUTCOME_LATER;
+    error e = requeued_open(d->fd, d->name, st, a, &is, &r);
+    if (is && (!e || e->kind == ERR_SYNTAX)) {
+        d->requeued = &r;
+        outcome = take_requeued(p, d, a, e);
+    } else {
+        if (!e)
+            e = check(d);
+        if (!e)
+            outcome = deliver(p, d, a);
+        else if (e->kind == ERR_SYNTAX)
+            set_aside(p, d, "malformed file");
+        else
+            log_warn("read maildrop/%s: %.*s", d->name, STR_ARG(e->text));
+    }
+    arena_free(a);
+    return outcome;
+}
+
 static enum outcome take(struct pickup *p, const char *name) {
     struct drop d = { .name = name };
     struct stat st;
@@ -269,16 +299,7 @@ static enum outcome take(struct pickup *p, const char *name) {
     } else {
         d.uid = st.st_uid;
         d.when_us = (int64_t)st.st_mtime * US_PER_S + st.st_mtim.tv_nsec / 1000;
-        error e = check(&d);
-        if (!e) {
-            struct arena *a = arena_new();
-            outcome = deliver(p, &d, a);
-            arena_free(a);
-        } else if (e->kind == ERR_SYNTAX) {
-            set_aside(p, &d, "malformed file");
-        } else {
-            log_warn("read maildrop/%s: %.*s", name, STR_ARG(e->text));
-        }
+        outcome = take_whole(p, &d, &st);
     }
     sys->close(d.fd);
     return outcome;

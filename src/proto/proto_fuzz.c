@@ -2,6 +2,7 @@
  * bit says that no descriptor came with it. */
 #include "proto/bounce.h"
 #include "proto/delivery.h"
+#include "proto/edit.h"
 #include "proto/listing.h"
 #include "proto/notice.h"
 #include <stdint.h>
@@ -81,6 +82,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             touch(bounce.rcpts[i].reason);
             touch(bounce.rcpts[i].remote_mta);
         }
+    }
+    struct edit_request edit;
+    if (edit_unpack(&m, a, &edit)) {
+        if (edit.count > EDIT_IDS_MAX || (edit.states & ~QUEUE_STATES_ALL))
+            abort();
+        for (size_t i = 0; i < edit.count; i++)
+            if (!queue_id_valid(queue_id_str(&edit.ids[i])))
+                abort();
     }
     struct listing_entry entry;
     if (listing_unpack(&m, a, &entry)) {

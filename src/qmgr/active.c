@@ -77,7 +77,10 @@ static enum taken take_up(struct qmgr *q, const struct queue_id *id, enum spool_
     map_put(&q->active, queue_id_str(&m->id), m);
     q->contents++;
     m->content_users = 1; /* this function's, until the recipients have been assigned */
-    clear_logs(m, from, fresh);
+    if ((m->env.flags & ENVELOPE_EXPIRED) && from != SPOOL_INCOMING) /* its notice says what is in the log */
+        m->bounced = true;
+    else
+        clear_logs(m, from, fresh);
     log_active(m);
     group_enter(q->work);
     rcpts_assign(m);

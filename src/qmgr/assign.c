@@ -354,6 +354,10 @@ static bool rcpt_target(struct message *m, struct target *ret, struct arena *a) 
     uint32_t slot = ret->slot;
     struct rcpt *r = message_rcpt(m, slot);
     ret->local = false;
+    if (m->env.flags & ENVELOPE_EXPIRED) {
+        control_expired(m, slot);
+        return false;
+    }
     if (m->env.content_filter.n) {
         filter_target(m, r, ret);
     } else {

@@ -84,19 +84,33 @@ static struct spool_failure failure_copy(struct arena *a, const struct spool_fai
     return f;
 }
 
+static void keep_deferred(struct message *m, uint32_t slot, const struct spool_failure *f) {
+    *message_outcome(m, slot) = OUTCOME_DEFERRED;
+    m->deferred_count++;
+    if (m->deferred.n < DEFERRED_KEPT)
+        *vec_add(m->arena, &m->deferred) = failure_copy(m->arena, f);
+}
+
 static void rcpt_deferred(struct message *m, uint32_t slot, const struct result *r) {
     struct spool_failure f = failure_of(m, slot, r);
     if (f.action.n == 0)
         f.action = STR("delayed");
-    *message_outcome(m, slot) = OUTCOME_DEFERRED;
     error e = spool_log_add(m->q->spool, &m->id, SPOOL_LOG_DEFER, &f);
     if (e) { /* mailq's reason is missing */
         log_warn("%s: defer log: %.*s", m->id.text, STR_ARG(e->text));
         m->deferred_lost = true;
     }
-    m->deferred_count++;
-    if (m->deferred.n < DEFERRED_KEPT)
-        *vec_add(m->arena, &m->deferred) = failure_copy(m->arena, &f);
+    keep_deferred(m, slot, &f);
+}
+
+void rcpt_expired(struct message *m, uint32_t slot, const struct spool_failure *known) {
+    struct result r = { .dsn = STR("4.3.0"), .reason = STR("message is administratively expired") };
+    r.address = r.action = r.diagnostic_type = r.diagnostic = r.remote_type = r.remote_mta = STR("");
+    m->answered++;
+    if (known) /* it is in the log already */
+        keep_deferred(m, slot, known);
+    else
+        rcpt_deferred(m, slot, &r);
 }
 
 static error bounce_record(struct message *m, uint32_t slot, const struct result *r) {
@@ -125,6 +139,11 @@ void rcpt_result(struct message *m, uint32_t slot, const struct result *r) {
     if (!slot_is_there(m, slot) || *message_outcome(m, slot) != OUTCOME_NONE)
         return;
     m->answered++;
+    if (m->asked == QUEUE_DELETE) { /* nothing is left to write it down in */
+        *message_outcome(m, slot) = OUTCOME_DONE;
+        slot_set_marked(m, slot);
+        return;
+    }
     if (r->status == DELIVERY_DEFERRED) {
         rcpt_deferred(m, slot, r);
         return;
@@ -279,8 +298,8 @@ static struct spool_failure *deferred_who(struct arena *a, const struct spool_fa
 /* The time is up: what is deferred is returned. `stays`: the message has to stay for another reason. */
 static bool give_up(struct message *m, bool stays) {
     struct arena *a = m->arena;
-    log_info("%s: from=<%.*s>, status=expired, returned to sender", m->id.text,
-             STR_ARG(address_quote(a, m->env.sender)));
+    log_info("%s: from=<%.*s>, status=%s, returned to sender", m->id.text, STR_ARG(address_quote(a, m->env.sender)),
+             m->env.flags & ENVELOPE_EXPIRED ? "force-expired" : "expired");
     size_t count, all_count;
     const struct spool_failure *all = deferred_all(m, &all_count);
     if (!all)
@@ -340,6 +359,8 @@ static void move_to_deferred(struct message *m, int64_t now) {
         if (wait_until(deadline_in(STUCK_RETRY_S)))
             return;
     }
+    if (m->env.flags & ENVELOPE_EXPIRED)
+        spool_mark_expired(s, &m->id, SPOOL_DEFERRED); /* it may have been one without a file until now */
 }
 
 static void mark_the_rest(struct message *m) {
@@ -364,17 +385,19 @@ void message_end(struct message *m) {
     int64_t now = sys->wall_us(), age = now - m->env.arrival_us;
     if (m->cleared.n > 0)
         send_notice(m, BOUNCE_SUCCESS, "private/trace", m->cleared.at, m->cleared.n);
-    if (m->answered < m->todo) { /* draining, or not readable: the rest is found again in active */
+    if (m->answered < m->todo && !m->asked) { /* draining, or not readable: the rest is found again in active */
         mark_the_rest(m);
         message_forget(m);
         return;
     }
-    bool keep = m->bounced && !tell_of_failures(m);
+    bool keep = m->asked != QUEUE_DELETE && m->bounced && !tell_of_failures(m);
     if (keep)
         log_info("%s: status=deferred (bounce failed)", m->id.text);
-    if (m->deferred_count > 0) {
+    if (m->asked) {
+        keep = keep || m->answered < m->todo || m->deferred_count > 0;
+    } else if (m->deferred_count > 0) {
         int64_t warn_after = US_PER_S * conf_time(c, PARAM_delay_warning_time);
-        if (age >= lifetime_us(m)) {
+        if (age >= lifetime_us(m) || (m->env.flags & ENVELOPE_EXPIRED)) {
             if (!give_up(m, keep)) {
                 log_info("%s: status=deferred (bounce failed)", m->id.text);
                 keep = true;
@@ -385,9 +408,14 @@ void message_end(struct message *m) {
                 warn_of_delay(m);
         }
     }
-    if (keep) {
+    if (m->asked == QUEUE_DELETE) {
+        ; /* perhaps in the meantime: it is gone */
+    } else if (keep) {
         mark_the_rest(m);
-        move_to_deferred(m, now);
+        if (m->asked)
+            control_end(m);
+        else
+            move_to_deferred(m, now);
     } else {
         remove_file(m);
     }

@@ -1,6 +1,7 @@
 /* qmgr, oqmgr - the queue manager: qmgr(8). */
 #include "base/die.h"
 #include "conf/master_cf.h"
+#include "proto/edit.h"
 #include "proto/notice.h"
 #include "qmgr/qmgr.h"
 #include "service/service.h"
@@ -15,6 +16,7 @@ struct state {
     struct router *router;
     struct master_cf services;
     struct qmgr *qmgr;
+    bool in_office;
 };
 
 static error connect_service(void *ctx, struct str endpoint, int64_t deadline, struct ipc **ret) {
@@ -63,9 +65,16 @@ static void start(struct service_ctx *ctx) {
     while (!spool_take_over(s->spool))
         if (ctx->draining || wait_until(deadline_in_us(TAKE_OVER_RETRY_US)))
             return;
+    s->in_office = true;
     if (!coro_spawn(tend_log, s, "log"))
         die("out of memory");
     feed_run(s->qmgr);
+}
+
+/* Not who has come through master: that may be a daemon with no such rights. */
+static bool may_edit(const struct service_ctx *ctx, struct io *io) {
+    uid_t uid;
+    return service_peer_uid(io, &uid) && !service_peer_is_master(io) && (uid == 0 || uid == ctx->mail_uid);
 }
 
 static void session(struct service_ctx *ctx, struct io *io, const struct endpoint *peer, const struct endpoint *local) {
@@ -83,6 +92,8 @@ static void session(struct service_ctx *ctx, struct io *io, const struct endpoin
         else
             feed_notice(s->qmgr, &n.id, n.type == NOTICE_NEW ? SPOOL_INCOMING : SPOOL_DEFERRED);
     }
+    if (m.type == EDIT_MSG_OPEN)
+        control_session(s->qmgr, ipc, may_edit(ctx, io), s->in_office);
     ipc_msg_drop(&m);
 }
 
@@ -92,13 +103,14 @@ static void wakeup(struct service_ctx *ctx, struct str request) {
 
 static void drain(struct service_ctx *ctx) {
     struct state *s = ctx->state;
+    s->in_office = false;
     feed_drain(s->qmgr);
     spool_hand_over(s->spool);
 }
 
 int main(int argc, char **argv) {
     static const char *const writable[] = {
-        "log", "incoming", "active", "deferred", "hold", "corrupt", "defer", "bounce", NULL
+        "log", "incoming", "active", "deferred", "hold", "corrupt", "defer", "bounce", "maildrop", NULL
     };
     static const struct service qmgr = {
         .program = "qmgr",

@@ -7,6 +7,7 @@
  *   destination.c  how many deliveries at a time, and when none
  *   transport.c  parameters of transports, connections to their agents
  *   deliver.c    one delivery: the conversation with an agent
+ *   control.c    changes an administrator asks for
  *   defer.c      what is written down about recipients; next tries, notices, the end of patience
  *   main.c       the service
  *
@@ -17,6 +18,7 @@
 
 #include "proto/delivery.h"
 #include "qmgr/scheduler.h"
+#include "queue/queue_edit.h"
 #include "queue/spool.h"
 #include "route/route.h"
 #include "run/coro.h"
@@ -118,6 +120,7 @@ struct message {
     unsigned content_users;
     int64_t active_us;            /* wall clock */
     bool flush;                   /* taken up by a flush: defer_transports does not hold it */
+    enum queue_edit asked;        /* to be deleted, held or requeued when no agent has it any more; 0: goes its way */
     size_t pending;               /* entries waiting or busy, and one while it is being set up */
     size_t todo, answered;        /* recipients: to do in this attempt, read or not; what became of them is known */
     struct piece whole, **pieces; /* pieces: `only`, or an array of its own; a piece that is done with is NULL */
@@ -130,12 +133,15 @@ struct message {
     VEC(struct spool_failure) deferred; /* of this attempt, for warnings and the end of patience: the first ones */
     size_t deferred_count;
     bool deferred_lost;                /* not all are in the log */
+    struct spool_failure *known;       /* control.c: of earlier attempts, of an expired message */
+    size_t known_count;
+    bool known_read;
     bool bounced;                      /* the bounce log has something, perhaps of earlier attempts */
     VEC(struct spool_failure) cleared; /* delivered, after a warning about the delay: confirm_delay_cleared */
 };
 /* Nothing more is to be begun for it. */
 static inline bool message_stopped(const struct message *m) {
-    return m->q->draining;
+    return m->q->draining || m->asked;
 }
 
 enum taken { TAKEN, NOT_TAKEN, BUSY_ELSEWHERE };
@@ -170,6 +176,14 @@ void entry_free(struct entry *e);
 /* Free all recipients. */
 void rcpts_end(struct message *m);
 
+/* --- control.c --- */
+/* An administrator's connection; EDIT_MSG_OPEN has been read. `allowed`: the peer may; `in_office`: we have the spool. */
+void control_session(struct qmgr *q, struct ipc *ipc, bool allowed, bool in_office);
+/* What was asked of a message, now that it is at rest. */
+void control_end(struct message *m);
+/* Nothing is tried for an expired message: its recipients are answered here. */
+void control_expired(struct message *m, uint32_t slot);
+
 /* --- defer.c --- */
 struct result { /* of one recipient */
     enum delivery_status status;
@@ -180,6 +194,8 @@ struct result { /* of one recipient */
 void rcpt_result(struct message *m, uint32_t slot, const struct result *r);
 /* The same for what the queue manager itself has decided, with the log line that otherwise the agent writes. */
 void rcpt_decide(struct message *m, uint32_t slot, enum delivery_status status, struct str dsn, struct str reason);
+/* Deferred as it was before, or, when that is not known (NULL), by the administrator's wish. */
+void rcpt_expired(struct message *m, uint32_t slot, const struct spool_failure *known);
 /* Defer all of an entry's unanswered recipients, and free it. */
 void entry_defer(struct entry *e, struct str dsn, struct str reason);
 /* All of a list from the scheduler. */

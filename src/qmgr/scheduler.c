@@ -570,6 +570,21 @@ void scheduler_revive(struct scheduler *s) {
     }
 }
 
+struct entry *scheduler_take(struct arrival *a) {
+    struct entry *list = NULL;
+    for (struct job *j = a->jobs; j; j = j->next) {
+        while (j->listed || j->parked) {
+            struct peer *p = j->listed ? j->listed : j->parked;
+            struct destination *d = p->destination;
+            struct entry *e = peer_pop(p);
+            e->next = list;
+            list = e;
+            destination_update(d);
+        }
+    }
+    return list;
+}
+
 struct entry *scheduler_take_all(struct scheduler *s) {
     size_t at = 0;
     struct map_entry *te;

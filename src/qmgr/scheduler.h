@@ -174,6 +174,8 @@ enum attempt {
 struct entry *scheduler_done(struct entry *e, enum attempt outcome, struct str dsn, struct str reason, int64_t now);
 /* Forget what is dead (qmgr(8), trigger F). */
 void scheduler_revive(struct scheduler *s);
+/* All of a message's entries that wait, linked by next; they are the caller's. */
+struct entry *scheduler_take(struct arrival *a);
 /* All waiting entries. */
 struct entry *scheduler_take_all(struct scheduler *s);
 /* Free what has been idle or dead long enough. */

@@ -525,12 +525,14 @@ static error check_content(int fd, const struct spool_head *h) {
     return c.e;
 }
 
-error spool_read_head(int fd, struct spool_head *ret) {
+error spool_read_head(int fd, struct spool_head *ret, mode_t *ret_mode) {
     struct stat st;
     if (sys->fstatat(fd, "", &st, AT_EMPTY_PATH) < 0)
         return err_errno(errno);
     if (!S_ISREG(st.st_mode))
         return &err_damaged;
+    if (ret_mode)
+        *ret_mode = st.st_mode;
     if (!(st.st_mode & S_IXUSR))
         return err_errno(EAGAIN); /* still being written */
     char bytes[SPOOL_HEAD_SIZE];
@@ -559,7 +561,8 @@ static error load_envelope(int fd, const struct spool_head *h, struct arena *a, 
 static error load_from(int fd, struct arena *a, struct envelope *ret, struct spool_content *ret_content,
                        struct spool_rest *ret_rest) {
     struct spool_head h = { 0 };
-    error e = spool_read_head(fd, &h);
+    mode_t mode = 0;
+    error e = spool_read_head(fd, &h, &mode);
     if (e)
         return e;
     if (ret_rest && h.rcpt_count > SPOOL_RCPTS_WHOLE)
@@ -568,6 +571,8 @@ static error load_from(int fd, struct arena *a, struct envelope *ret, struct spo
         e = load_envelope(fd, &h, a, ret);
     if (e)
         return e;
+    if (mode & SPOOL_MODE_EXPIRED)
+        ret->flags |= ENVELOPE_EXPIRED;
     if (ret_content) {
         if ((e = check_content(fd, &h)))
             return e;
@@ -585,7 +590,7 @@ error spool_check_file(const struct spool *s, const struct queue_id *id, enum sp
     struct envelope env;
     struct spool_content content;
     struct spool_rest rest;
-    error e = spool_read_head(fd, ret);
+    error e = spool_read_head(fd, ret, NULL);
     if (!e)
         e = load_from(fd, a, &env, &content, &rest);
     arena_free(a);
@@ -646,7 +651,7 @@ error spool_content_open(struct spool *s, const struct queue_id *id, enum spool_
     struct spool_head h = { 0 };
     error e = take_lock(s, fd);
     if (!e)
-        e = spool_read_head(fd, &h);
+        e = spool_read_head(fd, &h, NULL);
     if (e) {
         sys->close(fd);
         return e;
@@ -700,7 +705,7 @@ static error set_mark(struct spool *s, const struct queue_id *id, enum spool_sta
     if (fd < 0)
         return err_errno(errno);
     struct spool_head h = { 0 };
-    error e = spool_read_head(fd, &h);
+    error e = spool_read_head(fd, &h, NULL);
     if (!e && is_rcpt && index >= h.rcpt_count)
         e = err_errno(EINVAL);
     if (!e) {

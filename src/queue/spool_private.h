@@ -10,6 +10,7 @@ enum {
     SPOOL_HASH_DEPTH_MAX = QUEUE_ID_HASH_MAX,
     SPOOL_MODE_WRITING = 0600, /* a file that is not finished */
     SPOOL_MODE_READY = 0700,   /* a finished one: the mark of an accepted message */
+    SPOOL_MODE_EXPIRED = 0010, /* and with this, one that spool_mark_expired() was called for */
 };
 
 /* The directories: the states first, in their order. */
@@ -58,7 +59,7 @@ error spool_pwrite_all(int fd, struct str bytes, uint64_t at);
 /* Exactly `n` bytes; false with errno (EIO at the end of the file). */
 bool spool_pread_all(int fd, void *p, size_t n, uint64_t at);
 struct spool_head;
-error spool_read_head(int fd, struct spool_head *ret);
+error spool_read_head(int fd, struct spool_head *ret, mode_t *ret_mode /* may be NULL */);
 /* The envelope of a message with more than SPOOL_RCPTS_WHOLE recipients; they are checked, and not read. */
 error spool_front_unpack(int fd, const struct spool_head *h, struct arena *a, struct envelope *ret,
                          struct spool_rest *ret_rest);

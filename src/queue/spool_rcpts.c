@@ -177,7 +177,7 @@ error spool_rcpts_next(struct spool *s, const struct queue_id *id, enum spool_st
         return err_errno(errno);
     r.rcpts = arena_array(a, r.max, sizeof *r.rcpts);
     r.index = arena_array(a, r.max, sizeof *r.index);
-    error e = spool_read_head(r.fd, &r.head);
+    error e = spool_read_head(r.fd, &r.head, NULL);
     if (!e)
         e = read_rest(&r);
     sys->close(r.fd);

@@ -96,6 +96,12 @@ struct ipc *service_ipc(struct io *io) {
     return *own;
 }
 
+bool service_peer_is_master(struct io *io) {
+    struct ucred cred;
+    socklen_t n = sizeof cred;
+    return getsockopt(io_fd(io), SOL_SOCKET, SO_PEERCRED, &cred, &n) < 0 || cred.pid == getppid();
+}
+
 bool service_peer_uid(struct io *io, uid_t *ret) {
     struct ucred cred;
     socklen_t n = sizeof cred;

@@ -82,6 +82,9 @@ bool service_trigger_session(struct service_ctx *ctx, struct io *io);
  * another service have master's user id. */
 bool service_peer_uid(struct io *io, uid_t *ret);
 
+/* Was it made by master, for whatever service? Then its user id says nothing. */
+bool service_peer_is_master(struct io *io);
+
 /* A new connection to another internal service: "public/cleanup", "private/rewrite", ... Master makes it (a confined
  * process cannot) and allows only what the table in master/roles.c lists for this program. ERR_TEMP when it cannot be
  * had now, with why in `text`; ERR_PERM when it is not allowed. Keep connections: each costs a round trip to master. */

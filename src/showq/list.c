@@ -62,6 +62,15 @@ static bool read_submission(int fd, struct arena *a, struct listing_entry *e) {
     return !err;
 }
 
+static bool submission_id(struct showq *q, const char *name, showq_sink *sink, void *ctx) {
+    struct listing_entry e = { .queue_name = STR("maildrop"), .sender = STR("") };
+    struct stat st;
+    if (!queue_id_from(str_c(name), &e.id) ||
+        sys->fstatat(q->maildrop_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
+        return true;
+    return sink(ctx, &e);
+}
+
 static bool submission(struct showq *q, const char *name, showq_sink *sink, void *ctx) {
     struct arena *a = arena_new();
     struct listing_entry e = { .queue_name = STR("maildrop") };
@@ -81,7 +90,9 @@ static bool submission(struct showq *q, const char *name, showq_sink *sink, void
     return more;
 }
 
-static bool walk_maildrop(struct showq *q, showq_sink *sink, void *ctx) {
+typedef bool visit_submission(struct showq *q, const char *name, showq_sink *sink, void *ctx);
+
+static bool walk_maildrop(struct showq *q, visit_submission *visit, showq_sink *sink, void *ctx) {
     if (q->maildrop_fd < 0)
         return true;
     int fd = sys->openat(q->maildrop_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
@@ -89,7 +100,7 @@ static bool walk_maildrop(struct showq *q, showq_sink *sink, void *ctx) {
     struct dirent *entry;
     bool more = true;
     while (more && d && (entry = readdir(d))) {
-        more = submission(q, entry->d_name, sink, ctx);
+        more = visit(q, entry->d_name, sink, ctx);
         if (coro_self())
             coro_yield();
     }
@@ -128,7 +139,8 @@ static bool message(struct showq *q, const struct spool_entry *se, showq_sink *s
         struct listing_entry e = { .queue_name = spool_state_name(se->state),
                                    .id = se->id,
                                    .arrival_s = env.arrival_us / US_PER_S,
-                                   .size = env.size };
+                                   .size = env.size,
+                                   .forced_expire = env.flags & ENVELOPE_EXPIRED };
         e.sender = shown_address(a, env.sender);
         e.rcpts = arena_array(a, env.rcpt_count, sizeof *e.rcpts);
         for (size_t i = 0; i < env.rcpt_count; i++) {
@@ -148,15 +160,24 @@ static bool message(struct showq *q, const struct spool_entry *se, showq_sink *s
     return more;
 }
 
-void showq_walk(struct showq *q, showq_sink *sink, void *ctx) {
+static bool message_id(struct showq *q, const struct spool_entry *se, showq_sink *sink, void *ctx) {
+    (void)q;
+    struct listing_entry e = { .queue_name = spool_state_name(se->state), .id = se->id, .sender = STR("") };
+    return sink(ctx, &e);
+}
+
+typedef bool visit_message(struct showq *q, const struct spool_entry *se, showq_sink *sink, void *ctx);
+
+static void walk(struct showq *q, unsigned queues, visit_submission *on_submission, visit_message *on_message,
+                 showq_sink *sink, void *ctx) {
     static const enum spool_state order[] = { SPOOL_ACTIVE, SPOOL_INCOMING, SPOOL_DEFERRED, SPOOL_HOLD };
-    if (!walk_maildrop(q, sink, ctx))
+    if ((queues & SHOWQ_MAILDROP) && !walk_maildrop(q, on_submission, sink, ctx))
         return;
     for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
         struct spool_scan scan = { 0 };
         struct spool_entry e;
-        while (spool_scan_next(q->spool, &scan, order[i], &e)) {
-            if (!message(q, &e, sink, ctx)) {
+        while ((queues & queue_states(order[i])) && spool_scan_next(q->spool, &scan, order[i], &e)) {
+            if (!on_message(q, &e, sink, ctx)) {
                 spool_scan_end(q->spool, &scan);
                 return;
             }
@@ -164,4 +185,12 @@ void showq_walk(struct showq *q, showq_sink *sink, void *ctx) {
                 coro_yield();
         }
     }
+}
+
+void showq_walk(struct showq *q, unsigned queues, showq_sink *sink, void *ctx) {
+    walk(q, queues, submission, message, sink, ctx);
+}
+
+void showq_walk_ids(struct showq *q, unsigned queues, showq_sink *sink, void *ctx) {
+    walk(q, queues, submission_id, message_id, sink, ctx);
 }

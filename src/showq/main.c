@@ -27,7 +27,7 @@ static void session(struct service_ctx *ctx, struct io *io, const struct endpoin
     (void)peer;
     (void)local;
     struct client c = { .ipc = service_ipc(io), .timeout_s = conf_time(ctx->conf, PARAM_ipc_timeout) };
-    showq_walk(ctx->state, send_entry, &c);
+    showq_walk(ctx->state, SHOWQ_ALL, send_entry, &c);
     listing_end(c.ipc);
     ipc_flush(c.ipc, deadline_in(c.timeout_s));
 }

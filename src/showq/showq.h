@@ -4,6 +4,7 @@
 
 #include "conf/conf.h"
 #include "proto/listing.h"
+#include "queue/queue_edit.h"
 #include "queue/spool.h"
 
 /* --- walking --- */
@@ -16,8 +17,13 @@ struct showq {
 };
 error showq_open(struct showq *q, const struct conf *c, struct arena *err_arena);
 void showq_close(struct showq *q);
-/* Messages that come, go or move meanwhile may be seen twice or not at all. Damaged ones are passed over. */
-void showq_walk(struct showq *q, showq_sink *sink, void *ctx);
+/* `queues`: a mask of queue_states() and SHOWQ_MAILDROP. Messages that come, go or move meanwhile may be seen twice or
+ * not at all. Damaged ones are passed over. */
+enum { SHOWQ_MAILDROP = 1 << SPOOL_STATES };
+#define SHOWQ_ALL (QUEUE_STATES_ALL | SHOWQ_MAILDROP)
+void showq_walk(struct showq *q, unsigned queues, showq_sink *sink, void *ctx);
+/* The same without looking into messages: queue_name and id alone are set, and damaged ones are given, too. */
+void showq_walk_ids(struct showq *q, unsigned queues, showq_sink *sink, void *ctx);
 
 /* --- writing --- */
 enum showq_form { SHOWQ_TABLE, SHOWQ_JSON };

@@ -176,7 +176,7 @@ static void every_state_is_walked(void **state) {
     assert_null(conf_load(&source, q.arena, &c));
     struct showq list;
     assert_null(showq_open(&list, c, q.arena));
-    showq_walk(&list, see, &s);
+    showq_walk(&list, SHOWQ_ALL, see, &s);
     assert_int_equal(s.n, 0);
 
     assert_null(test_message(w, q.arena, 10, 1, SPOOL_HOLD, &id));
@@ -203,7 +203,7 @@ static void every_state_is_walked(void **state) {
     drop(&q, "not.one", buf_str(&b), 0744);
     buf_free(&b);
 
-    showq_walk(&list, see, &s);
+    showq_walk(&list, SHOWQ_ALL, see, &s);
     assert_int_equal(s.n, 5);
     assert_str(s.at[0].queue_name, "maildrop");
     assert_str(s.at[0].sender, "user@here.example");
@@ -223,7 +223,7 @@ static void every_state_is_walked(void **state) {
     /* enough is enough */
     s.n = 0;
     s.limit = 2;
-    showq_walk(&list, see, &s);
+    showq_walk(&list, SHOWQ_ALL, see, &s);
     assert_int_equal(s.n, 2);
     showq_close(&list);
     conf_free(c);
