@@ -8,6 +8,11 @@ void client_init(struct client *c, const struct client_config *config, struct gr
     *c = (struct client){ .config = *config, .kept = { .work = work } };
 }
 
+void client_end(struct client *c) {
+    resolved_free(&c->resolved);
+    client_config_free(&c->config);
+}
+
 struct route { /* one of the nexthop's destinations, or of smtp_fallback_relay's */
     struct str text;
     struct destination d;
@@ -114,7 +119,7 @@ static void try_destination(struct client *c, struct attempts *t, struct str tex
         if (!still_to_do(t))
             return;
     }
-    if (!destination_lookup(&c->config, r->arena, &way.d, DEADLINE_NEVER, &targets, &why)) {
+    if (!destination_lookup(&c->config, r->arena, &way.d, DEADLINE_NEVER, &c->resolved, &targets, &why)) {
         p.dsn = why.dsn;
         p.text = why.text;
         /* a permanent answer about the first destination is no reason to leave out smtp_fallback_relay's hosts */

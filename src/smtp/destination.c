@@ -1,5 +1,7 @@
 #include "smtp/destination.h"
 
+#include "smtp/resolved.h"
+
 #include <stdlib.h>
 #include <sys/random.h>
 
@@ -62,9 +64,9 @@ static struct failure dns_failure(struct arena *a, struct str name, enum dns_typ
                                                       STR_ARG(dns_status_text(status))) };
 }
 
-/* The addresses of one host. */
+/* The addresses of one host. `*ttl` is lowered to what their records say. */
 static enum dns_status add_host(const struct client_config *c, struct arena *a, struct str host, uint16_t preference,
-                                uint16_t port, int64_t deadline, struct target_list *list) {
+                                uint16_t port, int64_t deadline, struct target_list *list, uint32_t *ttl) {
     struct dns_answer answer = { .status = DNS_NOT_FOUND };
     struct endpoint e;
     if (endpoint_ip(host, port, &e)) {
@@ -83,6 +85,8 @@ static enum dns_status add_host(const struct client_config *c, struct arena *a, 
         struct target *t = vec_add(a, list);
         *t = (struct target){ arena_str(a, host), answer.records[i].addr, preference };
         set_port(&t->addr, port);
+        if (answer.records[i].ttl < *ttl)
+            *ttl = answer.records[i].ttl;
     }
     return answer.status;
 }
@@ -144,8 +148,8 @@ static void balance(const struct client_config *c, struct target_list *list) {
 }
 
 static bool lookup_literal(const struct client_config *c, struct arena *a, const struct destination *d,
-                           int64_t deadline, struct target_list *ret, struct failure *ret_why) {
-    enum dns_status status = add_host(c, a, d->host, 0, d->port, deadline, ret);
+                           int64_t deadline, struct target_list *ret, struct failure *ret_why, uint32_t *ttl) {
+    enum dns_status status = add_host(c, a, d->host, 0, d->port, deadline, ret, ttl);
     if (ret->n)
         return true;
     *ret_why = dns_failure(a, d->host, c->families & DNS_FAMILY_IPV6 ? DNS_AAAA : DNS_A, status);
@@ -184,13 +188,14 @@ bool destination_cut_at_self(const struct client_config *c, struct arena *a, con
 }
 
 static bool lookup_domain(const struct client_config *c, struct arena *a, const struct destination *d, int64_t deadline,
-                          struct target_list *ret, struct failure *ret_why) {
+                          struct target_list *ret, struct failure *ret_why, uint32_t *ttl) {
     struct dns_answer mx;
     dns_query(c->dns, a, d->host, DNS_MX, deadline, &mx);
     if (mx.status == DNS_RETRY && c->ignore_mx_error)
         mx.status = DNS_NO_DATA;
     if (mx.status == DNS_NO_DATA) { /* no MX: the domain itself (RFC 5321, 5.1) */
-        enum dns_status status = add_host(c, a, d->host, 0, d->port, deadline, ret);
+        enum dns_status status = add_host(c, a, d->host, 0, d->port, deadline, ret, ttl);
+        *ttl = 0; /* nothing says how long there will be no MX */
         if (ret->n)
             return destination_cut_at_self(c, a, d, 0, ret, ret_why);
         *ret_why = dns_failure(a, d->host, c->families & DNS_FAMILY_IPV6 ? DNS_AAAA : DNS_A, status);
@@ -205,14 +210,18 @@ static bool lookup_domain(const struct client_config *c, struct arena *a, const 
     uint16_t best = UINT16_MAX;
     for (size_t i = 0; i < mx.count; i++)
         best = mx.records[i].preference < best ? mx.records[i].preference : best;
+    for (size_t i = 0; i < mx.count; i++)
+        *ttl = mx.records[i].ttl < *ttl ? mx.records[i].ttl : *ttl;
     for (size_t i = 0; i < mx.count && i < MX_HOSTS_MAX; i++) {
         struct str host = mx.records[i].name;
         if (host.n == 0 || str_eq(host, STR("."))) {
             worst = worst == DNS_RETRY ? worst : DNS_INVALID;
             continue;
         }
-        enum dns_status status = add_host(c, a, host, mx.records[i].preference, d->port, deadline, ret);
+        enum dns_status status = add_host(c, a, host, mx.records[i].preference, d->port, deadline, ret, ttl);
         if (status != DNS_OK) {
+            if (status == DNS_RETRY)
+                *ttl = 0; /* the next message may find it */
             if (worst != DNS_RETRY)
                 worst = status;
             missing = host;
@@ -228,7 +237,7 @@ static bool lookup_domain(const struct client_config *c, struct arena *a, const 
 }
 
 bool destination_lookup(const struct client_config *c, struct arena *a, const struct destination *d, int64_t deadline,
-                        struct target_list *ret, struct failure *ret_why) {
+                        struct resolved *resolved, struct target_list *ret, struct failure *ret_why) {
     *ret = (struct target_list){ 0 };
     if (d->unix_path) {
         struct target t = { .name = d->host };
@@ -239,10 +248,14 @@ bool destination_lookup(const struct client_config *c, struct arena *a, const st
         *vec_add(a, ret) = t;
         return true;
     }
-    bool good = d->literal || !c->lookup_mx ? lookup_literal(c, a, d, deadline, ret, ret_why)
-                                            : lookup_domain(c, a, d, deadline, ret, ret_why);
-    if (!good)
-        return false;
+    if (!resolved || !resolved_get(resolved, d, a, ret)) {
+        uint32_t ttl = UINT32_MAX; /* stays that for an address */
+        if (!(d->literal || !c->lookup_mx ? lookup_literal(c, a, d, deadline, ret, ret_why, &ttl)
+                                          : lookup_domain(c, a, d, deadline, ret, ret_why, &ttl)))
+            return false;
+        if (resolved && ttl != UINT32_MAX)
+            resolved_put(resolved, d, ret, ttl);
+    }
     if (c->randomize)
         shuffle(ret->at, ret->n);
     sort_targets(c, ret->at, ret->n);

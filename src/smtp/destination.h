@@ -28,12 +28,14 @@ struct destination { /* one parsed form */
     bool unix_path;
     bool port_given;
 };
+struct resolved; /* resolved.h */
+
 bool destination_parse(const struct client_config *c, struct str text, struct destination *ret);
 
 /* Targets in the order they are to be tried; false: none, see *ret_why. Our own addresses among the MX hosts cut the
  * list there (mail must move towards a better preference). */
 bool destination_lookup(const struct client_config *c, struct arena *a, const struct destination *d, int64_t deadline,
-                        struct target_list *ret, struct failure *ret_why);
+                        struct resolved *resolved_or_null, struct target_list *ret, struct failure *ret_why);
 /* The cutting alone, for MX hosts; `best` is the best preference among the MX records. Nothing left: false, a loop when
  * we are the best host ourselves, otherwise a primary whose address is not to be had now. */
 bool destination_cut_at_self(const struct client_config *c, struct arena *a, const struct destination *d, uint16_t best,

@@ -37,6 +37,6 @@ int main(int argc, char **argv) {
     const char *slash = strrchr(argv[0], '/');
     bool is_lmtp_name = strcmp(slash ? slash + 1 : argv[0], "lmtp") == 0;
     int status = agent_main(argc, argv, is_lmtp_name ? &lmtp : &smtp);
-    client_config_free(&client.config);
+    client_end(&client);
     return status;
 }
