@@ -63,6 +63,7 @@ static void coro_release(struct coro *c) {
 
 void loop_resume(struct coro *c) {
     loop.current = c;
+    loop.now = 0;
     c->budget = LOOP_BUDGET;
     __sanitizer_start_switch_fiber(&loop.fake_stack, c->stack->low, c->stack->size);
     context_switch(&loop.context, &c->context);

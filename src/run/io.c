@@ -260,6 +260,8 @@ static error read_some(struct io *io, uint32_t *ret_wait) {
     }
     io->bulk = (size_t)got == want;
     io->drained = !io->transport && !io->bulk;
+    if (io->drained)
+        loop_fd_emptied(io->fd);
     in_add(io, scratch, (size_t)got);
     return NULL;
 }
@@ -363,7 +365,7 @@ struct str io_peek(struct io *io) {
 }
 
 size_t io_pending(struct io *io, bool look) {
-    if (look && io->in_at == io->in_end) {
+    if (look && io->in_at == io->in_end && !(io->drained && loop_fd_quiet(io->fd))) {
         uint32_t wait;
         in_release(io);
         read_some(io, &wait);

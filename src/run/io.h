@@ -49,7 +49,8 @@ error io_line(struct io *io, size_t limit, int64_t deadline, struct str *ret_lin
 error io_some(struct io *io, size_t max, int64_t deadline, struct str *ret);
 /* ERR_EOF when the stream ends before `n` bytes; the bytes up to there are in `p`. */
 error io_full(struct io *io, void *p, size_t n, int64_t deadline);
-/* Bytes that can be read without waiting for the peer: buffered, or already in the socket when `look` is true. */
+/* Bytes that can be read without waiting for the peer: buffered, or already in the socket when `look` is true (as the
+ * loop last saw it: what comes while a coroutine runs may not be counted). */
 size_t io_pending(struct io *io, bool look);
 struct str io_peek(struct io *io); /* what is buffered */
 

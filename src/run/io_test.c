@@ -153,6 +153,55 @@ static void test_line_limit(void **state) {
     assert_null(s.end);
 }
 
+/* --- looking costs nothing where the loop has looked already --- */
+
+struct looker {
+    int fd, far;
+};
+
+static void looker_main(void *arg) {
+    struct looker *l = arg;
+    struct io *io = io_new(l->fd);
+    struct str s;
+    assert_int_equal(io_pending(io, true), 0); /* never waited for: a true look */
+    assert_int_equal(fake_sys_calls("read"), 1);
+    assert_ptr_equal(io_line(io, 100, deadline_in(1), &s), &err_timeout);
+    unsigned reads = fake_sys_calls("read");
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(io_pending(io, true), 0);
+    assert_int_equal(fake_sys_calls("read"), reads);
+    /* it comes while another thing is waited for */
+    assert_int_equal(write(l->far, "abc\n", 4), 4);
+    assert_null(wait_until(deadline_in(1)));
+    assert_int_equal(io_pending(io, true), 4);
+    assert_null(io_line(io, 100, deadline_in(1), &s));
+    assert_str(s, "abc\n");
+    assert_ptr_equal(io_line(io, 100, deadline_in(1), &s), &err_timeout);
+    /* it comes while it is waited for, by somebody who does not read it */
+    assert_int_equal(write(l->far, "de\n", 3), 3);
+    assert_null(wait_readable(l->fd, deadline_in(1)));
+    assert_int_equal(io_pending(io, true), 3);
+    assert_null(io_line(io, 100, deadline_in(1), &s));
+    /* so does the end */
+    assert_ptr_equal(io_line(io, 100, deadline_in(1), &s), &err_timeout);
+    close(l->far);
+    assert_null(wait_until(deadline_in(1)));
+    reads = fake_sys_calls("read");
+    assert_int_equal(io_pending(io, true), 0);
+    assert_int_equal(fake_sys_calls("read"), reads + 1);
+    assert_ptr_equal(io_line(io, 100, deadline_in(1), &s), &err_eof);
+    io_close(io);
+}
+
+static void test_look(void **state) {
+    (void)state;
+    int ends[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    struct looker l = { ends[0], ends[1] };
+    coro_spawn(looker_main, &l, "looker");
+    assert_null(loop_run());
+}
+
 /* --- reading in other ways --- */
 
 struct reader {
@@ -734,6 +783,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         IO_TEST(test_dialogue),
         IO_TEST(test_pipelined_replies_go_together),
+        IO_TEST(test_look),
         IO_TEST(test_byte_by_byte),
         IO_TEST(test_deadline_is_a_point_in_time),
         IO_TEST(test_readable_and_then_eof),

@@ -344,6 +344,11 @@ static void fds_received(struct ipc *ipc, struct msghdr *msg) {
         ipc->read_error = err_errno(EMFILE);
 }
 
+static void emptied(struct ipc *ipc) {
+    ipc->drained = true;
+    loop_fd_emptied(ipc->fd);
+}
+
 /* One recvmsg(). False: it would have to wait, or read_error is set. */
 static bool receive_some(struct ipc *ipc) {
     static char scratch[READ_SIZE]; /* nothing waits while these are in use */
@@ -360,7 +365,7 @@ static bool receive_some(struct ipc *ipc) {
         n = sys->recvmsg(ipc->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     while (n < 0 && errno == EINTR);
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-        ipc->drained = true;
+        emptied(ipc);
         return false;
     }
     if (n < 0 && errno != ECONNRESET) {
@@ -378,7 +383,10 @@ static bool receive_some(struct ipc *ipc) {
     }
     buf_add(&ipc->in, str_n(scratch, (size_t)n));
     /* a read also ends behind bytes that carry descriptors: only a short one without is the end of what there is */
-    ipc->drained = (size_t)n < sizeof scratch && msg.msg_controllen == 0;
+    if ((size_t)n < sizeof scratch && msg.msg_controllen == 0)
+        emptied(ipc);
+    else
+        ipc->drained = false;
     return ipc->read_error == NULL;
 }
 
@@ -462,6 +470,8 @@ bool ipc_pending(struct ipc *ipc) {
     while (!frame_there(ipc, &payload, &type, &has_fd)) {
         if (ipc->read_error)
             return true;
+        if (ipc->drained && loop_fd_quiet(ipc->fd))
+            return false;
         if (!receive_some(ipc) && !ipc->read_error)
             return false;
     }

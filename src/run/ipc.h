@@ -48,7 +48,7 @@ error ipc_flush(struct ipc *ipc, int64_t deadline);
  * EMFILE: a descriptor was sent and there is no room for it. A failure to send is ipc_flush()'s: what the peer said
  * before it went can still be read. After an error `ret` is empty, with fd -1. */
 error ipc_recv(struct ipc *ipc, int64_t deadline, struct ipc_msg *ret);
-/* True when a frame (or the peer's end) can be read without waiting. */
+/* True when a frame (or the peer's end) can be read without waiting, as the loop last saw it. */
 bool ipc_pending(struct ipc *ipc);
 /* Hand the connection to plain stream code: the io takes over the descriptor, the bytes received behind the last frame
  * and what was not sent; the ipc is gone. */

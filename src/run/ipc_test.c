@@ -308,6 +308,25 @@ static void test_deadline_and_cancel(void **state) {
     play(wait_for_nothing, say_late);
 }
 
+/* Looking at an idle connection costs nothing, as long as the loop has looked. */
+static void look_often(struct ipc *ipc) {
+    struct ipc_msg m;
+    assert_ptr_equal(ipc_recv(ipc, deadline_in(3), &m), &err_timeout);
+    unsigned calls = fake_sys_calls("recvmsg");
+    for (int i = 0; i < 10; i++)
+        assert_false(ipc_pending(ipc));
+    assert_int_equal(fake_sys_calls("recvmsg"), calls);
+    assert_null(wait_until(deadline_in(20)));
+    assert_true(ipc_pending(ipc));
+    assert_null(ipc_recv(ipc, deadline_in(3), &m));
+    assert_str(m.payload, "late");
+}
+
+static void test_look(void **state) {
+    (void)state;
+    play(look_often, say_late);
+}
+
 static void flush_to_deaf(struct ipc *ipc) {
     for (unsigned i = 0; i < 20; i++)
         ipc_send(ipc, 1, str_n(pattern, 100000), -1);
@@ -646,6 +665,7 @@ int main(void) {
         IPC_TEST(test_long_question),
         IPC_TEST(test_no_lock_up),
         IPC_TEST(test_oversized_send),
+        IPC_TEST(test_look),
         IPC_TEST(test_deadline_and_cancel),
         IPC_TEST(test_flush_deadline),
         IPC_TEST(test_bad_frames),

@@ -193,7 +193,7 @@ void wait_forget(int fd) {
     if (slot->first)
         die("wait_forget: coroutine %s still waits for descriptor %d", slot->first->name, fd);
     fd_register(fd, slot, 0);
-    slot->keep = false;
+    slot->keep = slot->unread = false;
 }
 
 /* Outside a coroutine there is nobody else to run: commands may use io and ipc without a loop. */
@@ -256,6 +256,19 @@ error wait_writable(int fd, int64_t deadline) {
     return loop_wait_fd(fd, EPOLLOUT, deadline);
 }
 
+bool loop_fd_quiet(int fd) {
+    if (!loop.current || fd < 0 || (size_t)fd >= loop.fd_room)
+        return false;
+    /* level-triggered: had there been something, it would have been reported, and taken back for want of a waiter */
+    const struct fd_slot *slot = &loop.fds[fd];
+    return slot->keep && slot->registered & EPOLLIN && !slot->first && !slot->unread;
+}
+
+void loop_fd_emptied(int fd) {
+    if (fd >= 0 && (size_t)fd < loop.fd_room)
+        loop.fds[fd].unread = false;
+}
+
 static void fd_event(int fd, uint32_t events) {
     for (size_t i = 0; i < watch_count; i++) {
         if (watches[i].fd == fd) {
@@ -276,6 +289,8 @@ static void fd_event(int fd, uint32_t events) {
             loop_wake(c, NULL);
         }
     }
+    if (served & EPOLLIN)
+        slot->unread = true;
     if (!slot->registered)
         return;
     /* what nobody waited for would be reported for ever; hang-up is reported whatever is asked for */

@@ -72,6 +72,7 @@ struct fd_slot {
     struct coro *first, *last; /* waiting, in order of arrival */
     uint32_t registered;       /* events epoll knows for it; 0: not in epoll */
     bool keep;
+    bool unread; /* somebody was told of input, and loop_fd_emptied() has not been called since */
 };
 
 struct loop {
@@ -82,6 +83,7 @@ struct loop {
     size_t count;
     struct coro_list ready;
     struct context context; /* of loop_run() */
+    int64_t now; /* when the running coroutine first asked in its turn; 0: it has not */
     void *fake_stack;
     const void *main_low; /* the thread's own stack, learnt from the sanitizer */
     size_t main_size;
@@ -113,6 +115,10 @@ void timer_remove(struct coro *c);
 /* Wait until one of `events` (EPOLLIN, EPOLLOUT) is there; errors and hang-up count as both. */
 error loop_wait_fd(int fd, uint32_t events, int64_t deadline);
 void fd_leave(struct coro *c);
+/* True: when the loop last looked, nothing had come for `fd` since its owner, who keeps it registered, had read all
+ * there was and said so. False also when that is not known. */
+bool loop_fd_quiet(int fd);
+void loop_fd_emptied(int fd);
 /* A descriptor of the loop itself: `fn` runs in the loop when it is readable. */
 error loop_watch(int fd, void (*fn)(void));
 void loop_unwatch(int fd);

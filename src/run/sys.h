@@ -54,7 +54,7 @@ extern const struct sys *sys;
 
 #define US_PER_S INT64_C(1000000)
 #define DEADLINE_NEVER INT64_MAX
-/* The point in time `seconds` from now. */
+/* The point in time `seconds` from now; in a coroutine, from when it was given its turn. */
 int64_t deadline_in(int64_t seconds);
 int64_t deadline_in_us(int64_t us);
 #endif
