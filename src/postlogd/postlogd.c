@@ -23,7 +23,6 @@ static struct {
     bool urgent; /* a line that was just read */
     struct buf line, out;
     struct held held;
-    struct cond some; /* held */
 } state = { .fd = -1 };
 
 static error init(struct service_ctx *ctx, struct arena *err_arena) {
@@ -76,23 +75,6 @@ static void write_until(int64_t until_us) {
         buf_free(&state.out);
 }
 
-static void writer(struct service_ctx *ctx) {
-    (void)ctx;
-    error e = NULL;
-    while (!e) {
-        int64_t due = held_due(&state.held);
-        if (due == INT64_MAX) {
-            e = cond_wait(&state.some, DEADLINE_NEVER);
-            continue;
-        }
-        int64_t left = due - sys->wall_us();
-        /* the clock may be set back: no line waits for ever */
-        e = wait_until(deadline_in_us(left < HELD_US ? left : HELD_US));
-        if (!e)
-            write_until(left > HELD_US ? INT64_MAX : sys->wall_us() - HELD_FRESH_US);
-    }
-}
-
 static void drain(struct service_ctx *ctx) {
     (void)ctx;
     write_until(INT64_MAX);
@@ -130,12 +112,14 @@ static void datagram(struct service_ctx *ctx, struct str data) {
         write_until(INT64_MAX);
 }
 
-static void datagrams_read(struct service_ctx *ctx) {
-    if (state.urgent || ctx->draining)
+static int64_t datagrams_read(struct service_ctx *ctx) {
+    int64_t now = sys->wall_us(), left = held_due(&state.held) - now;
+    if (state.urgent || ctx->draining || left > HELD_US /* the clock was set back */)
         write_until(INT64_MAX);
-    else if (state.held.count)
-        cond_signal(&state.some);
+    else if (left <= 0)
+        write_until(now - HELD_FRESH_US);
     state.urgent = false;
+    return state.held.count ? held_due(&state.held) - now : 0;
 }
 
 int main(int argc, char **argv) {
@@ -144,7 +128,6 @@ int main(int argc, char **argv) {
         .confine = CONFINE_NO_FILES | CONFINE_NO_NETWORK,
         .resident = true,
         .init = init,
-        .start = writer,
         .datagram = datagram,
         .datagrams_read = datagrams_read,
         .drain = drain,

@@ -83,7 +83,7 @@ struct loop {
     size_t count;
     struct coro_list ready;
     struct context context; /* of loop_run() */
-    int64_t now; /* when the running coroutine first asked in its turn; 0: it has not */
+    int64_t now;            /* when the running coroutine first asked in its turn; 0: it has not */
     void *fake_stack;
     const void *main_low; /* the thread's own stack, learnt from the sanitizer */
     size_t main_size;

@@ -73,8 +73,8 @@ const struct sys sys_real = {
 
 const struct sys *sys = &sys_real;
 
-/* Sessions set deadlines at every turn: one look at the clock each time a coroutine runs is exact enough. A test's clock
- * is always asked, for the test may have moved it. */
+/* Sessions set deadlines at every turn: one look at the clock each time a coroutine runs is exact enough. A test's
+ * clock is always asked, for the test may have moved it. */
 static int64_t now_us(void) {
     if (!loop.current || sys != &sys_real)
         return sys->mono_us();

@@ -25,6 +25,7 @@ enum {
     ACCEPT_BATCH = 64, /* connections taken before the sessions get their turn */
     DATAGRAM_CALL = 8, /* taken by one call */
     DATAGRAM_BATCH = 64,
+    DATAGRAM_NAP_BUSY_US = 1000,
     DATAGRAM_LAST = 10000, /* when draining: a flood must not keep us */
     DATAGRAM_MAX = 65536,
     TRIGGER_SECONDS = 2,   /* to say why one has come */
@@ -258,7 +259,8 @@ static error accept_some(int listen_fd) {
     return NULL;
 }
 
-static void read_datagrams(int fd, int most) {
+/* How long those that come next are to wait, in microseconds; 0: they wake us. */
+static int64_t read_datagrams(int fd, int most) {
     static char *bytes; /* touched only as far as datagrams reach */
     if (!bytes && !(bytes = malloc((size_t)DATAGRAM_CALL * DATAGRAM_MAX)))
         die_no_memory((size_t)DATAGRAM_CALL * DATAGRAM_MAX);
@@ -268,15 +270,32 @@ static void read_datagrams(int fd, int most) {
         iov[i] = (struct iovec){ bytes + i * DATAGRAM_MAX, DATAGRAM_MAX };
         messages[i] = (struct mmsghdr){ .msg_hdr = { .msg_iov = &iov[i], .msg_iovlen = 1 } };
     }
-    for (int got, all = 0; all < most; all += got) {
+    int all = 0;
+    for (int got = DATAGRAM_CALL; got == DATAGRAM_CALL && all < most;) { /* fewer: there are no more, or it failed */
         got = recvmmsg(fd, messages, DATAGRAM_CALL, MSG_DONTWAIT, NULL);
         for (int i = 0; i < got; i++)
             run.s->datagram(&run.ctx, str_n(iov[i].iov_base, messages[i].msg_len));
-        if (got < DATAGRAM_CALL) /* there are no more, or it failed */
-            break;
+        all += got > 0 ? got : 0;
     }
-    if (run.s->datagrams_read)
-        run.s->datagrams_read(&run.ctx);
+    int64_t nap = run.s->datagrams_read ? run.s->datagrams_read(&run.ctx) : 0;
+    /* the socket has room for few: senders may be waiting */
+    return all >= DATAGRAM_CALL && nap > DATAGRAM_NAP_BUSY_US ? DATAGRAM_NAP_BUSY_US : nap;
+}
+
+/* Reads until cancelled. */
+static error read_all_datagrams(int fd) {
+    error e = NULL;
+    while (!e && !run.ctx.draining) {
+        wait_keep(fd);
+        e = wait_readable(fd, DEADLINE_NEVER);
+        int64_t nap = e ? 0 : read_datagrams(fd, DATAGRAM_BATCH);
+        wait_forget(fd);
+        while (!e && nap > 0 && !run.ctx.draining) {
+            e = wait_until(deadline_in_us(nap));
+            nap = read_datagrams(fd, DATAGRAM_BATCH);
+        }
+    }
+    return e;
 }
 
 static error read_fifo(int fd) {
@@ -290,17 +309,12 @@ static error read_fifo(int fd) {
 static void listen_main(void *arg) {
     struct listener *l = arg;
     error e = NULL;
-    bool alone = run.type == SERVICE_UNIX_DGRAM; /* such a service has one worker */
-    if (alone)
-        wait_keep(l->fd);
+    if (run.type == SERVICE_UNIX_DGRAM)
+        e = read_all_datagrams(l->fd);
     while (!e && !run.ctx.draining) {
-        if ((e = wait_for_room()) ||
-            (e = alone ? wait_readable(l->fd, DEADLINE_NEVER) : wait_listener(l->fd, DEADLINE_NEVER)) ||
-            run.ctx.draining)
+        if ((e = wait_for_room()) || (e = wait_listener(l->fd, DEADLINE_NEVER)) || run.ctx.draining)
             break;
-        if (run.type == SERVICE_UNIX_DGRAM)
-            read_datagrams(l->fd, DATAGRAM_BATCH);
-        else if (run.type == SERVICE_FIFO)
+        if (run.type == SERVICE_FIFO)
             e = read_fifo(l->fd);
         else
             e = accept_some(l->fd);
@@ -310,7 +324,6 @@ static void listen_main(void *arg) {
         log_warn("listening socket: %.*s", STR_ARG(e->text));
     if (run.type == SERVICE_UNIX_DGRAM && run.ctx.draining) /* what was sent before we go is still ours */
         read_datagrams(l->fd, DATAGRAM_LAST);
-    wait_forget(l->fd);
     close(l->fd);
     l->fd = -1;
     l->coro = NULL;

@@ -58,8 +58,10 @@ struct service {
     void (*session)(struct service_ctx *ctx, struct io *io, const struct endpoint *peer, const struct endpoint *local);
     /* One datagram (unix-dgram services). */
     void (*datagram)(struct service_ctx *ctx, struct str data);
-    /* Called after some datagrams, when no more are there or others must have their turn. May be NULL. */
-    void (*datagrams_read)(struct service_ctx *ctx);
+    /* Called after some datagrams, when no more are there or others must have their turn. Says for how many
+     * microseconds those that come next may stay in the socket; it is called again then, datagrams or not. 0: they are
+     * read as they come. May be NULL. */
+    int64_t (*datagrams_read)(struct service_ctx *ctx);
     /* Called when the service is woken: its wakeup time, or bytes written to its trigger socket (pickup, qmgr). */
     void (*wakeup)(struct service_ctx *ctx, struct str request);
     /* Draining has begun. May be NULL. */
