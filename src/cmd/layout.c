@@ -228,9 +228,8 @@ bool layout_mend(const struct conf *c, bool shared) {
 /* The daemons of Postfix that this version has not: a service of theirs is no mistake in master.cf. A daemon that has
  * come since is executable, so a row too many does no harm. */
 static const struct str daemons_to_come[] = {
-    STR_INIT("anvil"), STR_INIT("dnsblog"),    STR_INIT("flush"),    STR_INIT("lmtp"),
-    STR_INIT("pipe"),  STR_INIT("postscreen"), STR_INIT("qmqpd"),    STR_INIT("scache"),
-    STR_INIT("spawn"), STR_INIT("tlsmgr"),     STR_INIT("tlsproxy"), STR_INIT("verify"),
+    STR_INIT("anvil"),  STR_INIT("dnsblog"), STR_INIT("pipe"),   STR_INIT("postscreen"), STR_INIT("qmqpd"),
+    STR_INIT("scache"), STR_INIT("spawn"),   STR_INIT("tlsmgr"), STR_INIT("tlsproxy"),   STR_INIT("verify"),
 };
 
 static bool is_to_come(struct str daemon) {

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "cmd/setgid.h"
 #include "cmd/trigger.h"
+#include "proto/flush.h"
 #include "proto/notice.h"
 #include "service/logging.h"
 #include "showq/showq.h"
@@ -184,13 +185,44 @@ static void flush_one(const struct command *m, const char *text) {
     }
 }
 
-/* Which mail goes to a site is known only to the flush service, which is not there yet: no site is configured for it.
- */
-static void flush_site(const struct command *m, const char *site) {
+/* Who cannot read its tables leaves it to the flush service to say no. */
+static bool is_denied(const struct conf *c, struct str site) {
+    struct match *m =
+        match_open(c, STR("fast_flush_domains"), conf_str(c, PARAM_fast_flush_domains), MATCH_DOMAIN, TABLE_FOLD);
+    bool no = match_find(m, site, STR("")) == MATCH_NO;
+    match_close(m);
+    return no;
+}
+
+static enum flush_status ask_flush(const struct command *m, struct str site) {
+    struct str service = conf_str(m->conf, PARAM_flush_service_name);
+    enum flush_status status = FLUSH_FAIL;
+    struct ipc *ipc = NULL;
+    error e = connect_public(m->conf, service, &ipc);
+    if (e)
+        log_warn("connect to public/%.*s: %.*s", STR_ARG(service), STR_ARG(e->text));
+    else if ((e = flush_send_site(ipc, site, deadline_in(conf_time(m->conf, PARAM_ipc_timeout)), &status)))
+        log_warn("public/%.*s: %.*s", STR_ARG(service), STR_ARG(e->text));
+    ipc_close(ipc);
+    return status;
+}
+
+static void flush_site(const struct command *m, const char *text) {
     may_flush(m);
-    if (*site == 0)
-        log_fatal("Cannot flush mail queue - invalid destination: \"\"");
-    log_fatal("Flush service is not configured for destination \"%s\"", site);
+    struct str site = str_c(text), normal;
+    enum flush_status status = FLUSH_BAD;
+    if (flush_site_normal(site, m->arena, &normal))
+        status = is_denied(m->conf, site) ? FLUSH_DENIED : ask_flush(m, site);
+    switch (status) {
+    case FLUSH_OK:
+        return;
+    case FLUSH_BAD:
+        log_fatal("Cannot flush mail queue - invalid destination: \"%.100s%s\"", text, site.n > 100 ? "..." : "");
+    case FLUSH_DENIED:
+        log_fatal("Flush service is not configured for destination \"%s\"", text);
+    default:
+        log_fatal("Cannot flush mail queue - mail system is down");
+    }
 }
 
 /* --- the command line --- */

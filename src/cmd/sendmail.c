@@ -68,14 +68,14 @@ static void parse_mode(struct request *r, const char *mode) {
 static void parse_flush(struct request *r, const char *what) {
     if (!what) {
         r->mode = MODE_FLUSH;
-    } else if (what[0] == 'S') {
-        log_fatal("-qS is not implemented");
     } else if (what[0] == 'I' || what[0] == 'R') {
         if (!what[1])
-            log_fatal("-q%c requires %s", what[0], what[0] == 'I' ? "queue ID" : "site name");
+            log_fatal("specify: -q%c%s", what[0], what[0] == 'I' ? "queueid" : "sitename");
         r->mode = MODE_FLUSH;
         *(what[0] == 'I' ? &r->flush_id : &r->flush_site) = what + 1;
-    } /* else the time between two queue runs: qmgr has its own */
+    } else if (!byte_is_digit(what[0])) { /* a number: the time between two queue runs, of which qmgr has its own */
+        log_fatal("-q%c is not implemented", what[0]);
+    }
 }
 
 static unsigned parse_notify(const char *value) {
@@ -201,6 +201,8 @@ static void check_options(const struct request *r, int rcpt_count) {
                                          "daemon", "stand-alone",   "flush queue" };
     if (r->mode == MODE_SUBMIT)
         return;
+    if (rcpt_count > 0 && (r->flush_id || r->flush_site))
+        log_fatal("flush %s requires no recipient", r->flush_id ? "queue_id" : "site");
     if (rcpt_count > 0)
         log_fatal("%s mode requires no recipient", names[r->mode]);
     if (r->extract)

@@ -19,6 +19,10 @@ void notice_flush_id(struct ipc *ipc, const struct queue_id *id) {
     send_id(ipc, NOTICE_FLUSH_ID, id);
 }
 
+void notice_retry_id(struct ipc *ipc, const struct queue_id *id) {
+    send_id(ipc, NOTICE_RETRY_ID, id);
+}
+
 void notice_log(struct ipc *ipc, struct spool_position position) {
     struct buf b = { 0 };
     pack_u64(&b, position.segment);
@@ -33,6 +37,7 @@ bool notice_unpack(const struct ipc_msg *m, struct notice *ret) {
     switch (m->type) {
     case NOTICE_NEW:
     case NOTICE_FLUSH_ID:
+    case NOTICE_RETRY_ID:
         if (!queue_id_unpack(&u, &n.id))
             return false;
         break;

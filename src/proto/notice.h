@@ -14,17 +14,19 @@
 
 enum notice_type {
     NOTICE_NEW = 1,  /* queue id, state INCOMING */
-    NOTICE_FLUSH_ID, /* queue id: try now (postqueue -i) */
+    NOTICE_FLUSH_ID, /* queue id of deferred mail: try now (postqueue -i, -s, ETRN) */
+    NOTICE_RETRY_ID, /* the same, but as if it were due: it waits for what other mail waits for (flush's refresh) */
     NOTICE_LOG,      /* a segment of the log is on stable storage up to `end` */
 };
 struct notice {
     enum notice_type type;
-    struct queue_id id;            /* NEW, FLUSH_ID */
+    struct queue_id id;             /* NEW, FLUSH_ID, RETRY_ID */
     struct spool_position position; /* LOG */
 };
 /* One-way; nothing is lost when it does not arrive: qmgr scans incoming at its wakeup. */
 void notice_new(struct ipc *ipc, const struct queue_id *id);
 void notice_flush_id(struct ipc *ipc, const struct queue_id *id);
+void notice_retry_id(struct ipc *ipc, const struct queue_id *id);
 void notice_log(struct ipc *ipc, struct spool_position position);
 bool notice_unpack(const struct ipc_msg *m, struct notice *ret);
 #endif

@@ -3,6 +3,7 @@
 #include "proto/bounce.h"
 #include "proto/delivery.h"
 #include "proto/edit.h"
+#include "proto/flush.h"
 #include "proto/listing.h"
 #include "proto/notice.h"
 #include <stdint.h>
@@ -52,6 +53,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct notice n;
     if (notice_unpack(&m, &n) && n.type != NOTICE_LOG && !queue_id_valid(queue_id_str(&n.id)))
         abort();
+    struct flush_request flush;
+    if (flush_unpack(&m, &flush)) {
+        struct str normal;
+        struct queue_id id;
+        if (flush.count > FLUSH_ADD_MAX)
+            abort();
+        while (flush_next_id(&flush, &id))
+            if (!queue_id_valid(queue_id_str(&id)))
+                abort();
+        if (flush.count) /* all had been looked at */
+            abort();
+        if (flush_site_normal(flush.site, a, &normal) &&
+            (normal.n == 0 || normal.n > FLUSH_SITE_MAX || str_index(normal, '/') >= 0 || normal.p[0] == '.'))
+            abort();
+    }
     struct delivery_result result;
     if (delivery_unpack_result(&m, &result)) {
         touch(result.dsn);

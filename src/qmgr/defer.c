@@ -101,6 +101,7 @@ static void rcpt_deferred(struct message *m, uint32_t slot, const struct result 
         m->deferred_lost = true;
     }
     keep_deferred(m, slot, &f);
+    fast_flush_rcpt(m, message_rcpt(m, slot)->address);
 }
 
 void rcpt_expired(struct message *m, uint32_t slot, const struct spool_failure *known) {
@@ -361,6 +362,7 @@ static void move_to_deferred(struct message *m, int64_t now) {
     }
     if (m->env.flags & ENVELOPE_EXPIRED)
         spool_mark_expired(s, &m->id, SPOOL_DEFERRED); /* it may have been one without a file until now */
+    fast_flush_add(m);
 }
 
 static void mark_the_rest(struct message *m) {

@@ -28,6 +28,7 @@ struct qmgr *qmgr_new(const struct conf *c, struct spool *spool, const struct qm
     q->spool = spool;
     q->outside = *outside;
     q->work = work;
+    q->fast_flush = fast_flush_new(q);
     int64_t least = US_PER_S * conf_time(c, PARAM_minimal_backoff_time);
     int64_t most = US_PER_S * conf_time(c, PARAM_maximal_backoff_time);
     struct scheduler_options o = {
@@ -57,6 +58,7 @@ void qmgr_free(struct qmgr *q) {
     for (size_t at = 0; (t = scheduler_each(q->scheduler, &at));)
         transport_close_idle(t, 0);
     scheduler_free(q->scheduler);
+    fast_flush_free(q->fast_flush);
     map_free(&q->active);
     free(q->wants);
     free(q);
@@ -85,14 +87,27 @@ void feed_drain(struct qmgr *q) {
     feed_more(q);
 }
 
+static void want(struct qmgr *q, const struct feed_want *w) {
+    q->wants[(q->want_first + q->want_count++) % FEED_NOTICES_MAX] = *w;
+    feed_more(q);
+}
+
 void feed_notice(struct qmgr *q, const struct queue_id *id, enum spool_state state) {
     if (q->want_count == FEED_NOTICES_MAX) {
         if (state == SPOOL_INCOMING)
             q->incoming.wanted = true;
         return;
     }
-    q->wants[(q->want_first + q->want_count++) % FEED_NOTICES_MAX] = (struct feed_want){ *id, state };
-    feed_more(q);
+    want(q, &(struct feed_want){ *id, state, false });
+}
+
+error feed_deferred_id(struct qmgr *q, const struct queue_id *id, bool flush) {
+    error e = NULL;
+    while (!e && q->want_count >= FEED_NOTICES_MAX / 2) /* the other half is for new mail */
+        e = cond_wait(&q->want_room, DEADLINE_NEVER);
+    if (!e)
+        want(q, &(struct feed_want){ *id, SPOOL_DEFERRED, flush });
+    return e;
 }
 
 void feed_trigger(struct qmgr *q, struct str bytes) {
@@ -178,7 +193,8 @@ static bool feed_incoming(struct qmgr *q) {
         struct feed_want w = q->wants[q->want_first];
         q->want_first = (q->want_first + 1) % FEED_NOTICES_MAX;
         q->want_count--;
-        message_take_up(q, &w.id, w.state, w.state == SPOOL_DEFERRED);
+        cond_signal(&q->want_room);
+        message_take_up(q, &w.id, w.state, w.flush);
         return true;
     }
     struct spool_entry e;

@@ -77,6 +77,15 @@ static bool may_edit(const struct service_ctx *ctx, struct io *io) {
     return service_peer_uid(io, &uid) && !service_peer_is_master(io) && (uid == 0 || uid == ctx->mail_uid);
 }
 
+/* Dead destinations are forgotten once a request: or each id would have its try. */
+static bool try_now(struct qmgr *q, const struct notice *n, bool *inout_revived) {
+    bool flush = n->type == NOTICE_FLUSH_ID;
+    if (flush && !*inout_revived)
+        feed_trigger(q, STR("F"));
+    *inout_revived = *inout_revived || flush;
+    return !feed_deferred_id(q, &n->id, flush);
+}
+
 static void session(struct service_ctx *ctx, struct io *io, const struct endpoint *peer, const struct endpoint *local) {
     (void)peer;
     (void)local;
@@ -86,11 +95,14 @@ static void session(struct service_ctx *ctx, struct io *io, const struct endpoin
     struct ipc *ipc = service_ipc(io);
     struct ipc_msg m = { .fd = -1 };
     struct notice n;
+    bool revived = false;
     while (!ipc_recv(ipc, DEADLINE_NEVER, &m) && notice_unpack(&m, &n)) {
         if (n.type == NOTICE_LOG)
             feed_log(s->qmgr, n.position);
-        else
-            feed_notice(s->qmgr, &n.id, n.type == NOTICE_NEW ? SPOOL_INCOMING : SPOOL_DEFERRED);
+        else if (n.type == NOTICE_NEW)
+            feed_notice(s->qmgr, &n.id, SPOOL_INCOMING);
+        else if (!try_now(s->qmgr, &n, &revived))
+            break;
     }
     if (m.type == EDIT_MSG_OPEN)
         control_session(s->qmgr, ipc, may_edit(ctx, io), s->in_office);
@@ -109,9 +121,8 @@ static void drain(struct service_ctx *ctx) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const writable[] = {
-        "log", "incoming", "active", "deferred", "hold", "corrupt", "defer", "bounce", "maildrop", NULL
-    };
+    static const char *const writable[] = { "log",     "incoming", "active", "deferred", "hold",
+                                            "corrupt", "defer",    "bounce", "maildrop", NULL };
     static const struct service qmgr = {
         .program = "qmgr",
         .confine = CONFINE_WRITE_FILES | CONFINE_NO_NETWORK,

@@ -9,6 +9,7 @@
  *   deliver.c    one delivery: the conversation with an agent
  *   control.c    changes an administrator asks for
  *   defer.c      what is written down about recipients; next tries, notices, the end of patience
+ *   fast_flush.c flush is told of what was deferred
  *   main.c       the service
  *
  * Everything runs in one thread; a struct message may be touched by several coroutines, never across a wait without
@@ -24,6 +25,7 @@
 #include "run/coro.h"
 
 struct message;
+struct fast_flush;
 
 /* The world outside, for main() and for tests. */
 struct qmgr_outside {
@@ -42,6 +44,7 @@ enum {
 struct feed_want {
     struct queue_id id;
     enum spool_state state;
+    bool flush;
 };
 
 struct feed_source {
@@ -63,9 +66,10 @@ struct qmgr {
     size_t contents;        /* content descriptors open */
     size_t assigning;       /* messages whose recipients are being sorted, which may wait for a database */
     struct group *work;     /* coroutines that hold a message */
+    struct fast_flush *fast_flush;
 
     /* feed.c */
-    struct cond feed_wake;
+    struct cond feed_wake, want_room;
     int64_t feed_until;      /* mono_us: it sleeps until then */
     struct feed_want *wants; /* a ring */
     size_t want_first, want_count;
@@ -87,6 +91,9 @@ void feed_run(struct qmgr *q);
 void feed_notice(struct qmgr *q, const struct queue_id *id, enum spool_state state);
 /* A segment of the log has grown. */
 void feed_log(struct qmgr *q, struct spool_position position);
+/* Deferred mail that is to be tried now; `flush` as in message_take_up(). Waits until it can be remembered: of many ids
+ * none is lost. An error: the wait was cancelled. */
+error feed_deferred_id(struct qmgr *q, const struct queue_id *id, bool flush);
 /* Trigger bytes as in qmgr(8): A and F before D and I, whatever their order. */
 void feed_trigger(struct qmgr *q, struct str bytes);
 /* There may be room for more. */
@@ -137,6 +144,7 @@ struct message {
     size_t known_count;
     bool known_read;
     bool bounced;                      /* the bounce log has something, perhaps of earlier attempts */
+    VEC(struct str) sites;             /* for flush: domains of deferred recipients, lower case */
     VEC(struct spool_failure) cleared; /* delivered, after a warning about the delay: confirm_delay_cleared */
 };
 /* Nothing more is to be begun for it. */
@@ -204,6 +212,16 @@ void entries_defer(struct entry *list, struct str dsn, struct str reason);
 void entry_abandon(struct entry *e);
 /* The attempt is over: notices, then gone or deferred. Frees `m`. */
 void message_end(struct message *m);
+
+/* --- fast_flush.c --- */
+struct fast_flush *fast_flush_new(struct qmgr *q);
+void fast_flush_free(struct fast_flush *f);
+/* A recipient of `m` has been deferred: if fast_flush_domains lists its domain, that is one of the message's sites. May
+ * wait for a table. */
+void fast_flush_rcpt(struct message *m, struct str address);
+/* `m` has been moved to deferred: flush is told its sites. What cannot be told is left out with a warning (the mail has
+ * its own next try). */
+void fast_flush_add(const struct message *m);
 
 /* --- deliver.c --- */
 /* Start everything that may start. */

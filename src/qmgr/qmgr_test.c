@@ -325,7 +325,7 @@ static void flush_of_one_script(struct world *w) {
     struct queue_id id = told(w, "a@b.example", "late@there.example");
     settle(w);
     w->late_ok = true;
-    feed_notice(w->q, &id, SPOOL_DEFERRED);
+    CHECK(!feed_deferred_id(w->q, &id, true));
     settle(w);
     CHECK(delivered("late@there.example") == 1 && in(SPOOL_DEFERRED) == 1);
 }

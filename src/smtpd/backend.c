@@ -21,7 +21,7 @@ struct daemons {
     struct cond connected;
     bool connecting;
     struct dns *dns;
-    struct str myorigin;
+    struct str myorigin, flush;
     int64_t timeout; /* seconds */
 };
 
@@ -230,6 +230,19 @@ static void real_submit_abort(struct submission *m) {
     free(m);
 }
 
+/* --- flush: asked too rarely to keep a connection --- */
+static error real_flush_site(void *ctx, struct str site, enum flush_status *ret) {
+    const struct daemons *d = ctx;
+    int64_t deadline = deadline_in(d->timeout);
+    struct ipc *ipc;
+    error e = service_connect(d->ctx, d->flush, deadline, &ipc);
+    if (e)
+        return e;
+    e = flush_send_site(ipc, site, deadline, ret);
+    ipc_close(ipc);
+    return e;
+}
+
 /* --- all of them --- */
 error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct backend *ret) {
     static struct daemons d;
@@ -243,6 +256,7 @@ error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct back
                                                         STR_ARG(conf_str(c, PARAM_rewrite_service_name))),
                                .idle_max = REWRITE_OPEN_MAX,
                                .open_max = REWRITE_OPEN_MAX };
+    d.flush = arena_cat(d.arena, STR("public/"), conf_str(c, PARAM_flush_service_name));
     struct dns_options options = { .servers = conf_str(c, PARAM_dns_resolvers) };
     error e = dns_open(&options, err_arena, &d.dns);
     if (e)
@@ -256,6 +270,7 @@ error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct back
                              .submit_rcpt = real_submit_rcpt,
                              .submit_content = real_submit_content,
                              .submit_end = real_submit_end,
-                             .submit_abort = real_submit_abort };
+                             .submit_abort = real_submit_abort,
+                             .flush_site = real_flush_site };
     return NULL;
 }

@@ -73,6 +73,7 @@ static bool command_ehlo(struct session *s, struct str args) {
         { STR("PIPELINING"), STR("PIPELINING"), true },
         { STR("SIZE"), STR("SIZE"), true },
         { STR("VRFY"), STR("VRFY"), !s->set->vrfy_off },
+        { STR("ETRN"), STR("ETRN"), true },
         { STR("ENHANCEDSTATUSCODES"), STR("ENHANCEDSTATUSCODES"), true },
         { STR("8BITMIME"), STR("8BITMIME"), true },
     };
@@ -145,7 +146,7 @@ const struct command commands[] = {
     COMMAND("RSET", "rset", COMMAND_JUNK, command_rset),
     COMMAND("NOOP", "noop", COMMAND_LAST | COMMAND_JUNK, command_noop),
     COMMAND("VRFY", "vrfy", COMMAND_LAST | COMMAND_JUNK, command_vrfy),
-    COMMAND("ETRN", "etrn", COMMAND_LAST | COMMAND_JUNK, command_not_here),
+    COMMAND("ETRN", "etrn", COMMAND_LAST | COMMAND_JUNK, command_etrn),
     COMMAND("QUIT", "quit", 0, command_quit),
 };
 const size_t command_count = sizeof commands / sizeof *commands;

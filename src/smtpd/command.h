@@ -21,9 +21,10 @@ extern const size_t command_count; /* at most COMMAND_MAX */
 /* In any case; NULL: none. */
 const struct command *command_find(struct str name);
 
-/* mail_rcpt.c, data.c */
+/* mail_rcpt.c, data.c, etrn.c */
 bool command_mail(struct session *s, struct str args);
 bool command_rcpt(struct session *s, struct str args);
 bool command_vrfy(struct session *s, struct str args);
 bool command_data(struct session *s, struct str args);
+bool command_etrn(struct session *s, struct str args);
 #endif

@@ -117,6 +117,19 @@ static error fake_validate(void *ctx, struct arena *a, bool is_sender, struct st
     return NULL;
 }
 
+/* By the first label; what is not named here is being sent. */
+static error fake_flush_site(void *ctx, struct str site, enum flush_status *ret) {
+    struct harness *h = ctx;
+    h->flushes++;
+    if (str_starts(site, STR("gone.")))
+        return &gone;
+    *ret = str_starts(site, STR("denied."))   ? FLUSH_DENIED
+           : str_starts(site, STR("failed.")) ? FLUSH_FAIL
+           : str_starts(site, STR("bad."))    ? FLUSH_BAD
+                                              : FLUSH_OK;
+    return NULL;
+}
+
 struct submission {
     struct harness *h;
     struct harness_message *message;
@@ -237,7 +250,8 @@ void harness_begin(struct harness *h, const char *options) {
                                    .submit_rcpt = fake_rcpt,
                                    .submit_content = fake_content,
                                    .submit_end = fake_submit_end,
-                                   .submit_abort = fake_abort };
+                                   .submit_abort = fake_abort,
+                                   .flush_site = fake_flush_site };
     harness_resume(h);
 }
 

@@ -33,6 +33,8 @@ struct harness {
     bool draining, standard_input;
     bool drain_at_open; /* the process is told to end while the first message comes in */
     struct clients *clients;
+    size_t flushes; /* times that flush was asked; a site's first label (gone, denied, failed, bad) says what comes of
+                       it */
     /* faults */
     bool open_fails, rcpt_fails, content_fails, end_fails;
     struct submit_result open_result, end_result; /* what cleanup says; status SUBMIT_OK: the usual */

@@ -4,7 +4,7 @@
 #include "mail/address.h"
 #include "smtpd/command.h"
 
-enum { LINE_HEAD = 30 /* bytes shown of a line that is too long */, PIPELINED_MAX = 100 };
+enum { LINE_HEAD = 30 /* bytes shown of a line that is too long */, PIPELINED_MAX = 100, DOMAIN_SHOWN = 100 };
 
 void log_connect(const struct session *s) {
     log_info("connect from %.*s", STR_ARG(s->log_name));
@@ -132,4 +132,12 @@ void log_concurrency(const struct session *s, uint32_t count) {
 
 void log_size_exceeded(const struct session *s) {
     log_warn("%.*s: queue file size limit exceeded", STR_ARG(session_queue_id(s)));
+}
+
+void log_etrn_denied(const struct session *s, struct str domain) {
+    log_warn("reject: ETRN %.*s... from %.*s", STR_ARG(str_sub(domain, 0, DOMAIN_SHOWN)), STR_ARG(s->log_name));
+}
+
+void log_flush_failed(const struct session *s, struct str why) {
+    log_warn("unable to talk to fast flush service: %.*s (ETRN from %.*s)", STR_ARG(why), STR_ARG(s->log_name));
 }

@@ -16,4 +16,6 @@ void log_line_too_long(const struct session *s, struct str line);
 void log_not_smtp(const struct session *s, struct str line);
 void log_concurrency(const struct session *s, uint32_t count);
 void log_size_exceeded(const struct session *s);
+void log_etrn_denied(const struct session *s, struct str domain);
+void log_flush_failed(const struct session *s, struct str why);
 #endif

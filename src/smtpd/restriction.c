@@ -524,6 +524,20 @@ error check_end_of_data(struct session *s) {
     return late_checks(s, &s->set->end_of_data, STR("END-OF-MESSAGE"), "End-of-data");
 }
 
+error check_etrn(struct session *s, struct str domain) {
+    if (s->trusted)
+        return NULL;
+    struct checks c = begin(s);
+    if (s->set->delay_reject) {
+        if (run_client(&c) == REFUSE || run_helo(&c) == REFUSE)
+            return c.refusal;
+    } else {
+        inherit_early(&c);
+    }
+    c.defer_if_reject.active = false;
+    return finish(&c, run_list(&c, &s->set->etrn, domain, "Etrn command"));
+}
+
 bool check_local_rewrite(struct session *s) {
     if (s->trusted)
         return true;

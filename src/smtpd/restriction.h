@@ -46,6 +46,7 @@ error check_sender(struct session *s);
 error check_recipient(struct session *s, struct str recipient);
 error check_data(struct session *s);
 error check_end_of_data(struct session *s);
+error check_etrn(struct session *s, struct str domain);
 /* Is the client one for whom headers are rewritten as for local mail (local_header_rewrite_clients)? Never logs. */
 bool check_local_rewrite(struct session *s);
 

@@ -9,6 +9,7 @@
 
 #include "dns/dns.h"
 #include "mail/envelope.h"
+#include "proto/flush.h"
 #include "proto/submit.h"
 #include "route/route.h"
 #include "smtpd/settings.h"
@@ -34,6 +35,8 @@ struct backend {
     /* The submission is gone after either of these; texts of `ret` are in `a`. */
     error (*submit_end)(struct submission *m, struct arena *a, struct submit_result *ret);
     void (*submit_abort)(struct submission *m); /* cleanup keeps nothing */
+    /* As in proto/flush.h. */
+    error (*flush_site)(void *ctx, struct str site, enum flush_status *ret);
 };
 
 /* What a check wants to happen later: smtpd(8) defer_if_permit, defer_if_reject. */

@@ -162,6 +162,8 @@ static void read_lists(struct settings *s, const struct conf *c) {
         match_open(c, STR("smtpd_forbidden_commands"), conf_str(c, PARAM_smtpd_forbidden_commands), MATCH_STRING, 0);
     s->noop_commands =
         match_open(c, STR("smtpd_noop_commands"), conf_str(c, PARAM_smtpd_noop_commands), MATCH_STRING, 0);
+    s->fast_flush_domains =
+        match_open(c, STR("fast_flush_domains"), conf_str(c, PARAM_fast_flush_domains), MATCH_DOMAIN, TABLE_FOLD);
     restrictions_parse(a, conf_str(c, PARAM_smtpd_client_restrictions), &s->client);
     restrictions_parse(a, conf_str(c, PARAM_smtpd_helo_restrictions), &s->helo);
     restrictions_parse(a, conf_str(c, PARAM_smtpd_sender_restrictions), &s->sender);
@@ -169,6 +171,7 @@ static void read_lists(struct settings *s, const struct conf *c) {
     restrictions_parse(a, conf_str(c, PARAM_smtpd_recipient_restrictions), &s->recipient);
     restrictions_parse(a, conf_str(c, PARAM_smtpd_data_restrictions), &s->data);
     restrictions_parse(a, conf_str(c, PARAM_smtpd_end_of_data_restrictions), &s->end_of_data);
+    restrictions_parse(a, conf_str(c, PARAM_smtpd_etrn_restrictions), &s->etrn);
     restrictions_parse(a, conf_str(c, PARAM_local_header_rewrite_clients), &s->local_rewrite_clients);
 }
 
@@ -218,6 +221,7 @@ void settings_free(struct settings *s) {
     match_close(s->limit_exceptions);
     match_close(s->forbidden_commands);
     match_close(s->noop_commands);
+    match_close(s->fast_flush_domains);
     arena_free(s->arena);
     free(s);
 }

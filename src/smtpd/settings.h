@@ -55,8 +55,9 @@ struct settings {
 
     struct match *mynetworks, *bare_newline_exclusions, *limit_exceptions;
     struct match *forbidden_commands, *noop_commands;
+    struct match *fast_flush_domains;
 
-    struct restrictions client, helo, sender, relay, recipient, data, end_of_data;
+    struct restrictions client, helo, sender, relay, recipient, data, end_of_data, etrn;
     struct restrictions local_rewrite_clients; /* permit: headers are rewritten as for local mail */
 
     struct str *own_addresses; /* inet_interfaces and proxy_interfaces, in presentation form */

@@ -18,7 +18,7 @@ OLD_DEFAULTS = {
     "smtpd_forbid_bare_newline": "normalize",
     "smtpd_forbidden_commands": "CONNECT GET POST regexp:{{/^[^A-Z]/ Bogus}}",
     "smtpd_forbid_bare_newline_exclusions": "$mynetworks",
-    "smtpd_discard_ehlo_keywords": "etrn, dsn, smtputf8, chunking",
+    "smtpd_discard_ehlo_keywords": "dsn, smtputf8, chunking",
 }
 
 
