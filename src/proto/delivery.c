@@ -2,10 +2,13 @@
 
 enum {
     RCPT_PACKED_MIN = 21, /* bytes of a recipient with empty strings: bounds the counts a peer may claim */
+    HEAD_USUAL = 500,     /* bytes of a request without content and recipients */
+    RCPT_USUAL = 100,     /* and of a recipient */
 };
 
 void delivery_send_request(struct ipc *ipc, const struct delivery_request *r) {
     struct buf b = { 0 };
+    buf_reserve(&b, HEAD_USUAL + r->content.bytes.n + r->env.rcpt_count * RCPT_USUAL); /* mostly all of it */
     pack_u32(&b, r->flags);
     pack_str(&b, queue_id_str(&r->id));
     pack_str(&b, r->transport);

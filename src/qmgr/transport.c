@@ -51,23 +51,18 @@ void transport_params_from(const struct qmgr *q, struct str name, struct transpo
 }
 
 error transport_connect(struct qmgr *q, struct transport *t, struct ipc **ret, bool *ret_used) {
-    while (t->idle) {
+    *ret_used = t->idle != NULL;
+    if (t->idle) {
         struct connection *k = t->idle;
         t->idle = k->next;
-        struct ipc *ipc = k->ipc;
+        *ret = k->ipc;
         free(k);
-        if (!ipc_pending(ipc)) { /* nothing is to be read from an idle agent but its end */
-            *ret = ipc;
-            *ret_used = true;
-            return NULL;
-        }
-        ipc_close(ipc);
+        return NULL;
     }
     char name[256];
     if (t->name.n + sizeof "private/" > sizeof name)
         return err_errno(ENAMETOOLONG);
     int n = snprintf(name, sizeof name, "private/%.*s", STR_ARG(t->name));
-    *ret_used = false;
     return q->outside.connect(q->outside.ctx, str_n(name, (size_t)n),
                               deadline_in(conf_time(q->conf, PARAM_qmgr_ipc_timeout)), ret);
 }

@@ -57,7 +57,7 @@ class Server:
                         self.in_data += 1
                         self.go.wait(60)
                         self.in_data -= 1
-                    if verb == "EHLO":
+                    if verb in ("EHLO", "LHLO"):
                         say(b"250-server\r\n250 PIPELINING")
                     elif verb == "RCPT" and b"refused" in line:
                         say(b"550 5.1.1 unknown")

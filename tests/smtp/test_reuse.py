@@ -23,7 +23,7 @@ class Both:
     """An Angarium or a Postfix that relays everything to one server."""
 
     def __init__(self, kind, server, main_cf):
-        text = f"relayhost = [127.0.0.1]:{server.port}\n{main_cf}"
+        text = f"relayhost = [127.0.0.1]:{server.port}\n{main_cf.format(port=server.port)}"
         user = USER if os.geteuid() == 0 else None
         self.system = Oracle(main_cf=text) if kind == "oracle" else Instance(main_cf=text, user=user)
 
@@ -201,6 +201,19 @@ def test_refused_recipient_before(run, server, kind):
     assert [status for _, status in mail.results()] == ["bounced", "sent", "sent"]
     assert server.connections == 1
     assert server.verbs(1)[:5] == ["EHLO", "MAIL", "RCPT", "DATA", "RSET"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lmtp(run, server, kind):
+    """The same with the other program's parameters, and its count of uses."""
+    mail = run(kind, "default_transport = lmtp:inet:127.0.0.1:{port}\nrelayhost =\n"
+                     "lmtp_connection_cache_destinations = 127.0.0.1\nlmtp_connection_cache_time_limit = 20s\n"
+                     "connection_cache_ttl_limit = 20s\nlmtp_connection_reuse_count_limit = 1\n")
+    for _ in range(3):
+        mail.send_and_wait()
+    assert mail.results() == [(None, "sent"), (2, "sent"), (None, "sent")]
+    assert server.verbs(1)[0] == "LHLO"
+    wait_for(lambda: server.verbs(1)[-1] == "QUIT")
 
 
 def test_reload_ends_kept_sessions(run, server):
