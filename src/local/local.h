@@ -56,8 +56,8 @@ struct delivery { /* one recipient of the request */
     struct local *local;
     size_t index;
     struct arena *arena;
-    struct map *delivered_to; /* delivered_to_read() */
-    struct ipc *rewrite;      /* connected at first use */
+    struct map *delivered_to;     /* delivered_to_read() */
+    struct rewrite_link *rewrite; /* connected at first use */
     struct agent_status worst;
     bool any;
     /* what is to be forwarded */

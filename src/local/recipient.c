@@ -484,14 +484,18 @@ static void recipient(struct delivery *d, struct agenda *g, struct str address, 
 static error resolve(struct delivery *d, struct str address, struct str sender, struct route *ret, error *ret_refusal) {
     int64_t deadline = deadline_in(RESOLVE_TIME);
     error e = NULL;
-    if (!d->rewrite && (e = service_connect(d->r->ctx, STR("private/rewrite"), deadline, &d->rewrite)))
-        return e;
+    if (!d->rewrite) {
+        struct ipc *ipc;
+        if ((e = service_connect(d->r->ctx, STR("private/rewrite"), deadline, &ipc)))
+            return e;
+        d->rewrite = rewrite_link_new(ipc);
+    }
     struct str origin = conf_str(d->r->ctx->conf, PARAM_myorigin), full;
     e = rewrite_address(d->rewrite, d->arena, address, origin, deadline, &full);
     if (!e)
         e = rewrite_resolve(d->rewrite, d->arena, sender, full, deadline, ret, ret_refusal);
     if (e) {
-        ipc_close(d->rewrite);
+        rewrite_link_close(d->rewrite);
         d->rewrite = NULL;
     }
     return e;
@@ -578,7 +582,7 @@ static void one_recipient(struct delivery *d) {
     if (!d->any) /* a list without members */
         delivery_result(d, rcpt->address, STR("2.0.0"), STR("discarded"));
     agent_answer(d->r, d->index, &d->worst);
-    ipc_close(d->rewrite);
+    rewrite_link_close(d->rewrite);
     map_free(&g.seen);
 }
 

@@ -1,6 +1,12 @@
 #include "proto/rewrite.h"
 
+#include "base/die.h"
 #include "mail/address.h"
+#include "proto/mux.h"
+#include <errno.h>
+#include <stdlib.h>
+
+enum { REPLY_SECONDS = 100 /* for a client to take its answers */ };
 
 static const struct err malformed = { .kind = ERR_SYNTAX,
                                       .dsn = STR_INIT(""),
@@ -41,51 +47,153 @@ static bool unpack_err(struct unpack *u, struct arena *a, error *ret) {
     return true;
 }
 
-/* Send what is in `b`, free it, wait for the reply. */
-static error ask(struct ipc *ipc, uint8_t type, struct buf *b, int64_t deadline, struct unpack *ret) {
-    ipc_send(ipc, type, buf_str(b), -1);
-    buf_free(b);
-    struct ipc_msg m;
-    error e = ipc_recv(ipc, deadline, &m);
-    if (e)
-        return e;
-    ipc_msg_drop(&m); /* an answer has no descriptor */
-    *ret = unpack_from(m.payload);
-    return m.type == REWRITE_MSG_REPLY ? NULL : &malformed;
+/* --- the client --- */
+struct call { /* one question, on the stack of who asks */
+    uint32_t number;
+    struct mux_waiter waiter;
+    bool answered;
+    struct str answer; /* in `a` */
+    struct arena *a;
+};
+
+struct rewrite_link {
+    struct mux mux;
+    struct call *calls[REWRITE_QUESTIONS_MAX]; /* by number, modulo their number */
+    size_t under_way, count;
+    uint32_t next;
+    struct cond turn; /* under_way has gone down */
+};
+
+/* Answers for those who have stopped waiting find nobody. */
+static error take_reply(void *ctx, const struct ipc_msg *f) {
+    struct rewrite_link *l = ctx;
+    struct unpack u = unpack_from(f->payload);
+    uint32_t number = unpack_u32(&u);
+    if (u.bad || f->type != REWRITE_MSG_REPLY)
+        return &malformed;
+    struct call *c = l->calls[number % REWRITE_QUESTIONS_MAX];
+    if (!c || c->number != number)
+        return NULL;
+    c->answer = arena_str(c->a, u.rest);
+    c->answered = true;
+    mux_wake(&c->waiter);
+    return NULL;
 }
 
-error rewrite_address(struct ipc *ipc, struct arena *a, struct str address, struct str origin, int64_t deadline,
+struct rewrite_link *rewrite_link_new(struct ipc *ipc) {
+    struct rewrite_link *l = calloc(1, sizeof *l);
+    if (!l)
+        die_no_memory(sizeof *l);
+    l->mux = (struct mux){ .ipc = ipc, .take = take_reply, .ctx = l };
+    return l;
+}
+
+void rewrite_link_close(struct rewrite_link *l) {
+    if (!l)
+        return;
+    if (l->count > 0)
+        die("rewrite_link_close: %zu questions are under way", l->count);
+    mux_close(&l->mux);
+    free(l);
+}
+
+bool rewrite_link_usable(const struct rewrite_link *l) {
+    return !l->mux.broken;
+}
+
+size_t rewrite_link_count(const struct rewrite_link *l) {
+    return l->count;
+}
+
+static bool is_answered(const void *c) {
+    return ((const struct call *)c)->answered;
+}
+
+static error call(struct rewrite_link *l, struct call *c, uint8_t type, struct str question, int64_t deadline) {
+    error e = l->mux.broken;
+    while (!e && l->under_way == REWRITE_QUESTIONS_MAX) {
+        e = cond_wait(&l->turn, deadline);
+        if (!e)
+            e = l->mux.broken;
+    }
+    if (e)
+        return e;
+    while (l->calls[l->next % REWRITE_QUESTIONS_MAX])
+        l->next++;
+    c->number = l->next++;
+    struct call **place = &l->calls[c->number % REWRITE_QUESTIONS_MAX];
+    *place = c;
+    l->under_way++;
+    struct buf b = { 0 };
+    pack_u32(&b, c->number);
+    buf_add(&b, question);
+    ipc_send(l->mux.ipc, type, buf_str(&b), -1);
+    buf_free(&b);
+    e = mux_flush(&l->mux, deadline);
+    if (!e)
+        e = mux_wait(&l->mux, &c->waiter, is_answered, c, deadline);
+    *place = NULL;
+    l->under_way--;
+    cond_signal(&l->turn);
+    return e;
+}
+
+/* Ask what is in `b`, free it. The answer lives in `a`. */
+static error ask(struct rewrite_link *l, struct arena *a, uint8_t type, struct buf *b, int64_t deadline,
+                 struct unpack *ret) {
+    struct call c = { .a = a };
+    l->count++;
+    error e = call(l, &c, type, buf_str(b), deadline);
+    l->count--;
+    if (l->mux.broken) /* those that wait for their turn will not get it */
+        cond_broadcast(&l->turn);
+    buf_free(b);
+    *ret = unpack_from(c.answer);
+    return e;
+}
+
+/* An answer that makes no sense: who gives such is not asked again. */
+static error senseless(struct rewrite_link *l) {
+    mux_break(&l->mux, &malformed);
+    return &malformed;
+}
+
+error rewrite_address(struct rewrite_link *l, struct arena *a, struct str address, struct str origin, int64_t deadline,
                       struct str *ret) {
     struct buf b = { 0 };
     pack_str(&b, address);
     pack_str(&b, origin);
     struct unpack u;
-    error e = ask(ipc, REWRITE_MSG_REWRITE, &b, deadline, &u);
+    error e = ask(l, a, REWRITE_MSG_REWRITE, &b, deadline, &u);
     if (e)
         return e;
     struct str got = unpack_str(&u);
     if (!unpack_done(&u))
-        return &malformed;
+        return senseless(l);
     *ret = arena_str(a, got);
     return NULL;
 }
 
-error rewrite_resolve(struct ipc *ipc, struct arena *a, struct str sender, struct str recipient, int64_t deadline,
-                      struct route *ret, error *ret_route_error) {
+static bool class_valid(uint8_t class) {
+    return class >= CLASS_LOCAL && class <= CLASS_DEFAULT;
+}
+
+error rewrite_resolve(struct rewrite_link *l, struct arena *a, struct str sender, struct str recipient,
+                      int64_t deadline, struct route *ret, error *ret_route_error) {
     struct buf b = { 0 };
     pack_str(&b, sender);
     pack_str(&b, recipient);
     struct unpack u;
-    error e = ask(ipc, REWRITE_MSG_RESOLVE, &b, deadline, &u);
+    error e = ask(l, a, REWRITE_MSG_RESOLVE, &b, deadline, &u);
     if (e)
         return e;
     error refused;
     if (!unpack_err(&u, a, &refused))
-        return &malformed;
+        return senseless(l);
     uint8_t class = unpack_u8(&u), routed = unpack_u8(&u);
     struct str transport = unpack_str(&u), nexthop = unpack_str(&u), complete = unpack_str(&u);
-    if (!unpack_done(&u) || routed > 1 || (!refused && (class < CLASS_LOCAL || class > CLASS_DEFAULT)))
-        return &malformed;
+    if (!unpack_done(&u) || routed > 1 || (!refused && !class_valid(class)))
+        return senseless(l);
     *ret_route_error = refused;
     if (!refused)
         *ret = (struct route){ .class = (enum address_class) class,
@@ -96,55 +204,151 @@ error rewrite_resolve(struct ipc *ipc, struct arena *a, struct str sender, struc
     return NULL;
 }
 
-error rewrite_validate(struct ipc *ipc, struct arena *a, bool is_sender, struct str address, int64_t deadline,
-                       error *ret_refusal) {
+error rewrite_check(struct rewrite_link *l, struct arena *a, const struct route_question *q, int64_t deadline,
+                    struct route_check *ret) {
     struct buf b = { 0 };
-    pack_u8(&b, is_sender ? 's' : 'r');
-    pack_str(&b, address);
+    pack_u8(&b, q->is_sender ? 's' : 'r');
+    pack_u8(&b, (uint8_t)q->want);
+    pack_str(&b, q->sender);
+    pack_str(&b, q->address);
     struct unpack u;
-    error e = ask(ipc, REWRITE_MSG_VALIDATE, &b, deadline, &u);
+    error e = ask(l, a, REWRITE_MSG_CHECK, &b, deadline, &u);
     if (e)
         return e;
-    return unpack_err(&u, a, ret_refusal) && unpack_done(&u) ? NULL : &malformed;
+    struct route_check c = { 0 };
+    if (!unpack_err(&u, a, &c.unroutable))
+        return senseless(l);
+    uint8_t class = unpack_u8(&u), routed = unpack_u8(&u);
+    if (!unpack_err(&u, a, &c.unlisted) || !unpack_done(&u) || routed > 1 || !class_valid(class))
+        return senseless(l);
+    c.class = (enum address_class) class;
+    c.routed = routed;
+    *ret = c;
+    return NULL;
 }
 
-error rewrite_serve(struct ipc *ipc, struct router *r, struct arena *a, const struct ipc_msg *m) {
-    struct unpack u = unpack_from(m->payload);
-    struct buf b = { 0 };
-    switch (m->type) {
+/* --- trivial-rewrite's side --- */
+
+/* False: malformed. */
+static bool answer(struct router *r, struct arena *a, uint8_t type, struct str question, struct buf *ret) {
+    struct unpack u = unpack_from(question);
+    switch (type) {
     case REWRITE_MSG_REWRITE: {
         struct str address = unpack_str(&u), origin = unpack_str(&u);
         if (!unpack_done(&u) || address.n > ADDRESS_MAX || origin.n > ADDRESS_MAX)
-            return &malformed;
-        pack_str(&b, route_rewrite(r, a, address, origin));
+            return false;
+        pack_str(ret, route_rewrite(r, a, address, origin));
         break;
     }
     case REWRITE_MSG_RESOLVE: {
         struct str sender = unpack_str(&u), recipient = unpack_str(&u);
         if (!unpack_done(&u) || sender.n > ADDRESS_MAX || recipient.n > ADDRESS_MAX)
-            return &malformed;
+            return false;
         struct route route = { .transport = STR(""), .nexthop = STR(""), .recipient = STR("") };
         error refused = route_resolve(r, a, sender, recipient, &route);
-        pack_err(&b, refused);
-        pack_u8(&b, (uint8_t)route.class);
-        pack_u8(&b, route.routed);
-        pack_str(&b, route.transport);
-        pack_str(&b, route.nexthop);
-        pack_str(&b, route.recipient);
+        pack_err(ret, refused);
+        pack_u8(ret, (uint8_t)route.class);
+        pack_u8(ret, route.routed);
+        pack_str(ret, route.transport);
+        pack_str(ret, route.nexthop);
+        pack_str(ret, route.recipient);
         break;
     }
-    case REWRITE_MSG_VALIDATE: {
-        uint8_t who = unpack_u8(&u);
-        struct str address = unpack_str(&u);
-        if (!unpack_done(&u) || address.n > ADDRESS_MAX || (who != 's' && who != 'r'))
-            return &malformed;
-        pack_err(&b, who == 's' ? route_validate_sender(r, a, address) : route_validate_recipient(r, a, address));
+    case REWRITE_MSG_CHECK: {
+        uint8_t who = unpack_u8(&u), want = unpack_u8(&u);
+        struct route_question q = { .is_sender = who == 's', .want = want };
+        q.sender = unpack_str(&u);
+        q.address = unpack_str(&u);
+        if (!unpack_done(&u) || q.address.n > ADDRESS_MAX || q.sender.n > ADDRESS_MAX || (who != 's' && who != 'r') ||
+            want > (ROUTE_WANT_CLASS | ROUTE_WANT_LISTED))
+            return false;
+        struct route_check c;
+        route_check(r, a, &q, &c);
+        pack_err(ret, c.unroutable);
+        pack_u8(ret, (uint8_t)c.class);
+        pack_u8(ret, c.routed);
+        pack_err(ret, c.unlisted);
         break;
     }
     default:
-        return &malformed;
+        return false;
     }
-    ipc_send(ipc, REWRITE_MSG_REPLY, buf_str(&b), -1);
+    return true;
+}
+
+struct conn {
+    struct ipc *ipc;
+    struct router *router;
+    struct coro *reader;
+    struct group running;
+    struct cond room; /* fewer questions are under way */
+    bool flushing;
+    error failed; /* what ends it, found while answering */
+};
+
+struct question {
+    struct conn *conn;
+    uint8_t type;
+    struct arena *arena;
+    struct str bytes; /* the number, and what is asked */
+};
+
+static void end(struct conn *c, error e) {
+    if (!c->failed)
+        c->failed = e;
+    coro_cancel(c->reader);
+}
+
+static void question_main(void *arg) {
+    struct question *q = arg;
+    struct conn *c = q->conn;
+    struct buf b = { 0 };
+    buf_add(&b, str_sub(q->bytes, 0, 4));
+    if (!answer(c->router, q->arena, q->type, str_from(q->bytes, 4), &b)) {
+        end(c, &malformed);
+    } else if (!c->failed) {
+        ipc_send(c->ipc, REWRITE_MSG_REPLY, buf_str(&b), -1);
+        error e = c->flushing ? NULL : mux_flush_once(c->ipc, &c->flushing, deadline_in(REPLY_SECONDS));
+        if (e)
+            end(c, e);
+    }
     buf_free(&b);
+    arena_free(q->arena);
+    group_leave(&c->running);
+    cond_signal(&c->room);
+}
+
+static error take_question(struct conn *c, const struct ipc_msg *m) {
+    if (m->payload.n < 4)
+        return &malformed;
+    while (c->running.running >= REWRITE_QUESTIONS_MAX) {
+        error e = cond_wait(&c->room, DEADLINE_NEVER);
+        if (e)
+            return e;
+    }
+    struct arena *a = arena_new();
+    struct question *q = ARENA_NEW(a, struct question);
+    *q = (struct question){ c, m->type, a, arena_str(a, m->payload) };
+    if (!coro_spawn(question_main, q, "question")) {
+        arena_free(a);
+        return err_errno(ENOMEM);
+    }
+    group_enter(&c->running);
     return NULL;
+}
+
+error rewrite_serve(struct ipc *ipc, struct router *r) {
+    struct conn c = { .ipc = ipc, .router = r, .reader = coro_self() };
+    struct ipc_msg m;
+    error e = NULL;
+    while (!e && !(e = ipc_recv(ipc, DEADLINE_NEVER, &m))) {
+        ipc_msg_drop(&m); /* nobody sends descriptors here */
+        e = take_question(&c, &m);
+    }
+    int shield = coro_shield(1); /* what is asked already gets its answer */
+    group_wait(&c.running, DEADLINE_NEVER);
+    coro_shield(shield);
+    if (c.failed)
+        e = c.failed;
+    return e->kind == ERR_SYNTAX ? e : NULL;
 }

@@ -1,6 +1,7 @@
 #include "proto/submit.h"
 
 #include "base/die.h"
+#include "proto/mux.h"
 #include <stdlib.h>
 
 enum {
@@ -11,20 +12,16 @@ enum {
 };
 
 struct submit_link {
-    struct ipc *ipc;
+    struct mux mux;
     struct submit *slots[SUBMIT_STREAMS_MAX];
     size_t count;
-    uint32_t next;               /* the next stream number, if its slot is free */
-    bool reading;                /* somebody waits for frames, and sees to those of others */
-    bool flushing;               /* somebody is about to send */
-    bool closing;                /* cleanup is about to end */
-    error broken;                /* of no more use: why */
-    struct cond room;            /* something has been sent */
-    struct submit *first, *last; /* who waits while another reads */
+    uint32_t next; /* the next stream number, if its slot is free */
+    bool closing;  /* cleanup is about to end */
 };
 
 struct submit {
     struct submit_link *link;
+    struct mux_waiter waiter;
     uint32_t number;
     bool begun;      /* BEGIN has been sent */
     uint32_t window; /* bytes that may be sent */
@@ -33,9 +30,6 @@ struct submit {
     error failed;
     uint8_t got; /* 0, SUBMIT_FRAME_OPENED, SUBMIT_FRAME_RESULT */
     struct buf answer;
-    struct cond changed;
-    bool waiting; /* in the link's list */
-    struct submit *prev, *next;
 };
 
 static const struct err malformed = { .kind = ERR_SYNTAX,
@@ -89,44 +83,10 @@ static error unpack_result(struct str bytes, struct arena *a, struct submit_resu
     return NULL;
 }
 
-/* --- the link: receiving --- */
-static void wait_list_add(struct submit *m) {
-    struct submit_link *l = m->link;
-    m->waiting = true;
-    m->next = NULL;
-    m->prev = l->last;
-    if (l->last)
-        l->last->next = m;
-    else
-        l->first = m;
-    l->last = m;
-}
-
-static void wait_list_remove(struct submit *m) {
-    struct submit_link *l = m->link;
-    m->waiting = false;
-    if (m->prev)
-        m->prev->next = m->next;
-    else
-        l->first = m->next;
-    if (m->next)
-        m->next->prev = m->prev;
-    else
-        l->last = m->prev;
-}
-
-static void link_break(struct submit_link *l, error e) {
-    if (l->broken)
-        return;
-    /* what stopped one of us in the middle of a frame is none of the others' business */
-    l->broken = e->kind == ERR_CANCELLED || e->kind == ERR_TIMEOUT ? &err_eof : e;
-    for (struct submit *m = l->first; m; m = m->next)
-        cond_signal(&m->changed);
-    cond_broadcast(&l->room);
-}
-
+/* --- the link --- */
 /* A frame for one stream. Late ones, for a message that was cancelled, find nobody. */
-static error take_frame(struct submit_link *l, const struct ipc_msg *f) {
+static error take_frame(void *ctx, const struct ipc_msg *f) {
+    struct submit_link *l = ctx;
     if (f->type == SUBMIT_FRAME_CLOSING) {
         l->closing = true;
         return f->payload.n == 0 ? NULL : &malformed;
@@ -156,86 +116,29 @@ static error take_frame(struct submit_link *l, const struct ipc_msg *f) {
     default:
         return &malformed;
     }
-    cond_signal(&m->changed);
+    mux_wake(&m->waiter);
     return NULL;
 }
 
-/* Something has come, or the deadline. Only one reads at a time. */
-static error wait_once(struct submit *m, int64_t deadline) {
-    struct submit_link *l = m->link;
-    if (l->reading) {
-        wait_list_add(m);
-        error e = cond_wait(&m->changed, deadline);
-        wait_list_remove(m);
-        return e;
-    }
-    struct ipc_msg f;
-    l->reading = true;
-    error e = ipc_recv(l->ipc, deadline, &f);
-    l->reading = false;
-    if (e && (e->kind == ERR_TIMEOUT || e->kind == ERR_CANCELLED))
-        return e;
-    if (!e) {
-        ipc_msg_drop(&f); /* nobody sends descriptors here */
-        e = take_frame(l, &f);
-    }
-    if (e)
-        link_break(l, e);
-    return e;
+static bool answered(const void *m) {
+    return ((const struct submit *)m)->got != 0;
+}
+static bool finished(const void *m) {
+    return ((const struct submit *)m)->got == SUBMIT_FRAME_RESULT;
+}
+static bool may_send(const void *m) {
+    return ((const struct submit *)m)->window > 0 || finished(m);
 }
 
-static bool answered(const struct submit *m) {
-    return m->got != 0;
-}
-static bool finished(const struct submit *m) {
-    return m->got == SUBMIT_FRAME_RESULT;
-}
-static bool may_send(const struct submit *m) {
-    return m->window > 0 || finished(m);
-}
-
-static error wait_for(struct submit *m, bool (*done)(const struct submit *), int64_t deadline) {
-    struct submit_link *l = m->link;
-    error e = NULL;
-    while (!e && !done(m))
-        e = l->broken ? l->broken : wait_once(m, deadline);
-    if (!l->reading && l->first) /* another has to read now */
-        cond_signal(&l->first->changed);
-    return done(m) ? NULL : e;
-}
-
-/* --- the link: sending --- */
-
-/* The first who comes sends for all who come before he is at it. */
-static error link_flush(struct submit_link *l, int64_t deadline) {
-    if (l->broken || l->flushing)
-        return l->broken;
-    l->flushing = true;
-    if (coro_self())
-        coro_yield();
-    error e = ipc_flush(l->ipc, deadline);
-    l->flushing = false;
-    cond_broadcast(&l->room);
-    if (e)
-        link_break(l, e);
-    return l->broken;
-}
-
-static error wait_room(struct submit_link *l, int64_t deadline) {
-    error e = l->broken;
-    while (!e && ipc_unsent(l->ipc) >= UNSENT_MAX) {
-        e = l->flushing ? cond_wait(&l->room, deadline) : link_flush(l, deadline);
-        if (!e)
-            e = l->broken;
-    }
-    return e;
+static error wait_for(struct submit *m, bool (*done)(const void *), int64_t deadline) {
+    return mux_wait(&m->link->mux, &m->waiter, done, m, deadline);
 }
 
 static void send_frame(struct submit *m, enum submit_frame type, struct str bytes) {
     struct buf b = { 0 };
     pack_u32(&b, m->number);
     buf_add(&b, bytes);
-    ipc_send(m->link->ipc, (uint8_t)type, buf_str(&b), -1);
+    ipc_send(m->link->mux.ipc, (uint8_t)type, buf_str(&b), -1);
     buf_free(&b);
 }
 
@@ -243,11 +146,11 @@ static void send_frame(struct submit *m, enum submit_frame type, struct str byte
 static error send_gathered(struct submit *m, int64_t deadline) {
     struct submit_link *l = m->link;
     while (m->out.n > 0 && !m->failed && !finished(m)) {
-        error e = m->window == 0 ? link_flush(l, deadline) : NULL;
+        error e = m->window == 0 ? mux_flush(&l->mux, deadline) : NULL;
         if (!e)
             e = wait_for(m, may_send, deadline);
         if (!e)
-            e = wait_room(l, deadline);
+            e = mux_room(&l->mux, UNSENT_MAX, deadline);
         m->failed = e;
         if (e || finished(m))
             break;
@@ -259,7 +162,7 @@ static error send_gathered(struct submit *m, int64_t deadline) {
     }
     m->content = SIZE_MAX;
     if (!m->failed)
-        m->failed = link_flush(l, deadline);
+        m->failed = mux_flush(&l->mux, deadline);
     return m->failed;
 }
 
@@ -268,7 +171,7 @@ struct submit_link *submit_link_new(struct ipc *ipc) {
     struct submit_link *l = calloc(1, sizeof *l);
     if (!l)
         die_no_memory(sizeof *l);
-    l->ipc = ipc;
+    l->mux = (struct mux){ .ipc = ipc, .take = take_frame, .ctx = l };
     return l;
 }
 
@@ -277,12 +180,12 @@ void submit_link_close(struct submit_link *l) {
         return;
     if (l->count > 0)
         die("submit_link_close: %zu messages are under way", l->count);
-    ipc_close(l->ipc);
+    mux_close(&l->mux);
     free(l);
 }
 
 bool submit_link_usable(const struct submit_link *l) {
-    return !l->broken && !l->closing && l->count < SUBMIT_STREAMS_MAX;
+    return !l->mux.broken && !l->closing && l->count < SUBMIT_STREAMS_MAX;
 }
 
 size_t submit_link_count(const struct submit_link *l) {
@@ -315,15 +218,15 @@ void submit_cancel(struct submit *m) {
     if (!m)
         return;
     struct submit_link *l = m->link;
-    bool tell = m->begun && !finished(m) && !l->broken;
+    bool tell = m->begun && !finished(m) && !l->mux.broken;
     if (tell)
         send_frame(m, SUBMIT_FRAME_CANCEL, STR(""));
     submit_free(m);
-    if (!tell || l->flushing)
+    if (!tell || l->mux.flushing)
         return;
-    error e = ipc_flush(l->ipc, deadline_in(CANCEL_SECONDS));
+    error e = ipc_flush(l->mux.ipc, deadline_in(CANCEL_SECONDS));
     if (e)
-        link_break(l, e);
+        mux_break(&l->mux, e);
 }
 
 static error add_record(struct submit *m, enum submit_type type, struct str payload, int64_t deadline) {
@@ -342,7 +245,7 @@ error submit_open(struct submit_link *l, unsigned flags, int64_t deadline, struc
                   struct queue_id *ret_id, struct submit_result *ret_refused) {
     *ret = NULL;
     if (!submit_link_usable(l))
-        return l->broken ? l->broken : &err_eof;
+        return l->mux.broken ? l->mux.broken : &err_eof;
     struct submit *m = submit_new(l);
     struct buf b = { 0 };
     pack_u32(&b, flags);
@@ -367,7 +270,7 @@ error submit_open(struct submit_link *l, unsigned flags, int64_t deadline, struc
             e = &malformed;
     }
     if (e == &malformed)
-        link_break(l, e);
+        mux_break(&l->mux, e);
     submit_cancel(m);
     return e;
 }
@@ -437,7 +340,7 @@ error submit_end(struct submit *m, int64_t deadline, struct arena *a, struct sub
         if (!e && ret->status == SUBMIT_OK && !ret->id.text[0])
             e = &malformed;
         if (e)
-            link_break(l, e);
+            mux_break(&l->mux, e);
     }
     submit_cancel(m);
     return e;

@@ -68,8 +68,7 @@ int submit_status_code(enum submit_status s);
 
 /* --- client --- */
 
-/* A connection to cleanup. Takes `ipc` over. It has no coroutine of its own: who waits for an answer reads for all, who
- * is the first to have something to say sends for all, when the others that are ready have said theirs. */
+/* A connection to cleanup (proto/mux.h). Takes `ipc` over. */
 struct submit_link *submit_link_new(struct ipc *ipc);
 /* No message may be under way. NULL is allowed. */
 void submit_link_close(struct submit_link *l);

@@ -1,6 +1,7 @@
 #include "proto/submit.h"
 
 #include "base/die.h"
+#include "proto/mux.h"
 #include <stdlib.h>
 
 enum {
@@ -45,14 +46,10 @@ static const struct err over_window = { .kind = ERR_SYNTAX,
 
 /* --- sending --- */
 
-/* The first who comes sends for all who come before he is at it. */
 static void conn_flush(struct submit_conn *c) {
     if (c->flushing || c->gone)
         return;
-    c->flushing = true;
-    coro_yield();
-    error e = ipc_flush(c->ipc, deadline_in(REPLY_SECONDS));
-    c->flushing = false;
+    error e = mux_flush_once(c->ipc, &c->flushing, deadline_in(REPLY_SECONDS));
     if (e && !c->gone) {
         c->gone = true;
         coro_cancel(c->reader);

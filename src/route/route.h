@@ -37,11 +37,28 @@ struct route {
 /* NULL and *ret; ERR_TEMP when a table failed; ERR_PERM with dsn and text for an address that cannot be routed. */
 error route_resolve(struct router *r, struct arena *a, struct str sender, struct str recipient, struct route *ret);
 
-/* Does the recipient exist, as smtpd's reject_unlisted_recipient asks: NULL yes (or nobody can say); else an SMTP
- * error: 550 5.1.1 "User unknown in local recipient table", 550 5.1.6 "User has moved to ...", 451 4.3.0 for a failed
- * table ... */
-error route_validate_recipient(struct router *r, struct arena *a, struct str recipient);
-error route_validate_sender(struct router *r, struct arena *a, struct str sender);
+/* What a server wants to know before it takes mail, in one question. The address needs not be complete. */
+enum route_want {
+    ROUTE_WANT_CLASS = 1,  /* of a recipient: is it ours to take? */
+    ROUTE_WANT_LISTED = 2, /* does it exist, as reject_unlisted_recipient and reject_unlisted_sender ask? */
+};
+struct route_question {
+    bool is_sender;     /* the address is the sender's: the answer has other codes */
+    unsigned want;      /* enum route_want */
+    struct str sender;  /* with ROUTE_WANT_CLASS; empty when route_depends_on_sender() says that it does not matter */
+    struct str address; /* empty: everything is fine with it */
+};
+struct route_check {
+    error unroutable; /* as route_resolve(); NULL with class and routed set */
+    enum address_class class;
+    bool routed;
+    /* NULL: it exists, or nobody can say; else an SMTP error: 550 5.1.1 "User unknown in local recipient table", 550
+     * 5.1.6 "User has moved to ...", 451 4.3.0 for a failed table ... */
+    error unlisted;
+};
+void route_check(struct router *r, struct arena *a, const struct route_question *q, struct route_check *ret);
+/* Does main.cf have tables that are asked with the sender? Without them one answer does for all senders. */
+bool route_depends_on_sender(const struct conf *c);
 
 /* Virtual aliases (virtual(5)) applied until nothing changes: one address becomes none of itself or several. Loops and
  * virtual_alias_recursion_limit, virtual_alias_expansion_limit end it with ERR_TEMP; `detail` says which and for whom.

@@ -64,8 +64,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     size_t n;
     if (!route_resolve(r, a, in, in, &route) && (route.transport.n == 0 || str_index(route.recipient, '@') < 0))
         abort();
-    route_validate_recipient(r, a, in);
-    route_validate_sender(r, a, in);
+    struct route_check check;
+    const unsigned both = ROUTE_WANT_CLASS | ROUTE_WANT_LISTED;
+    route_check(r, a, &(struct route_question){ .want = both, .sender = in, .address = in }, &check);
+    route_check(r, a, &(struct route_question){ .is_sender = true, .want = both, .sender = in, .address = in }, &check);
     if (!route_expand_virtual(r, a, whole, &list, &n) && n == 0)
         abort();
     route_canonical(r, a, whole, STR("envelope_recipient"), &mapped);

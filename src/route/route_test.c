@@ -297,6 +297,15 @@ static void test_resolve(void **state) {
     close_router(&f);
 }
 
+static error unlisted(struct fixture *f, bool is_sender, struct str address) {
+    struct route_check c;
+    route_check(f->r, f->a,
+                &(struct route_question){
+                    .is_sender = is_sender, .want = ROUTE_WANT_LISTED, .sender = STR(""), .address = address },
+                &c);
+    return c.unlisted;
+}
+
 /* A table that fails makes mail wait; it never makes it go elsewhere. */
 static void test_failing_tables(void **state) {
     (void)state;
@@ -315,7 +324,7 @@ static void test_failing_tables(void **state) {
         error e = route_resolve(f.r, f.a, STR("s@x"), STR("a@y.test"), &route);
         if (!e || e->kind != ERR_TEMP || e->code != 451)
             fail_msg("%s", tables[i]);
-        e = route_validate_recipient(f.r, f.a, STR("a@y.test"));
+        e = unlisted(&f, false, STR("a@y.test"));
         if (strncmp(tables[i], "sender_", 7) != 0 && (!e || e->code != 451))
             fail_msg("validate: %s", tables[i]);
         close_router(&f);
@@ -328,7 +337,7 @@ static void test_failing_tables(void **state) {
     for (size_t i = 0; i < sizeof recipients / sizeof recipients[0]; i++) {
         const char *const bad[] = { recipients[i][0], "texthash:/nonexistent/file", NULL };
         struct fixture f = open_router(bad);
-        error e = route_validate_recipient(f.r, f.a, str_c(recipients[i][1]));
+        error e = unlisted(&f, false, str_c(recipients[i][1]));
         if (!e || e->kind != ERR_TEMP || !str_eq(e->dsn, STR("4.3.0")))
             fail_msg("%s", recipients[i][0]);
         close_router(&f);
@@ -397,10 +406,8 @@ static void test_validate(void **state) {
     for (size_t i = 0; i < sizeof validations / sizeof validations[0]; i++) {
         char *mem;
         struct str in = copy(validations[i].address, &mem);
-        assert_str(verdict(&f, route_validate_recipient(f.r, f.a, in)),
-                   validations[i].recipient ? validations[i].recipient : "yes");
-        assert_str(verdict(&f, route_validate_sender(f.r, f.a, in)),
-                   validations[i].sender ? validations[i].sender : "yes");
+        assert_str(verdict(&f, unlisted(&f, false, in)), validations[i].recipient ? validations[i].recipient : "yes");
+        assert_str(verdict(&f, unlisted(&f, true, in)), validations[i].sender ? validations[i].sender : "yes");
         free(mem);
     }
     close_router(&f);
@@ -413,17 +420,56 @@ static void test_validate(void **state) {
                                   "450",
                                   NULL };
     f = open_router(codes);
-    assert_str(verdict(&f, route_validate_recipient(f.r, f.a, STR("nobody@example.com"))), "551 5.1.1 User unknown");
-    assert_str(verdict(&f, route_validate_recipient(f.r, f.a, STR("no@va.example"))), "450 4.1.1 User unknown");
-    assert_str(verdict(&f, route_validate_recipient(f.r, f.a, STR("moved@example.com"))),
+    assert_str(verdict(&f, unlisted(&f, false, STR("nobody@example.com"))), "551 5.1.1 User unknown");
+    assert_str(verdict(&f, unlisted(&f, false, STR("no@va.example"))), "450 4.1.1 User unknown");
+    assert_str(verdict(&f, unlisted(&f, false, STR("moved@example.com"))),
                "550 5.1.6 User has moved to new@there.example");
     close_router(&f);
 
     const char *const open[] = { "local_recipient_maps", "", "relay_recipient_maps", "", NULL };
     f = open_router(open);
-    assert_null(route_validate_recipient(f.r, f.a, STR("nobody@example.com")));
-    assert_null(route_validate_recipient(f.r, f.a, STR("y@relay.example")));
+    assert_null(unlisted(&f, false, STR("nobody@example.com")));
+    assert_null(unlisted(&f, false, STR("y@relay.example")));
     close_router(&f);
+}
+
+/* Both questions at once have the answers of each: with tables that ask for the sender, and without. */
+static void test_check(void **state) {
+    (void)state;
+    static const char *const plain[] = { NULL };
+    static const char *const by_sender[] = { "sender_dependent_default_transport_maps",
+                                             "inline:{ {x@s.test=error:no} }", NULL };
+    static const struct {
+        const char *address, *class, *listed;
+    } rows[] = {
+        { "", "5", "yes" },
+        { "loc@example.com", "1", "yes" },
+        { "loc", "1", "yes" },
+        { "nobody@example.com", "1", "550 5.1.1 User unknown in local recipient table" },
+        { "a%b.test@relay.example", "4 R", "550 5.1.1 User unknown in relay recipient table" },
+        { "y@else.test", "5", "yes" },
+        { "y@1.2.3.4", BAD, BAD },
+    };
+    for (int variant = 0; variant < 2; variant++) {
+        struct fixture f = open_router(variant ? by_sender : plain);
+        assert_int_equal(route_depends_on_sender(f.c), variant);
+        for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+            struct route_check c;
+            struct route_question q = { .want = ROUTE_WANT_CLASS | ROUTE_WANT_LISTED,
+                                        .sender = STR("x@s.test"),
+                                        .address = str_c(rows[i].address) };
+            route_check(f.r, f.a, &q, &c);
+            struct str class =
+                c.unroutable ? verdict(&f, c.unroutable) : arena_printf(f.a, "%d%s", c.class, c.routed ? " R" : "");
+            assert_str(class, rows[i].class);
+            /* what the sender's own transport says is not about the recipient */
+            assert_str(verdict(&f, c.unlisted), rows[i].listed);
+            q.want = ROUTE_WANT_CLASS;
+            route_check(f.r, f.a, &q, &c);
+            assert_null(c.unlisted);
+        }
+        close_router(&f);
+    }
 }
 
 /* --- aliases --- */
@@ -533,8 +579,13 @@ static void test_canonical(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rewrite),   cmocka_unit_test(test_resolve), cmocka_unit_test(test_failing_tables),
-        cmocka_unit_test(test_validate),  cmocka_unit_test(test_virtual), cmocka_unit_test(test_virtual_overlong),
+        cmocka_unit_test(test_rewrite),
+        cmocka_unit_test(test_resolve),
+        cmocka_unit_test(test_failing_tables),
+        cmocka_unit_test(test_validate),
+        cmocka_unit_test(test_check),
+        cmocka_unit_test(test_virtual),
+        cmocka_unit_test(test_virtual_overlong),
         cmocka_unit_test(test_canonical),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

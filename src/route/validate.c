@@ -53,11 +53,8 @@ static bool always_there(struct router *r, struct str local) {
            str_eq_icase(local, conf_str(r->c, PARAM_double_bounce_sender));
 }
 
-static error validate(struct router *r, struct arena *a, enum side side, struct str address) {
-    if (address.n == 0)
-        return NULL;
-    struct route route;
-    error e = route_resolve(r, a, STR(""), route_rewrite(r, a, address, r->myorigin), &route);
+/* `e` and `route` are what route_resolve() says of the address. */
+static error listed(struct router *r, struct arena *a, enum side side, error e, const struct route *route) {
     if (e && e->kind == ERR_PERM)
         return refuse(a, e->code, side_status(a, side, e->dsn), e->text);
     if (e)
@@ -74,15 +71,15 @@ static error validate(struct router *r, struct arena *a, enum side side, struct 
         { r->virtual_alias, STR_INIT("virtual_alias_maps") },
     };
     for (size_t i = 0; i < sizeof renames / sizeof renames[0]; i++)
-        switch (router_find(r, renames[i].maps, route.recipient, FIND_MAILBOX, a, &value, &extension)) {
+        switch (router_find(r, renames[i].maps, route->recipient, FIND_MAILBOX, a, &value, &extension)) {
         case TABLE_FOUND:
             return NULL;
         case TABLE_ERROR:
-            return router_lookup_error(a, renames[i].name, route.recipient);
+            return router_lookup_error(a, renames[i].name, route->recipient);
         case TABLE_NOT_FOUND:
             break;
         }
-    e = refused_by_route(r, a, side, &route);
+    e = refused_by_route(r, a, side, route);
     if (e)
         return e;
 
@@ -97,15 +94,15 @@ static error validate(struct router *r, struct arena *a, enum side side, struct 
         { CLASS_VIRTUAL_MAILBOX, r->virtual_mailbox, PARAM_unknown_virtual_mailbox_reject_code, "virtual mailbox" },
     };
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
-        if (tables[i].class != route.class || maps_is_empty(tables[i].maps))
+        if (tables[i].class != route->class || maps_is_empty(tables[i].maps))
             continue;
-        if (route.class == CLASS_LOCAL && always_there(r, address_split(route.recipient).local))
+        if (route->class == CLASS_LOCAL && always_there(r, address_split(route->recipient).local))
             return NULL;
-        switch (router_find(r, tables[i].maps, route.recipient, FIND_MAILBOX, a, &value, &extension)) {
+        switch (router_find(r, tables[i].maps, route->recipient, FIND_MAILBOX, a, &value, &extension)) {
         case TABLE_FOUND:
             return NULL;
         case TABLE_ERROR:
-            return router_lookup_error(a, str_c(tables[i].table), route.recipient);
+            return router_lookup_error(a, str_c(tables[i].table), route->recipient);
         case TABLE_NOT_FOUND:
             return unknown(r, a, side, tables[i].code, tables[i].table);
         }
@@ -113,10 +110,28 @@ static error validate(struct router *r, struct arena *a, enum side side, struct 
     return NULL;
 }
 
-error route_validate_recipient(struct router *r, struct arena *a, struct str recipient) {
-    return validate(r, a, SIDE_RECIPIENT, recipient);
+bool route_depends_on_sender(const struct conf *c) {
+    return conf_str(c, PARAM_sender_dependent_relayhost_maps).n > 0 ||
+           conf_str(c, PARAM_sender_dependent_default_transport_maps).n > 0;
 }
 
-error route_validate_sender(struct router *r, struct arena *a, struct str sender) {
-    return validate(r, a, SIDE_SENDER, sender);
+void route_check(struct router *r, struct arena *a, const struct route_question *q, struct route_check *ret) {
+    *ret = (struct route_check){ .class = CLASS_DEFAULT };
+    if (q->address.n == 0)
+        return;
+    struct str complete = route_rewrite(r, a, q->address, r->myorigin);
+    struct route route;
+    error e = NULL;
+    bool known = false; /* `e` and `route` are for no sender in particular */
+    if (q->want & ROUTE_WANT_CLASS) {
+        e = ret->unroutable = route_resolve(r, a, q->sender, complete, &route);
+        ret->class = e ? CLASS_DEFAULT : route.class;
+        ret->routed = !e && route.routed;
+        known = q->sender.n == 0 || !route_depends_on_sender(r->c);
+    }
+    if (!(q->want & ROUTE_WANT_LISTED))
+        return;
+    if (!known)
+        e = route_resolve(r, a, STR(""), complete, &route);
+    ret->unlisted = listed(r, a, q->is_sender ? SIDE_SENDER : SIDE_RECIPIENT, e, &route);
 }

@@ -2,118 +2,101 @@
 
 #include "base/die.h"
 #include "proto/rewrite.h"
+#include "smtpd/answers.h"
 #include <stdlib.h>
-
-struct pool {
-    struct service_ctx *ctx;
-    struct str endpoint;
-    struct ipc *idle[REWRITE_OPEN_MAX];
-    size_t idle_count, idle_max, open, open_max; /* open_max 0: no limit */
-    struct cond room;
-};
 
 struct daemons {
     struct arena *arena;
-    struct pool rewrite;
     struct service_ctx *ctx;
+    struct str rewrite;                           /* endpoint */
+    struct rewrite_link *asking;                  /* to it; NULL: none */
     struct str cleanup;                           /* endpoint */
     struct submit_link *links[CLEANUP_LINKS_MAX]; /* to it; NULL: none */
     struct cond connected;
-    bool connecting;
+    bool connecting; /* to either: one of those who need it does it, the others wait */
     struct dns *dns;
-    struct str myorigin, flush;
-    int64_t timeout; /* seconds */
+    struct str flush; /* endpoint */
+    struct answers answers;
+    bool sender_matters; /* to what is asked about recipients */
+    int64_t timeout;     /* seconds */
 };
 
 /* --- connections --- */
-static error pool_take(struct pool *p, int64_t deadline, struct ipc **ret, bool *ret_used_before) {
+
+/* True: somebody else has just tried to connect, look again. */
+static bool connect_turn(struct daemons *d, int64_t deadline, error *ret_error) {
+    *ret_error = NULL;
+    if (!d->connecting)
+        return false;
+    *ret_error = cond_wait(&d->connected, deadline);
+    return true;
+}
+
+static error connect_to(struct daemons *d, struct str endpoint, int64_t deadline, struct ipc **ret) {
+    d->connecting = true;
+    error e = service_connect(d->ctx, endpoint, deadline, ret);
+    d->connecting = false;
+    cond_broadcast(&d->connected);
+    return e;
+}
+
+/* --- trivial-rewrite --- */
+static error rewrite_take(struct daemons *d, int64_t deadline, struct rewrite_link **ret, bool *ret_used_before) {
     error e = NULL;
-    while (p->idle_count == 0 && p->open_max && p->open >= p->open_max)
-        if ((e = cond_wait(&p->room, deadline)))
-            return e;
-    *ret_used_before = p->idle_count > 0;
-    if (p->idle_count > 0) {
-        *ret = p->idle[--p->idle_count];
-        return NULL;
-    }
-    p->open++;
-    e = service_connect(p->ctx, p->endpoint, deadline, ret);
-    if (e) {
-        p->open--;
-        cond_signal(&p->room);
+    while (!e) {
+        *ret = d->asking;
+        *ret_used_before = true;
+        if (*ret && rewrite_link_usable(*ret))
+            return NULL;
+        if (connect_turn(d, deadline, &e))
+            continue;
+        struct ipc *ipc;
+        e = connect_to(d, d->rewrite, deadline, &ipc);
+        if (!e) {
+            *ret = d->asking = rewrite_link_new(ipc); /* the last who asks over the old one closes it */
+            *ret_used_before = false;
+            return NULL;
+        }
     }
     return e;
 }
 
-static void pool_drop(struct pool *p, struct ipc *ipc) {
-    ipc_close(ipc);
-    p->open--;
-    cond_signal(&p->room);
-}
-
-static void pool_give_back(struct pool *p, struct ipc *ipc) {
-    if (p->idle_count == p->idle_max) {
-        pool_drop(p, ipc);
+static void rewrite_release(struct daemons *d, struct rewrite_link *l) {
+    if (rewrite_link_usable(l) || rewrite_link_count(l) > 0)
         return;
-    }
-    p->idle[p->idle_count++] = ipc;
-    cond_signal(&p->room);
+    if (d->asking == l)
+        d->asking = NULL;
+    rewrite_link_close(l);
 }
 
-/* --- trivial-rewrite --- */
-struct question {
-    struct daemons *d;
-    struct arena *a;
-    struct str sender, address;
-    bool is_sender;
-    struct route *route;
-    error *refusal;
-};
-
-static error ask_resolve(struct ipc *ipc, struct question *q, int64_t deadline) {
-    struct str complete;
-    error e = rewrite_address(ipc, q->a, q->address, q->d->myorigin, deadline, &complete);
-    if (e)
-        return e;
-    return rewrite_resolve(ipc, q->a, q->sender, complete, deadline, q->route, q->refusal);
-}
-
-static error ask_validate(struct ipc *ipc, struct question *q, int64_t deadline) {
-    return rewrite_validate(ipc, q->a, q->is_sender, q->address, deadline, q->refusal);
-}
-
-/* Ask over a kept connection; if that one has died meanwhile, over a new one. */
-static error ask(struct question *q, error (*fn)(struct ipc *, struct question *, int64_t)) {
-    struct pool *p = &q->d->rewrite;
-    int64_t deadline = deadline_in(q->d->timeout);
+/* Ask over the kept connection; if that one has died meanwhile, over a new one. */
+static error ask(struct daemons *d, struct arena *a, const struct route_question *q, struct route_check *ret) {
+    int64_t deadline = deadline_in(d->timeout);
     for (;;) {
-        struct ipc *ipc;
+        struct rewrite_link *l;
         bool used_before;
-        error e = pool_take(p, deadline, &ipc, &used_before);
+        error e = rewrite_take(d, deadline, &l, &used_before);
         if (e)
             return e;
-        e = fn(ipc, q, deadline);
-        if (!e) {
-            pool_give_back(p, ipc);
-            return NULL;
-        }
-        pool_drop(p, ipc);
-        if (!used_before || e->kind == ERR_CANCELLED || e->kind == ERR_TIMEOUT)
+        e = rewrite_check(l, a, q, deadline, ret);
+        rewrite_release(d, l);
+        if (!e || !used_before || e->kind == ERR_CANCELLED || e->kind == ERR_TIMEOUT)
             return e;
     }
 }
 
-static error real_resolve(void *ctx, struct arena *a, struct str sender, struct str recipient, struct route *ret,
-                          error *ret_route_error) {
-    struct question q = {
-        .d = ctx, .a = a, .sender = sender, .address = recipient, .route = ret, .refusal = ret_route_error
-    };
-    return ask(&q, ask_resolve);
-}
-
-static error real_validate(void *ctx, struct arena *a, bool is_sender, struct str address, error *ret_refusal) {
-    struct question q = { .d = ctx, .a = a, .address = address, .is_sender = is_sender, .refusal = ret_refusal };
-    return ask(&q, ask_validate);
+static error real_check_address(void *ctx, struct arena *a, const struct route_question *asked,
+                                struct route_check *ret) {
+    struct daemons *d = ctx;
+    struct route_question q = *asked;
+    if (!d->sender_matters)
+        q.sender = STR("");
+    if (answers_get(&d->answers, &q, a, ret))
+        return NULL;
+    error e = ask(d, a, &q, ret);
+    if (!e)
+        answers_put(&d->answers, &q, ret);
+    return e;
 }
 
 static void real_client_name(void *ctx, struct arena *a, const struct endpoint *client, struct dns_client *ret) {
@@ -163,15 +146,10 @@ static error link_take(struct daemons *d, int64_t deadline, struct submit_link *
             return NULL;
         if (!place) /* full of connections that are full or about to end */
             return &err_limit;
-        if (d->connecting) {
-            e = cond_wait(&d->connected, deadline);
+        if (connect_turn(d, deadline, &e))
             continue;
-        }
         struct ipc *ipc;
-        d->connecting = true;
-        e = service_connect(d->ctx, d->cleanup, deadline, &ipc);
-        d->connecting = false;
-        cond_broadcast(&d->connected);
+        e = connect_to(d, d->cleanup, deadline, &ipc);
         if (!e) {
             *ret = *place = submit_link_new(ipc);
             *ret_used_before = false;
@@ -247,15 +225,11 @@ static error real_flush_site(void *ctx, struct str site, enum flush_status *ret)
 error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct backend *ret) {
     static struct daemons d;
     const struct conf *c = ctx->conf;
-    d = (struct daemons){ .myorigin = conf_str(c, PARAM_myorigin), .timeout = conf_time(c, PARAM_ipc_timeout) };
+    d = (struct daemons){ .sender_matters = route_depends_on_sender(c), .timeout = conf_time(c, PARAM_ipc_timeout) };
     d.arena = arena_new();
     d.ctx = ctx;
     d.cleanup = arena_printf(d.arena, "public/%.*s", STR_ARG(conf_str(c, PARAM_cleanup_service_name)));
-    d.rewrite = (struct pool){ .ctx = ctx,
-                               .endpoint = arena_printf(d.arena, "private/%.*s",
-                                                        STR_ARG(conf_str(c, PARAM_rewrite_service_name))),
-                               .idle_max = REWRITE_OPEN_MAX,
-                               .open_max = REWRITE_OPEN_MAX };
+    d.rewrite = arena_printf(d.arena, "private/%.*s", STR_ARG(conf_str(c, PARAM_rewrite_service_name)));
     d.flush = arena_cat(d.arena, STR("public/"), conf_str(c, PARAM_flush_service_name));
     struct dns_options options = { .servers = conf_str(c, PARAM_dns_resolvers) };
     error e = dns_open(&options, err_arena, &d.dns);
@@ -263,8 +237,7 @@ error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct back
         return e;
     *ret = (struct backend){ .ctx = &d,
                              .client_name = real_client_name,
-                             .resolve = real_resolve,
-                             .validate = real_validate,
+                             .check_address = real_check_address,
                              .submit_open = real_submit_open,
                              .submit_envelope = real_submit_envelope,
                              .submit_rcpt = real_submit_rcpt,

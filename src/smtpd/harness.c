@@ -83,37 +83,25 @@ static struct str domain_of(struct str address) {
     return domain;
 }
 
-static error fake_resolve(void *ctx, struct arena *a, struct str sender, struct str recipient, struct route *ret,
-                          error *ret_route_error) {
-    (void)ctx, (void)sender;
-    *ret_route_error = NULL;
-    struct str domain = domain_of(recipient);
-    if (str_eq(domain, STR("gone.example")))
-        return &gone;
-    if (str_eq(domain, STR("temp.example")))
-        *ret_route_error = &temporary;
-    *ret = (struct route){ .class = class_of(domain),
-                           .transport = STR("smtp"),
-                           .nexthop = domain,
-                           .recipient = arena_str(a, recipient),
-                           .routed = str_index_any(address_split(recipient).local, STR("%@!")) >= 0 };
-    return NULL;
-}
-
-static error fake_validate(void *ctx, struct arena *a, bool is_sender, struct str address, error *ret_refusal) {
-    (void)ctx;
+static error fake_check_address(void *ctx, struct arena *a, const struct route_question *q, struct route_check *ret) {
     static const char *const tables[] = { [CLASS_LOCAL] = "local recipient",
                                           [CLASS_VIRTUAL_ALIAS] = "virtual alias",
                                           [CLASS_VIRTUAL_MAILBOX] = "virtual mailbox",
                                           [CLASS_RELAY] = "relay recipient" };
-    *ret_refusal = NULL;
-    struct str local = address_split(address).local, domain = domain_of(address);
-    enum address_class class = class_of(domain);
-    if (str_eq(domain, STR("temp.example")))
-        *ret_refusal = &temporary;
-    if (class == CLASS_DEFAULT || in_list(local, class == CLASS_LOCAL ? STR("user user2 postmaster") : STR("ok")))
+    struct harness *h = ctx;
+    struct str local = address_split(q->address).local, domain = domain_of(q->address);
+    h->questions++;
+    if (str_eq(domain, STR("gone.example")))
+        return &gone;
+    *ret = (struct route_check){ .class = class_of(domain), .routed = str_index_any(local, STR("%@!")) >= 0 };
+    if (str_eq(domain, STR("temp.example"))) {
+        ret->unroutable = q->want & ROUTE_WANT_CLASS ? &temporary : NULL;
+        ret->unlisted = q->want & ROUTE_WANT_LISTED ? &temporary : NULL;
+    }
+    if (!(q->want & ROUTE_WANT_LISTED) || ret->class == CLASS_DEFAULT ||
+        in_list(local, ret->class == CLASS_LOCAL ? STR("user user2 postmaster") : STR("ok")))
         return NULL;
-    *ret_refusal = err_smtp(a, 550, is_sender ? "5.1.0" : "5.1.1", "User unknown in %s table", tables[class]);
+    ret->unlisted = err_smtp(a, 550, q->is_sender ? "5.1.0" : "5.1.1", "User unknown in %s table", tables[ret->class]);
     return NULL;
 }
 
@@ -243,8 +231,7 @@ void harness_begin(struct harness *h, const char *options) {
         die("harness: %.*s", STR_ARG(e->text));
     h->backend = (struct backend){ .ctx = h,
                                    .client_name = fake_client_name,
-                                   .resolve = fake_resolve,
-                                   .validate = fake_validate,
+                                   .check_address = fake_check_address,
                                    .submit_open = fake_open,
                                    .submit_envelope = fake_envelope,
                                    .submit_rcpt = fake_rcpt,

@@ -35,6 +35,7 @@ struct harness {
     struct clients *clients;
     size_t flushes; /* times that flush was asked; a site's first label (gone, denied, failed, bad) says what comes of
                        it */
+    size_t questions; /* about addresses, to trivial-rewrite */
     /* faults */
     bool open_fails, rcpt_fails, content_fails, end_fails;
     struct submit_result open_result, end_result; /* what cleanup says; status SUBMIT_OK: the usual */

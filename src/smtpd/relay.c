@@ -8,32 +8,44 @@ static enum verdict no_answer(struct checks *c, struct str address, error e) {
     return check_fail(c, 451, "4.3.0", "<%.*s>: Temporary lookup failure", STR_ARG(address));
 }
 
-enum verdict check_auth_destination(struct checks *c) {
+/* What is not known yet of the recipient, and what will be asked in the end anyhow. */
+static error ask_about_recipient(struct checks *c, unsigned want) {
     struct session *s = c->s;
-    if (!c->resolved) {
-        error refused = NULL;
-        error e = s->back->resolve(s->back->ctx, c->arena, c->have_sender ? c->sender : STR(""), c->recipient,
-                                   &c->route, &refused);
-        if (!e && refused && refused->kind != ERR_PERM)
-            e = refused;
-        if (e)
-            return no_answer(c, c->recipient, e);
-        if (refused)
-            return DUNNO; /* what cannot be routed is not ours */
-        c->resolved = true;
+    if (s->set->reject_unlisted_recipient && c->known == 0)
+        want = ROUTE_WANT_CLASS | ROUTE_WANT_LISTED;
+    struct route_question q = { .want = want, .sender = c->have_sender ? c->sender : STR(""), .address = c->recipient };
+    struct route_check about;
+    error e = s->back->check_address(s->back->ctx, c->arena, &q, &about);
+    if (e)
+        return e;
+    c->known |= want;
+    if (want & ROUTE_WANT_CLASS) {
+        c->about.unroutable = about.unroutable;
+        c->about.class = about.class;
+        c->about.routed = about.routed;
     }
-    /* user%elsewhere@relay: whoever gets it next may send it anywhere in our name */
-    if (c->route.routed && c->route.class != CLASS_LOCAL && !s->set->untrusted_routing)
-        return DUNNO;
-    return c->route.class == CLASS_DEFAULT ? DUNNO : PERMIT;
+    if (want & ROUTE_WANT_LISTED)
+        c->about.unlisted = about.unlisted;
+    return NULL;
 }
 
-static enum verdict listed(struct checks *c, bool is_sender, struct str address, const char *class) {
+enum verdict check_auth_destination(struct checks *c) {
     struct session *s = c->s;
-    error refused = NULL;
-    error e = s->back->validate(s->back->ctx, c->arena, is_sender, address, &refused);
+    error e = c->known & ROUTE_WANT_CLASS ? NULL : ask_about_recipient(c, ROUTE_WANT_CLASS);
+    error refused = c->about.unroutable;
+    if (!e && refused && refused->kind != ERR_PERM)
+        e = refused;
     if (e)
-        return no_answer(c, address, e);
+        return no_answer(c, c->recipient, e);
+    if (refused)
+        return DUNNO; /* what cannot be routed is not ours */
+    /* user%elsewhere@relay: whoever gets it next may send it anywhere in our name */
+    if (c->about.routed && c->about.class != CLASS_LOCAL && !s->set->untrusted_routing)
+        return DUNNO;
+    return c->about.class == CLASS_DEFAULT ? DUNNO : PERMIT;
+}
+
+static enum verdict listed(struct checks *c, struct str address, error refused, const char *class) {
     if (!refused)
         return DUNNO;
     int code = refused->code ? refused->code : 451;
@@ -48,12 +60,17 @@ enum verdict check_listed_recipient(struct checks *c) {
     if (!c->have_recipient || c->recipient.n == 0 || c->recipient_listed)
         return DUNNO;
     c->recipient_listed = true;
-    return listed(c, false, c->recipient, "Recipient address");
+    error e = c->known & ROUTE_WANT_LISTED ? NULL : ask_about_recipient(c, ROUTE_WANT_LISTED);
+    return e ? no_answer(c, c->recipient, e) : listed(c, c->recipient, c->about.unlisted, "Recipient address");
 }
 
 enum verdict check_listed_sender(struct checks *c) {
+    struct session *s = c->s;
     if (!c->have_sender || c->sender.n == 0 || c->sender_listed)
         return DUNNO;
     c->sender_listed = true;
-    return listed(c, true, c->sender, "Sender address");
+    struct route_question q = { .is_sender = true, .want = ROUTE_WANT_LISTED, .sender = STR(""), .address = c->sender };
+    struct route_check about;
+    error e = s->back->check_address(s->back->ctx, c->arena, &q, &about);
+    return e ? no_answer(c, c->sender, e) : listed(c, c->sender, about.unlisted, "Sender address");
 }

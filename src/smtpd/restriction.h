@@ -21,8 +21,8 @@ struct checks {
     struct str recipient;
     bool warn;                            /* warn_if_reject stands before this restriction */
     bool recipient_listed, sender_listed; /* looked up already */
-    bool resolved;
-    struct route route; /* of `recipient`, when `resolved` */
+    unsigned known;                       /* enum route_want: of `recipient`, what has been asked */
+    struct route_check about;
     struct deferral defer_if_permit, defer_if_reject;
     error refusal; /* after REFUSE */
 };

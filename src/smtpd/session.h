@@ -21,10 +21,8 @@ struct backend {
     void *ctx;
     /* The names of a client. Never fails otherwise than by what `ret` says. */
     void (*client_name)(void *ctx, struct arena *a, const struct endpoint *client, struct dns_client *ret);
-    /* As in proto/rewrite.h; the outer error is the connection's. */
-    error (*resolve)(void *ctx, struct arena *a, struct str sender, struct str recipient, struct route *ret,
-                     error *ret_route_error);
-    error (*validate)(void *ctx, struct arena *a, bool is_sender, struct str address, error *ret_refusal);
+    /* As route_check(); the outer error is the connection's. */
+    error (*check_address)(void *ctx, struct arena *a, const struct route_question *q, struct route_check *ret);
     /* Begin a message. NULL error with ret->status not SUBMIT_OK: refused, and there is no submission. */
     error (*submit_open)(void *ctx, struct arena *a, unsigned flags, struct submission **ret, struct queue_id *ret_id,
                          struct submit_result *ret_refused);

@@ -222,6 +222,37 @@ static void test_no_space(void **state) {
                    OPENING "> RCPT TO:<user@here.example>\n<< 452 4.3.1 Insufficient system storage\n> QUIT\n<< 221\n");
 }
 
+/* The message is begun anew with the next recipient. */
+static void test_cleanup_dies_at_rcpt(void **state) {
+    (void)state;
+    harness_begin(&h, "");
+    h.rcpt_fails = true;
+    harness_script(&h, "192.0.2.1",
+                   OPENING "> RCPT TO:<user@here.example>\n<< 451 4.3.0 Error: queue file write error\n"
+                           "> RCPT TO:<user@here.example>\n<< 451 4.3.0 Error: queue file write error\n"
+                           "> DATA\n<< 554 5.5.1 Error: no valid recipients\n> QUIT\n<< 221\neof\n");
+    assert_int_equal(h.message_count, 2);
+    assert_true(h.messages[0].aborted && h.messages[1].aborted);
+    assert_true(harness_logged(&h, "warning: *: write to the cleanup service: connection closed"));
+}
+
+/* One question a recipient: is it ours, and does it exist. Without restrictions that ask, none. */
+static void test_questions(void **state) {
+    (void)state;
+    harness_begin(&h, "");
+    harness_script(&h, "192.0.2.1", OPENING RECIPIENT "> RCPT TO:<user2@here.example>\n<< 250\n> QUIT\n<< 221\neof\n");
+    assert_int_equal(h.questions, 2);
+    harness_end(&h);
+    harness_begin(&h, "smtpd_reject_unlisted_recipient = no\nsmtpd_reject_unlisted_sender = yes");
+    harness_script(&h, "192.0.2.1", OPENING "> RCPT TO:<nobody@here.example>\n<< 250\n> QUIT\n<< 221\neof\n");
+    assert_int_equal(h.questions, 2); /* the sender's */
+    harness_end(&h);
+    harness_begin(&h, "smtpd_reject_unlisted_recipient = no\n"
+                      "smtpd_recipient_restrictions = reject_unlisted_recipient, permit_mynetworks");
+    harness_script(&h, "192.0.2.1", OPENING "> RCPT TO:<nobody@here.example>\n<< 550 5.1.1 *\n> QUIT\n<< 221\neof\n");
+    assert_int_equal(h.questions, 2);
+}
+
 static void test_cleanup_dies_in_content(void **state) {
     (void)state;
     harness_begin(&h, "");
@@ -561,6 +592,8 @@ int main(void) {
         SESSION_TEST(test_long_content_line),
         SESSION_TEST(test_no_cleanup),
         SESSION_TEST(test_no_space),
+        SESSION_TEST(test_cleanup_dies_at_rcpt),
+        SESSION_TEST(test_questions),
         SESSION_TEST(test_cleanup_dies_in_content),
         SESSION_TEST(test_cleanup_dies_at_the_end),
         SESSION_TEST(test_cleanup_refuses),

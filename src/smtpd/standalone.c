@@ -175,14 +175,8 @@ static void no_client_name(void *ctx, struct arena *a, const struct endpoint *cl
     *ret = (struct dns_client){ .name = STR("unknown"), .reverse_name = STR("unknown") };
 }
 
-static error no_resolve(void *ctx, struct arena *a, struct str sender, struct str recipient, struct route *ret,
-                        error *ret_route_error) {
-    (void)ctx, (void)a, (void)sender, (void)recipient, (void)ret, (void)ret_route_error;
-    return &no_postdrop;
-}
-
-static error no_validate(void *ctx, struct arena *a, bool is_sender, struct str address, error *ret_refusal) {
-    (void)ctx, (void)a, (void)is_sender, (void)address, (void)ret_refusal;
+static error no_check_address(void *ctx, struct arena *a, const struct route_question *q, struct route_check *ret) {
+    (void)ctx, (void)a, (void)q, (void)ret;
     return &no_postdrop;
 }
 
@@ -193,8 +187,7 @@ void standalone_backend(const struct conf *c, struct backend *ret) {
     } ctx = { .in = c };
     *ret = (struct backend){ .ctx = ctx.out,
                              .client_name = no_client_name,
-                             .resolve = no_resolve,
-                             .validate = no_validate,
+                             .check_address = no_check_address,
                              .submit_open = local_submit_open,
                              .submit_envelope = local_submit_envelope,
                              .submit_rcpt = local_submit_rcpt,

@@ -3,8 +3,6 @@
 #include "proto/rewrite.h"
 #include "service/service.h"
 
-enum { REPLY_SECONDS = 100 /* for a client to take its answer */ };
-
 static error init(struct service_ctx *ctx, struct arena *err_arena) {
     (void)err_arena;
     ctx->state = router_new(ctx->conf);
@@ -14,21 +12,9 @@ static error init(struct service_ctx *ctx, struct arena *err_arena) {
 static void session(struct service_ctx *ctx, struct io *io, const struct endpoint *peer, const struct endpoint *local) {
     (void)peer;
     (void)local;
-    struct ipc *ipc = service_ipc(io);
-    struct arena *a = arena_new();
-    struct ipc_msg m = { .fd = -1 };
-    while (!ipc_recv(ipc, DEADLINE_NEVER, &m)) {
-        error e = rewrite_serve(ipc, ctx->state, a, &m);
-        ipc_msg_drop(&m);
-        if (e) {
-            log_warn("%.*s", STR_ARG(e->text));
-            break;
-        }
-        if (ipc_flush(ipc, deadline_in(REPLY_SECONDS)))
-            break;
-        arena_reset(a);
-    }
-    arena_free(a);
+    error e = rewrite_serve(service_ipc(io), ctx->state);
+    if (e)
+        log_warn("%.*s", STR_ARG(e->text));
 }
 
 int main(int argc, char **argv) {
