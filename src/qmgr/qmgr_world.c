@@ -166,6 +166,8 @@ static error fake_resolve(void *ctx, struct arena *a, struct str sender, struct 
     (void)ctx;
     (void)sender;
     struct str domain = address_split(recipient).domain;
+    if (world->resolve)
+        return world->resolve(a, recipient, ret);
     if (str_starts(recipient, STR("slow")))
         wait_until(deadline_in(SLOW_S));
     if (str_eq(domain, STR("nowhere.example")))
@@ -184,7 +186,7 @@ static error fake_resolve(void *ctx, struct arena *a, struct str sender, struct 
 static unsigned fake_limit(void *ctx, struct str transport) {
     (void)ctx;
     (void)transport;
-    return 0;
+    return world->process_limit;
 }
 
 /* --- the world --- */

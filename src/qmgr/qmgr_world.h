@@ -23,7 +23,9 @@ struct world {
     void (*script)(struct world *w);
     /* What agents do, when not NULL: false, the agent dies. */
     bool (*serve)(struct ipc *ipc, struct delivery_request *r);
-    void (*told_of)(const struct bounce_request *r); /* of each notice, when not NULL */
+    void (*told_of)(const struct bounce_request *r);                            /* of each notice, when not NULL */
+    error (*resolve)(struct arena *a, struct str recipient, struct route *ret); /* when not NULL */
+    unsigned process_limit;
     /* what agents saw */
     unsigned requests, busy, busy_max, rcpts_max, connections, refused;
     struct str seen[SEEN_MAX]; /* addresses that were delivered, in order */

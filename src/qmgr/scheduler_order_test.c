@@ -130,6 +130,8 @@ static void a_newsletter_is_not_starved(void **state) {
             else
                 others++;
             finish(e, ATTEMPT_DONE, now);
+            if (others > 10 * size)
+                fail_msg("cost %u: %zu others, and %zu left", cost, others, left);
         }
         size_t most = size / (cost - 1) + 2 * (params.slot_loan + 3);
         if (others > most || others < size / (cost + 1))
