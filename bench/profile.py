@@ -86,13 +86,14 @@ def hot(data):
     own, table, total = list(rows("--no-children")), {}, collections.Counter()
     for share, program, _, _ in own:
         total[program] += share
-    for program, _ in total.most_common():
-        table[program] = {"calls": collections.Counter(), "own": collections.Counter()}
+    for program, share in total.most_common():
+        if share >= 0.1:
+            table[program] = {"calls": collections.Counter(), "own": collections.Counter()}
     for share, program, place, symbol in own:
-        if place == ".":
+        if place == "." and program in table:
             table[program]["own"][symbol] += share / total[program]
     for share, program, _, symbol in rows("--children"):
-        if symbol.startswith("__x64_sys_") or symbol in INLINED:
+        if program in table and (symbol.startswith("__x64_sys_") or symbol in INLINED):
             table[program]["calls"][INLINED.get(symbol, symbol.removeprefix("__x64_sys_"))] += share / total[program]
     return table
 
@@ -145,7 +146,7 @@ def main():
                                    if n / args.messages >= 0.01)
                 print(f"- {name} {counter.total() / args.messages:.1f}: {listed}")
             print(f"- all: {sum(c.total() for c in calls.values()) / args.messages:.1f}", flush=True)
-            recorder = subprocess.Popen(["perf", "record", "-q", "-e", "cpu-clock", "-F", "4000", "-g", "-p", pids, "-o",
+            recorder = subprocess.Popen(["perf", "record", "-q", "-e", "cpu-clock", "-F", "2000", "-g", "-p", pids, "-o",
                                          f"{scratch}/data"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(1)
             run(load, sink, server.port, args)
