@@ -52,20 +52,19 @@ def copy_share(job):
     content, reasons = message.read_bytes(), log.read_bytes() if log else None
     for n in range(first, first + count):
         microseconds = f"{n * 7919 % 1000000:05X}"
-        digit = microseconds[0]
-        made = queue / "deferred" / digit / f"made.{n}"
-        fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o700)
+        folder = f"{queue}/deferred/{microseconds[0]}/"
+        fd = os.open(f"{folder}made.{n}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.st_mode & 0o777)
         os.write(fd, content)
         os.fchown(fd, stat.st_uid, stat.st_gid)
-        os.fchmod(fd, stat.st_mode & 0o777)
-        name = f"{microseconds}{os.fstat(fd).st_ino:X}"
         os.utime(fd, (when, when))
+        name = f"{microseconds}{os.fstat(fd).st_ino:X}"
         os.close(fd)
-        made.rename(made.with_name(name))
+        os.rename(f"{folder}made.{n}", folder + name)
         if log:
-            with open(queue / "defer" / digit / name, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-                file.write(reasons)
-                os.fchown(file.fileno(), stat.st_uid, stat.st_gid)
+            fd = os.open(f"{queue}/defer/{name[0]}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.write(fd, reasons)
+            os.fchown(fd, stat.st_uid, stat.st_gid)
+            os.close(fd)
 
 
 def fill(server, template, count, when, logs=True):
@@ -158,7 +157,7 @@ class Bench:
             say()
 
     def scenario_listing(self):
-        say, times = self.say, ([], [])
+        say, times, cpus = self.say, ([], []), ([], [])
         with Sink(self.args.build, self.sink_port) as sink:
             both = self.servers()
             with both[0], both[1]:
@@ -166,21 +165,24 @@ class Bench:
                     template = self.defer_one(server, sink, 4096)
                     fill(server, template, self.args.deferred - 1, time.time() + 86400)
                 for pair in range(self.args.pairs + 1):
-                    for server, taken in zip(both, times):
-                        started = time.monotonic()
+                    for server, taken, used in zip(both, times, cpus):
+                        usage, own, started = server.usage().start(), os.times(), time.monotonic()
                         listing = server.list_queue()
                         if pair > 0:  # the first one brings the files into memory
                             taken.append(time.monotonic() - started)
+                            now = os.times()
+                            used.append(usage.stop()["cpu"] + now.children_user - own.children_user +
+                                        now.children_system - own.children_system)
                         last = listing.splitlines()[-1]
                         found = int(re.search(r"in (\d+) Request", last)[1])
                         if found != self.args.deferred:
                             raise RuntimeError(f"{server.name} lists {found} messages of {self.args.deferred}: {last}")
             say(f"### mailq with {self.args.deferred} deferred messages")
             say()
-            say("| server | seconds |")
-            say("|---|---|")
-            for server, taken in zip(both, times):
-                say(f"| {server.name} | {statistics.median(taken):.2f} |")
+            say("| server | seconds | CPU seconds |")
+            say("|---|---|---|")
+            for server, taken, used in zip(both, times, cpus):
+                say(f"| {server.name} | {statistics.median(taken):.2f} | {statistics.median(used):.2f} |")
             ratios = [b / a for a, b in zip(*times)]
             say()
             say(f"Ratio, median of {self.args.pairs} pairs: {statistics.median(ratios):.1f} ({min(ratios):.1f}, "
