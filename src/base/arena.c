@@ -4,7 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { BLOCK_MIN = 1024, BLOCK_MAX = 256 * 1024, ALIGN = 16 };
+enum {
+    FIRST_SIZE = 1024, /* an arena with its first block: what C libraries give out and take back the fastest */
+    BLOCK_MIN = 2048,
+    BLOCK_MAX = 256 * 1024,
+    ALIGN = 16,
+};
 
 struct block {
     struct block *next;
@@ -15,6 +20,7 @@ struct block {
 struct arena {
     struct block *head; /* the one being filled */
     size_t used, next_size;
+    struct block first; /* the last in the list; goes with the arena */
 };
 
 static struct block *block_new(size_t size) {
@@ -30,39 +36,36 @@ static struct block *block_new(size_t size) {
 }
 
 struct arena *arena_new(void) {
-    struct arena *a = malloc(sizeof *a);
+    struct arena *a = malloc(FIRST_SIZE);
     if (!a)
-        die_no_memory(sizeof *a);
-    *a = (struct arena){ .next_size = BLOCK_MIN };
+        die_no_memory(FIRST_SIZE);
+    a->head = &a->first;
+    a->used = 0;
+    a->next_size = BLOCK_MIN;
+    a->first.next = NULL;
+    a->first.size = FIRST_SIZE - offsetof(struct arena, first.data);
+    a->first.used = 0;
     return a;
 }
 
-static void blocks_free(struct block *b) {
-    while (b) {
-        struct block *next = b->next;
+static void free_all_but_first(struct arena *a) {
+    while (a->head != &a->first) {
+        struct block *b = a->head;
+        a->head = b->next;
         free(b);
-        b = next;
     }
 }
 
 void arena_free(struct arena *a) {
     if (!a)
         return;
-    blocks_free(a->head);
+    free_all_but_first(a);
     free(a);
 }
 
 void arena_reset(struct arena *a) {
-    struct block *b = a->head;
-    if (b) {
-        while (b->next) { /* keep the oldest, which is the smallest */
-            struct block *next = b->next;
-            free(b);
-            b = next;
-        }
-        b->used = 0;
-    }
-    a->head = b;
+    free_all_but_first(a);
+    a->first.used = 0;
     a->used = 0;
     a->next_size = BLOCK_MIN;
 }
@@ -76,7 +79,7 @@ void *arena_alloc(struct arena *a, size_t n) {
         die_no_memory(n);
     size_t need = (n + ALIGN - 1) & ~(size_t)(ALIGN - 1);
     struct block *b = a->head;
-    if (!b || b->size - b->used < need) {
+    if (b->size - b->used < need) {
         size_t size = a->next_size;
         if (size < need)
             size = need;
@@ -137,12 +140,14 @@ struct str arena_cat(struct arena *ar, struct str a, struct str b) {
 struct str arena_vprintf(struct arena *a, const char *format, va_list ap) {
     va_list again;
     va_copy(again, ap);
-    int n = vsnprintf(NULL, 0, format, again);
+    char *there = a->head->data + a->head->used; /* mostly there is room: formatted once */
+    int n = vsnprintf(there, a->head->size - a->head->used, format, again);
     va_end(again);
     if (n < 0)
         die("arena_printf: bad format or over-long result");
     char *p = arena_alloc(a, (size_t)n + 1);
-    vsnprintf(p, (size_t)n + 1, format, ap);
+    if (p != there)
+        vsnprintf(p, (size_t)n + 1, format, ap);
     return (struct str){ p, (size_t)n };
 }
 

@@ -8,6 +8,7 @@
 #include "test/test.h"
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 static void words_and_pieces(void **state) {
     (void)state;
@@ -92,12 +93,25 @@ static void arenas(void **state) {
     memset(big, 7, 1000000);
     assert_str(s, "hello");
     VEC(int) v = { 0 };
+    VEC(struct str) texts = { 0 };
     for (int i = 0; i < 1000; i++)
         *vec_add(a, &v) = i;
     assert_int_equal(v.n, 1000);
     assert_int_equal(v.at[999], 999);
     arena_reset(a);
     assert_int_equal(arena_used(a), 0);
+    /* text that fits what is left of a block, and text that does not, at every place in it */
+    for (int i = 0; i < 3000; i++) {
+        struct str t = arena_printf(a, "%d:%0*d", i, i % 37, 0);
+        char want[64];
+        snprintf(want, sizeof want, "%d:%0*d", i, i % 37, 0);
+        assert_str(t, want);
+        assert_int_equal(t.p[t.n], 0);
+        *vec_add(a, &texts) = t;
+    }
+    for (size_t i = 0; i < texts.n; i++)
+        assert_int_equal(strtol(texts.at[i].p, NULL, 10), i); /* none lies on another */
+    arena_reset(a);
     assert_str(arena_lower(a, STR("MiX")), "mix");
     arena_free(a);
 }

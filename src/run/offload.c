@@ -55,11 +55,13 @@ static void *thread_main(void *arg) {
         else
             done_last->next = job;
         done_last = job;
-        if (first) { /* the loop takes the whole list at one event */
-            uint64_t one = 1;
-            ssize_t n = write(event_fd, &one, sizeof one);
-            (void)n; /* fails only when the counter is full, that is, when the loop is told already */
-        }
+        if (!first) /* the loop takes the whole list at one event */
+            continue;
+        pthread_mutex_unlock(&lock); /* which the loop, once awake, wants */
+        uint64_t one = 1;
+        ssize_t n = write(event_fd, &one, sizeof one);
+        (void)n; /* fails only when the counter is full, that is, when the loop is told already */
+        pthread_mutex_lock(&lock);
     }
     pthread_mutex_unlock(&lock);
     return NULL;
@@ -141,8 +143,8 @@ void offload(void (*fn)(void *arg), void *arg) {
         todo_first = &job;
     todo_last = &job;
     todo_count++;
+    pthread_mutex_unlock(&lock); /* which the thread, once awake, wants */
     pthread_cond_signal(&work);
-    pthread_mutex_unlock(&lock);
     busy++;
     int shield = coro_shield(1); /* cancellation does not end this wait */
     loop_wait(c, DEADLINE_NEVER, NULL);
