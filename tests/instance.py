@@ -17,7 +17,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 COMMANDS = ("postfix postconf postmap postalias newaliases postqueue mailq postdrop sendmail postlog postkick "
-            "postlock postmulti postsuper").split()
+            "postlock postmulti postsuper postcat qshape").split()
 
 MASTER_CF = """\
 {smtpd}\

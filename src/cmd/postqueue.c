@@ -6,6 +6,7 @@
 #include "proto/flush.h"
 #include "proto/notice.h"
 #include "service/logging.h"
+#include "showq/select.h"
 #include "showq/showq.h"
 #include "table/match.h"
 #include <errno.h>
@@ -26,6 +27,8 @@ enum {
 struct command {
     struct arena *arena;
     struct conf *conf;
+    struct selection selection;
+    int64_t now_s;
 };
 
 /* --- who may --- */
@@ -84,51 +87,72 @@ static error connect_public(const struct conf *c, struct str service, struct ipc
     return e;
 }
 
-static void list_from_service(const struct command *m, struct ipc *ipc, enum showq_form form) {
-    struct showq_writer w = writer_for(m->conf, form);
-    struct buf out = { 0 };
-    struct ipc_msg msg = { .fd = -1 };
-    int64_t limit = conf_time(m->conf, PARAM_ipc_timeout);
-    error e;
-    while (!(e = ipc_recv(ipc, deadline_in(limit), &msg)) && msg.type != LISTING_MSG_END) {
-        struct arena *a = arena_new();
-        struct listing_entry entry;
-        if (!listing_unpack(&msg, a, &entry) || (msg.type == LISTING_MSG_RCPTS && !w.open))
-            log_fatal("malformed showq server response");
-        if (msg.type == LISTING_MSG_ENTRY)
-            showq_write_begin(&w, &out, &entry);
-        else
-            showq_write_rcpts(&w, &out, entry.rcpts, entry.rcpt_count);
-        if (out.n >= OUT_CHUNK)
-            put_out(&out);
-        arena_free(a);
-    }
-    if (e) {
-        put_out(&out);
-        fflush(stdout);
-        log_fatal("malformed showq server response: %.*s", STR_ARG(e->text));
-    }
-    finish(&w, &out);
-    ipc_close(ipc);
-}
-
-struct direct {
+struct lister {
+    const struct command *m;
     struct showq_writer w;
     struct buf out;
 };
 
 static bool write_entry(void *ctx, const struct listing_entry *e) {
-    struct direct *d = ctx;
-    showq_write_begin(&d->w, &d->out, e);
-    if (d->out.n >= OUT_CHUNK)
-        put_out(&d->out);
+    struct lister *l = ctx;
+    if (!selection_takes(&l->m->selection, e, l->m->now_s))
+        return true;
+    showq_write_begin(&l->w, &l->out, e);
+    if (l->out.n >= OUT_CHUNK)
+        put_out(&l->out);
     return true;
+}
+
+/* A message whose recipients come in several frames is gathered when it has to be looked at as a whole. */
+static void list_from_service(const struct command *m, struct ipc *ipc, enum showq_form form) {
+    struct lister l = { .m = m, .w = writer_for(m->conf, form) };
+    struct ipc_msg msg = { .fd = -1 };
+    int64_t limit = conf_time(m->conf, PARAM_ipc_timeout);
+    bool gather = selection_is_set(&m->selection), begun = false;
+    struct arena *a = arena_new();
+    struct listing_entry entry, whole;
+    VEC(struct listing_rcpt) rcpts = { 0 };
+    error e;
+    while (!(e = ipc_recv(ipc, deadline_in(limit), &msg)) && msg.type != LISTING_MSG_END) {
+        if (msg.type == LISTING_MSG_ENTRY || !gather) {
+            if (gather && begun)
+                write_entry(&l, &whole);
+            arena_reset(a);
+            rcpts.at = NULL;
+            rcpts.n = rcpts.room = 0;
+        }
+        if (!listing_unpack(&msg, a, &entry) || (msg.type == LISTING_MSG_RCPTS && !begun))
+            log_fatal("malformed showq server response");
+        begun = true;
+        if (gather) {
+            if (msg.type == LISTING_MSG_ENTRY)
+                whole = entry;
+            for (size_t i = 0; i < entry.rcpt_count; i++)
+                *vec_add(a, &rcpts) = entry.rcpts[i];
+            whole.rcpts = rcpts.at;
+            whole.rcpt_count = rcpts.n;
+        } else if (msg.type == LISTING_MSG_ENTRY) {
+            write_entry(&l, &entry);
+        } else {
+            showq_write_rcpts(&l.w, &l.out, entry.rcpts, entry.rcpt_count);
+        }
+    }
+    if (gather && begun)
+        write_entry(&l, &whole);
+    arena_free(a);
+    if (e) {
+        put_out(&l.out);
+        fflush(stdout);
+        log_fatal("malformed showq server response: %.*s", STR_ARG(e->text));
+    }
+    finish(&l.w, &l.out);
+    ipc_close(ipc);
 }
 
 /* What showq would say, without it. */
 static void list_directly(const struct command *m, enum showq_form form) {
     struct showq q;
-    struct direct d = { .w = writer_for(m->conf, form) };
+    struct lister d = { .m = m, .w = writer_for(m->conf, form) };
     error e = showq_open(&q, m->conf, m->arena);
     if (e)
         log_fatal("%.*s", STR_ARG(e->text));
@@ -233,7 +257,8 @@ static bool called_mailq(const char *argv0) {
 }
 
 int main(int argc, char **argv) {
-    struct command m = { .arena = arena_new() };
+    static const struct option long_options[] = { SELECT_OPTIONS };
+    struct command m = { .arena = arena_new(), .now_s = sys->wall_us() / US_PER_S };
     const char *directory = NULL, *argument = NULL;
     int mode = 0, verbose = 0;
     bool bad = false;
@@ -245,7 +270,13 @@ int main(int argc, char **argv) {
         mode = 'p';
         options = "c:C:v";
     }
-    for (int c; (c = getopt(argc, argv, options)) != -1;) {
+    for (int c; (c = getopt_long(argc, argv, options, long_options, NULL)) != -1;) {
+        const char *why = NULL;
+        if (selection_option(&m.selection, c, optarg, &why)) {
+            if (why)
+                log_fatal("%s", why);
+            continue;
+        }
         switch (c) {
         case 'c':
         case 'C':
@@ -267,7 +298,7 @@ int main(int argc, char **argv) {
             bad = true;
         }
     }
-    if (bad || !mode || optind < argc)
+    if (bad || !mode || optind < argc || (selection_is_set(&m.selection) && mode != 'p' && mode != 'j'))
         log_fatal(USAGE);
     if (getuid() == 0) /* what else is logged then is not everybody's */
         log_set_verbose(verbose);

@@ -139,8 +139,8 @@ struct message {
     struct message *hungry_next, *hungry_prev; /* NULL: not in the ring */
     VEC(struct spool_failure) deferred; /* of this attempt, for warnings and the end of patience: the first ones */
     size_t deferred_count;
-    bool deferred_lost;                /* not all are in the log */
-    struct spool_failure *known;       /* control.c: of earlier attempts, of an expired message */
+    bool deferred_lost;          /* not all are in the log */
+    struct spool_failure *known; /* control.c: of earlier attempts, of an expired message */
     size_t known_count;
     bool known_read;
     bool bounced;                      /* the bounce log has something, perhaps of earlier attempts */
@@ -185,7 +185,8 @@ void entry_free(struct entry *e);
 void rcpts_end(struct message *m);
 
 /* --- control.c --- */
-/* An administrator's connection; EDIT_MSG_OPEN has been read. `allowed`: the peer may; `in_office`: we have the spool. */
+/* An administrator's connection; EDIT_MSG_OPEN has been read. `allowed`: the peer may; `in_office`: we have the spool.
+ */
 void control_session(struct qmgr *q, struct ipc *ipc, bool allowed, bool in_office);
 /* What was asked of a message, now that it is at rest. */
 void control_end(struct message *m);

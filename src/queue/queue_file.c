@@ -1,10 +1,12 @@
 #include "queue/queue_file.h"
 
 #include "queue/crc32c.h"
+#include "queue/log.h"
 #include "queue/maildrop.h"
 #include "queue/spool_private.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { CHUNK = 64 * 1024, PEEK = 12 };
@@ -74,6 +76,45 @@ error queue_file_read(int fd, struct arena *a, struct queue_file *ret) {
     if (!spool_envelope_unpack(f.packed, &f.head, a, &f.env))
         return damaged(a, "damaged envelope");
     *ret = f;
+    return NULL;
+}
+
+static int open_at(const struct spool *s, const char *path) {
+    return sys->openat(s->fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+}
+
+static error find_in_log(struct spool *s, const struct queue_id *id, struct arena *a, struct str *ret_path,
+                         struct str *ret_form) {
+    struct log_walk *w = log_walk_new(s);
+    struct log_walk_entry found;
+    struct str whole;
+    struct buf form = { 0 };
+    error e = log_walk_find(w, id, &found) ? log_walk_bytes(w, &whole) : err_errno(ENOENT);
+    if (!e) {
+        log_file_form(&form, whole, &found.record, found.marks, false);
+        *ret_form = arena_str(a, buf_str(&form));
+        *ret_path = arena_printf(a, "%.*s/%s", STR_ARG(spool_state_name(found.state)), id->text);
+    }
+    buf_free(&form);
+    log_walk_free(w);
+    return e;
+}
+
+error queue_file_find(struct spool *s, const struct queue_id *id, struct arena *a, struct str *ret_path, int *ret_fd,
+                      struct str *ret_form) {
+    char path[SPOOL_PATH_MAX];
+    snprintf(path, sizeof path, "maildrop/%s", id->text);
+    int fd = open_at(s, path);
+    for (enum spool_state state = 0; state < SPOOL_STATES && fd < 0; state++) {
+        if (errno != ENOENT && errno != ENOTDIR)
+            return err_errno(errno);
+        spool_path(s, state, id, path);
+        fd = open_at(s, path);
+    }
+    *ret_fd = fd;
+    if (fd < 0)
+        return errno == ENOENT ? find_in_log(s, id, a, ret_path, ret_form) : err_errno(errno);
+    *ret_path = arena_str(a, str_c(path));
     return NULL;
 }
 

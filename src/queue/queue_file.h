@@ -5,6 +5,7 @@
 
 #include "base/err.h"
 #include "mail/envelope.h"
+#include "queue/spool.h"
 #include "queue/spool_file.h"
 
 enum queue_file_kind {
@@ -24,6 +25,11 @@ struct queue_file {
 };
 /* Envelope and place of the content. ERR_SYNTAX with a text: damaged, of another version, cut. */
 error queue_file_read(int fd, struct arena *a, struct queue_file *ret);
+/* A message of the queue by its id, whatever queue it is in: maildrop, the states, corrupt, or the log. Its path is
+ * set, below queue_directory, and either a descriptor (the caller's), or, of one in the log, fd -1 and the file that it
+ * would become, in `a`. For a LISTER. ERR_SYS ENOENT: nowhere. */
+error queue_file_find(struct spool *s, const struct queue_id *id, struct arena *a, struct str *ret_path, int *ret_fd,
+                      struct str *ret_form);
 /* Does the content have its check sum? NULL, ERR_SYNTAX or ERR_SYS. Reads all of it. */
 error queue_file_check_content(int fd, const struct queue_file *f);
 #endif

@@ -65,8 +65,8 @@ static bool read_submission(int fd, struct arena *a, struct listing_entry *e) {
 static bool submission_id(struct showq *q, const char *name, showq_sink *sink, void *ctx) {
     struct listing_entry e = { .queue_name = STR("maildrop"), .sender = STR("") };
     struct stat st;
-    if (!queue_id_from(str_c(name), &e.id) ||
-        sys->fstatat(q->maildrop_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
+    if (!queue_id_from(str_c(name), &e.id) || sys->fstatat(q->maildrop_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+        !S_ISREG(st.st_mode))
         return true;
     return sink(ctx, &e);
 }
@@ -134,7 +134,8 @@ static bool message(struct showq *q, const struct spool_entry *se, showq_sink *s
         struct str *bounce = arena_array(a, env.rcpt_count, sizeof *bounce);
         for (size_t i = 0; i < env.rcpt_count; i++)
             delay[i] = bounce[i] = STR("");
-        reasons(a, q->spool, &se->id, SPOOL_LOG_DEFER, env.rcpt_count, delay);
+        if (!q->no_reasons)
+            reasons(a, q->spool, &se->id, SPOOL_LOG_DEFER, env.rcpt_count, delay);
         reasons(a, q->spool, &se->id, SPOOL_LOG_BOUNCE, env.rcpt_count, bounce);
         struct listing_entry e = { .queue_name = spool_state_name(se->state),
                                    .id = se->id,

@@ -14,6 +14,7 @@ typedef bool showq_sink(void *ctx, const struct listing_entry *e);
 struct showq {
     struct spool *spool; /* a LISTER */
     int maildrop_fd;     /* -1: cannot be read */
+    bool no_reasons;     /* leave delay_reason and bounce_reason empty */
 };
 error showq_open(struct showq *q, const struct conf *c, struct arena *err_arena);
 void showq_close(struct showq *q);

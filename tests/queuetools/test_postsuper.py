@@ -342,3 +342,41 @@ def test_selection(ours):
     ids = {name: queue_id for queue_id, name in ours.names.items()}
     assert super_(ours, "-d", ids["A"], "-d", ids["C"], "--sender", "me@*")[1] == "postsuper: C: removed\npostsuper: Deleted: 1 message\n"
     assert sorted(where(ours)) == ["A", "B"]
+
+
+def test_selection_in_lists(ours):
+    ours.send("a@dead.example", sender="one@there.example")
+    ours.send(["b@dead.example", "c@dead.example"], sender="two@there.example")
+    ours.deferred(2)
+
+    def listed(*options):
+        table = ours.command("postqueue", "-p", *options)
+        lines = ours.command("postqueue", "-j", *options)
+        assert (table.returncode, table.stderr) == (lines.returncode, lines.stderr) == (0, "")
+        found = "".join(sorted(name for queue_id, name in ours.names.items() if queue_id in lines.stdout))
+        assert table.stdout.endswith(f"in {len(found)} Request{'s' * (len(found) != 1)}.\n" if found else "Mail queue is empty\n")
+        assert found == "".join(sorted(name for queue_id, name in ours.names.items() if queue_id in table.stdout))
+        return found
+    assert listed() == "AB" == listed("--older", "0")
+    assert listed("--sender", "two@*") == "B"
+    assert listed("--recipient=c@dead.example") == "B"
+    assert listed("--domain", "dead.example", "--sender", "ONE@there.example") == "A"
+    assert listed("--reason", "refused", "--older", "1d") == ""
+    assert ours.command("postqueue", "-f", "--sender", "x").returncode == 69
+    assert ours.command("postqueue", "-p", "--older", "x").returncode == 69
+    ours.mail.postfix("stop")
+    done = ours.command("postqueue", "-j", "--sender", "two@*")
+    assert done.stdout.count("\n") == 1
+
+
+def test_many_recipients_are_one_message_to_a_selection(ours):
+    """More than fit into one frame: the last of them can be asked for."""
+    names = [f"{'x' * 60}{n}@{'y' * 60}.dead.example" for n in range(4000)]
+    with System("ours", "relay_domains = .dead.example dead.example\nparent_domain_matches_subdomains =\n"
+                        "default_transport = smtp:[127.0.0.1]:1\ntransport_maps =\nsmtpd_recipient_limit = 100000\n"
+                        "defer_transports = smtp relay\n") as s:
+        s.send(names)
+        wait_for(lambda: s.listing()[0]["queue_name"] == "deferred")
+        lines = s.command("postqueue", "-j", "--recipient", names[-1]).stdout
+        assert lines.count("\n") == 1 and names[0] in lines and names[-1] in lines
+        assert s.command("postqueue", "-j", "--recipient", "nobody@*").stdout == ""
