@@ -101,7 +101,7 @@ static error send_records(struct pickup *p, const struct drop *d, const struct s
     struct arena *a = arena_new();
     struct maildrop_reader r = { 0 };
     struct maildrop_record m;
-    struct head h = { .env = { .arrival_us = d->when_us } };
+    struct head h = { .env = { .arrival_us = d->when_us, .content_filter = conf_str(p->c, PARAM_content_filter) } };
     bool content = false;
     error e;
     while (!(e = maildrop_read(&r, d->fd, &m)) && m.type != MAILDROP_END) {

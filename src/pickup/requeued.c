@@ -54,7 +54,7 @@ static error send_content(const struct requeued *r, const struct sending *out) {
 static error send_all(struct pickup *p, const struct requeued *r, const struct sending *out) {
     struct envelope env = r->file.env;
     env.flags &= FLAGS_KEPT;
-    env.content_filter = STR(""); /* that of today */
+    env.content_filter = conf_str(p->c, PARAM_content_filter); /* that of today */
     if (env.client.ident.n == 0)
         env.client.ident = str_c(r->name);
     env.rcpts = NULL;

@@ -6,6 +6,7 @@
 #include "qmgr/qmgr.h"
 #include "service/service.h"
 #include <errno.h>
+#include <unistd.h>
 
 enum { TAKE_OVER_RETRY_US = 100 * 1000 };
 
@@ -59,8 +60,20 @@ static void tend_log(void *arg) {
     spool_log_run(((struct state *)arg)->spool);
 }
 
+/* Ends the process when a turn of the loop takes longer than this. */
+static void watchdog(void *arg) {
+    const struct state *s = arg;
+    unsigned limit = (unsigned)conf_time(s->ctx->conf, PARAM_qmgr_daemon_timeout);
+    do
+        alarm(limit);
+    while (!wait_until(deadline_in_us(US_PER_S * limit / 3)));
+    alarm(0);
+}
+
 static void start(struct service_ctx *ctx) {
     struct state *s = ctx->state;
+    if (!coro_spawn(watchdog, s, "watchdog"))
+        die("out of memory");
     /* After a reload the one before us finishes its deliveries; it lets go of the rest as soon as it has been told. */
     while (!spool_take_over(s->spool))
         if (ctx->draining || wait_until(deadline_in_us(TAKE_OVER_RETRY_US)))

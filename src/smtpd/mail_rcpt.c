@@ -118,7 +118,7 @@ static struct envelope make_envelope(struct session *s) {
                     .sasl_method = STR(""),
                     .sasl_username = STR(""),
                     .sasl_sender = STR("") },
-        .content_filter = STR(""),
+        .content_filter = conf_str(s->set->conf, PARAM_content_filter),
     };
     return e;
 }

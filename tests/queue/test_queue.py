@@ -2,6 +2,7 @@
 import os
 import pwd
 import re
+import signal
 import subprocess
 import time
 
@@ -195,6 +196,43 @@ def test_long_queue_ids(make):
     table = instance.command("postqueue", "-p", capture_output=True).stdout.splitlines()
     assert table[0] == "----Queue ID----- --Size-- ---Arrival Time---- --Sender/Recipient------"
     assert table[3] == " " * 47 + "a@dead.example"
+
+
+def test_content_filter(make):
+    """All mail goes to the filter, whatever it is for, but what a service with the option -o content_filter= takes."""
+    port = free_port()
+    instance = make(f"content_filter = smtp:[127.0.0.1]:{port}\n")
+    sink = Sink(port)
+    try:
+        send(instance, [ME, "nobody@elsewhere.example"])
+        line = instance.wait_log("to=<nobody@elsewhere.example>")
+        assert f"relay=127.0.0.1[127.0.0.1]:{port}" in line and "status=sent" in line
+        wait_for(instance.queue_is_empty)
+        instance.command("sendmail", ME, input="Subject: local\n\nx\n")
+        wait_for(lambda: sink.messages >= 2)
+        assert "postfix/local" not in instance.log()
+    finally:
+        sink.close()
+
+
+def test_content_filter_without_a_next_hop(make):
+    instance = make("content_filter = discard\ndefault_filter_nexthop = the filter\n")
+    send(instance, ME)
+    instance.wait_log("status=sent (the filter)")
+
+
+def test_watchdog(make):
+    """A queue manager whose loop stands still is ended; the next one goes on where it was."""
+    instance = make(dead(free_port()) + "qmgr_daemon_timeout = 2\n")
+    [pid] = instance.pids("qmgr")
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(3)
+    os.kill(pid, signal.SIGCONT)
+    instance.wait_log(f"pid {pid} killed by signal 14")
+    send(instance, "a@dead.example")
+    instance.wait_log("Connection refused", 60)
+    [other] = instance.pids("qmgr")
+    assert other != pid
 
 
 def test_deferred_transport(make):
