@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 enum {
-    ACTIVE_RESCAN_S = 10, /* something in active is busy elsewhere: look again */
+    RESCAN_S = 10, /* something is busy elsewhere, or cannot be opened: look again */
     SWEEP_S = 60,
     LOG_TURN = 16,  /* messages of the log for one of each other kind */
     CLOG_SHARE = 5, /* a destination with more than this part of the active queue is warned of */
@@ -45,6 +45,7 @@ struct qmgr *qmgr_new(const struct conf *c, struct spool *spool, const struct qm
     q->scheduler = scheduler_new(&o);
     q->active_left.scan.files_only = q->incoming.scan.files_only = true;
     q->active_left.wanted = q->incoming.wanted = q->deferred.wanted = true;
+    q->next_incoming_scan = INT64_MAX;
     return q;
 }
 
@@ -171,7 +172,7 @@ static bool feed_left(struct qmgr *q) {
     if (!source_next(q, &q->active_left, SPOOL_ACTIVE, &e))
         return false;
     if (!map_get(&q->active, queue_id_str(&e.id)) && message_take_up(q, &e.id, SPOOL_ACTIVE, false) == BUSY_ELSEWHERE)
-        q->next_active_scan = deadline_in(ACTIVE_RESCAN_S);
+        q->next_active_scan = deadline_in(RESCAN_S);
     return true;
 }
 
@@ -188,27 +189,43 @@ static bool feed_from_log(struct qmgr *q) {
     return true;
 }
 
+/* One that cannot be opened now (out of descriptors, for one) is found again by a scan, and soon. */
+static void take_incoming(struct qmgr *q, const struct queue_id *id) {
+    if (message_take_up(q, id, SPOOL_INCOMING, false) == BUSY_ELSEWHERE)
+        q->next_incoming_scan = deadline_in(RESCAN_S);
+}
+
 static bool feed_incoming(struct qmgr *q) {
     if (q->want_count) {
         struct feed_want w = q->wants[q->want_first];
         q->want_first = (q->want_first + 1) % FEED_NOTICES_MAX;
         q->want_count--;
         cond_signal(&q->want_room);
-        message_take_up(q, &w.id, w.state, w.flush);
+        if (w.state == SPOOL_INCOMING)
+            take_incoming(q, &w.id);
+        else
+            message_take_up(q, &w.id, w.state, w.flush);
         return true;
     }
     struct spool_entry e;
     if (!source_next(q, &q->incoming, SPOOL_INCOMING, &e))
         return false;
-    message_take_up(q, &e.id, SPOOL_INCOMING, false);
+    take_incoming(q, &e.id);
     return true;
+}
+
+/* A time further ahead than any that is set was set by another clock, before it was put right. */
+static bool is_due(const struct qmgr *q, int64_t next_try_us) {
+    int64_t now = sys->wall_us(), most = US_PER_S * conf_time(q->conf, PARAM_maximal_backoff_time);
+    int64_t least = US_PER_S * conf_time(q->conf, PARAM_minimal_backoff_time);
+    return next_try_us <= now || next_try_us > now + (most > least ? most : least);
 }
 
 static bool feed_deferred(struct qmgr *q) {
     struct spool_entry e;
     if (!source_next(q, &q->deferred, SPOOL_DEFERRED, &e))
         return false;
-    if (q->ignore_times || e.next_try_us <= sys->wall_us())
+    if (q->ignore_times || is_due(q, e.next_try_us))
         message_take_up(q, &e.id, SPOOL_DEFERRED, q->ignore_times);
     return true;
 }
@@ -218,6 +235,10 @@ static void timers(struct qmgr *q) {
     if (now >= q->next_deferred_scan) {
         q->deferred.wanted = true;
         q->next_deferred_scan = now + US_PER_S * conf_time(q->conf, PARAM_queue_run_delay);
+    }
+    if (now >= q->next_incoming_scan) {
+        q->incoming.wanted = true;
+        q->next_incoming_scan = INT64_MAX;
     }
     if (now >= q->next_active_scan) {
         q->active_left.wanted = true;
@@ -237,6 +258,7 @@ static void timers(struct qmgr *q) {
 static int64_t next_timer(const struct qmgr *q) {
     int64_t at = q->next_deferred_scan < q->next_active_scan ? q->next_deferred_scan : q->next_active_scan;
     at = at < q->next_sweep ? at : q->next_sweep;
+    at = at < q->next_incoming_scan ? at : q->next_incoming_scan;
     return at < scheduler_wake(q->scheduler) ? at : scheduler_wake(q->scheduler);
 }
 

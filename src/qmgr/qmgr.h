@@ -77,6 +77,7 @@ struct qmgr {
     bool ignore_times;                                        /* the deferred scan that runs */
     bool ignore_times_next;                                   /* the next one: trigger A */
     int64_t next_deferred_scan, next_active_scan, next_sweep; /* mono_us */
+    int64_t next_incoming_scan;                               /* mono_us */
 };
 
 /* What main.cf says; `spool` is a READER. */

@@ -78,21 +78,30 @@ static struct session_run *session_of(const struct io *io) {
     return NULL;
 }
 
+/* The transport of an io whose descriptor an ipc has: one that needed another could be refused it (EMFILE). */
+static ssize_t lent_read(void *ctx, void *p, size_t n, uint32_t *ret_wait) {
+    (void)ctx, (void)p, (void)n, (void)ret_wait;
+    errno = EBADF;
+    return -1;
+}
+static ssize_t lent_write(void *ctx, const void *p, size_t n, uint32_t *ret_wait) {
+    (void)ctx, (void)p, (void)n, (void)ret_wait;
+    errno = EBADF;
+    return -1;
+}
+static void lent_close(void *ctx) {
+    (void)ctx;
+}
+
 struct ipc *service_ipc(struct io *io) {
+    static const struct io_transport lent = { lent_read, lent_write, lent_close };
     struct session_run *r = session_of(io);
     struct ipc **own = r ? &r->ipc : &run.standalone_ipc;
     if (*own)
         return *own;
-    int fd = fcntl(io_fd(io), F_DUPFD_CLOEXEC, 0);
-    if (fd < 0) {
-        log_warn("connection of frames: %s", strerror(errno));
-        /* An ipc over a dead socket: the session sees its peer gone and ends. */
-        int pair[2];
-        if (pipe2(pair, O_CLOEXEC) < 0)
-            die("out of descriptors");
-        close(pair[1]);
-        fd = pair[0];
-    }
+    int fd = io_fd(io);
+    if (io_switch(io, &lent, NULL))
+        die("frames over a connection that was read from");
     *own = ipc_new(fd);
     return *own;
 }
@@ -159,8 +168,8 @@ static void session_main(void *arg) {
         else
             read_trigger(r->io);
     }
-    ipc_close(r->ipc);
     io_close(r->io);
+    ipc_close(r->ipc);
     *r->back = r->next;
     if (r->next)
         r->next->back = r->back;
