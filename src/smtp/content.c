@@ -22,25 +22,46 @@ static void add_part(struct content_writer *w, struct str part) {
     }
 }
 
+/* A line without its end, with CRs in it or too long. */
+static void add_odd_line(struct content_writer *w, struct str line) {
+    const char *cr;
+    while ((cr = memchr(line.p, '\r', line.n))) { /* RFC 5321, 2.3.8: not alone; a blank stands for it */
+        size_t before = (size_t)(cr - line.p);
+        add_part(w, str_sub(line, 0, before));
+        add_part(w, STR(" "));
+        line = str_from(line, before + 1);
+    }
+    add_part(w, line);
+}
+
 void content_add(struct content_writer *w, struct str bytes) {
-    buf_reserve(w->out, bytes.n + bytes.n / 16); /* enough for lines of usual length */
-    struct str line;
+    enum { LINE_EXTRA = 3 }; /* a dot, CRLF */
+    struct buf *out = w->out;
+    bool has_cr = bytes.n && memchr(bytes.p, '\r', bytes.n);
+    buf_reserve(out, bytes.n + bytes.n / 16 + LINE_EXTRA); /* enough for lines of usual length */
     while (bytes.n) {
         const char *lf = memchr(bytes.p, '\n', bytes.n);
-        line = lf ? str_sub(bytes, 0, (size_t)(lf - bytes.p)) : bytes;
-        bytes = str_from(bytes, line.n + (lf != NULL));
-        const char *cr;
-        while ((cr = memchr(line.p, '\r', line.n))) { /* RFC 5321, 2.3.8: not alone; a blank stands for it */
-            size_t before = (size_t)(cr - line.p);
-            add_part(w, str_sub(line, 0, before));
-            add_part(w, STR(" "));
-            line = str_from(line, before + 1);
+        struct str line = str_n(bytes.p, lf ? (size_t)(lf - bytes.p) : bytes.n);
+        size_t taken = line.n + (lf != NULL);
+        bytes = str_n(bytes.p + taken, bytes.n - taken);
+        if (has_cr || (w->line_limit && w->column + line.n > w->line_limit)) {
+            add_odd_line(w, line);
+            line.n = 0;
         }
-        add_part(w, line);
+        if (out->room - out->n <= line.n + LINE_EXTRA)
+            buf_reserve(out, line.n + LINE_EXTRA);
+        char *to = out->p + out->n;
+        if (line.n && w->column == 0 && line.p[0] == '.')
+            *to++ = '.';
+        memcpy(to, line.p, line.n);
+        to += line.n;
+        w->column += line.n;
         if (lf) {
-            buf_add(w->out, STR("\r\n"));
+            *to++ = '\r';
+            *to++ = '\n';
             w->column = 0;
         }
+        out->n = (size_t)(to - out->p);
     }
 }
 
