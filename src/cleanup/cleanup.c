@@ -48,6 +48,9 @@ static bool receive(struct message *m, struct submit_in *in) {
         case SUBMIT_MSG_RCPT:
             good = message_rcpt(m, r.payload);
             break;
+        case SUBMIT_MSG_ACTION:
+            good = message_action(m, r.payload);
+            break;
         case SUBMIT_MSG_CONTENT:
             good = message_content(m, r.payload);
             break;
@@ -84,7 +87,7 @@ static void refuse_open(struct submit_in *in, error e) {
 }
 
 static void take_message(struct cleanup *s, struct submit_in *in, unsigned flags) {
-    struct message m = { .s = s, .flags = flags, .status = SUBMIT_OK, .full_name = STR("") };
+    struct message m = { .s = s, .flags = flags, .status = SUBMIT_OK, .full_name = STR(""), .redirect = STR("") };
     error e = spool_create(s->spool, &m.file);
     if (e) {
         refuse_open(in, e);
@@ -97,7 +100,7 @@ static void take_message(struct cleanup *s, struct submit_in *in, unsigned flags
         struct submit_result result;
         message_end(&m, &result);
         submit_in_result(in, &result);
-        if (result.status == SUBMIT_OK && !(m.env.flags & ENVELOPE_HOLD) && s->queued)
+        if (result.status == SUBMIT_OK && !m.discard && !(m.env.flags & ENVELOPE_HOLD) && s->queued)
             s->queued(s->ctx, &m.id);
     }
     if (m.file)

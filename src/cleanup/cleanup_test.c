@@ -145,6 +145,8 @@ static size_t files_below(const char *name) {
 
 struct mail {
     unsigned flags, env_flags;
+    enum submit_action action; /* 0: none */
+    const char *action_value;
     const char *sender, *full_name;
     const char *rcpts; /* separated by blanks */
     struct str content;
@@ -163,6 +165,8 @@ static error say(const struct mail *m, struct submit_result *ret) {
     while (str_word(&rest, STR(" "), &one))
         submit_rcpt(to, &(struct rcpt){ .address = one, .orig = one }, DEADLINE);
     submit_content(to, m->content, DEADLINE);
+    if (m->action)
+        submit_action(to, m->action, str_c(m->action_value), DEADLINE);
     return submit_end(to, DEADLINE, t.a, ret);
 }
 
@@ -239,6 +243,48 @@ static void good_messages(void *arg) {
     CHECK(!say(&m, &r) && r.status == SUBMIT_OK);
     CHECK(str_contains(stored(&r.id, SPOOL_INCOMING), STR("\nFrom: A B <me@example.com>\n\nz\n")));
     hang_up_link();
+}
+
+/* What access tables want. */
+static void acted_upon(void *arg) {
+    (void)arg;
+    struct submit_result r;
+    struct mail m = {
+        .flags = SUBMIT_MAP, .sender = "me@x.test", .rcpts = "a@x.test team", .content = STR("To: you\n\n")
+    };
+    m.action_value = "";
+    m.action = SUBMIT_ACTION_HOLD;
+    CHECK(!say(&m, &r) && r.status == SUBMIT_OK);
+    expect_stored(__LINE__, &r.id, SPOOL_HOLD,
+                  "me@x.test>a@x.test(a@x.test) a@t.test(team) b@t.test(team)||To: you\n\n");
+    m.action = SUBMIT_ACTION_DISCARD;
+    CHECK(!say(&m, &r) && r.status == SUBMIT_OK && str_eq(r.dsn, STR("2.0.0")));
+    CHECK(files_below("incoming") == 0 && t.queued == 0);
+    m.action = SUBMIT_ACTION_FILTER;
+    m.action_value = "smtp:[127.0.0.1]:1";
+    CHECK(!say(&m, &r) && r.status == SUBMIT_OK);
+    CHECK(str_contains(stored(&r.id, SPOOL_INCOMING), STR("|smtp:[127.0.0.1]:1|")));
+    m.action = SUBMIT_ACTION_REDIRECT;
+    m.action_value = "else";
+    CHECK(!say(&m, &r) && r.status == SUBMIT_OK && t.queued == 2);
+    expect_stored(__LINE__, &r.id, SPOOL_INCOMING, "me@x.test>else@example.com(team)||To: you\n\n");
+    /* without recipients there is nobody to redirect it from; what is no action, or no value, is refused */
+    m.rcpts = "";
+    CHECK(!say(&m, &r) && r.status == SUBMIT_NO_RCPT);
+    m.rcpts = "a@x.test";
+    m.action_value = "";
+    CHECK(!say(&m, &r) && r.status == SUBMIT_BAD);
+    m.action_value = "a@x\nb";
+    CHECK(!say(&m, &r) && r.status == SUBMIT_BAD);
+    m.action = 77;
+    m.action_value = "x";
+    CHECK(!say(&m, &r) && r.status == SUBMIT_BAD);
+    hang_up_link();
+}
+
+static void test_actions(void **state) {
+    (void)state;
+    run_as_set_up(acted_upon, NULL, NULL);
 }
 
 static void test_good(void **state) {
@@ -594,6 +640,7 @@ static void test_faults(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_good, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_actions, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_failing_table, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_hostile, set_up, tear_down),

@@ -115,6 +115,30 @@ bool message_rcpt(struct message *m, struct str payload) {
     return true;
 }
 
+bool message_action(struct message *m, struct str payload) {
+    struct unpack u = keep(m, payload);
+    uint8_t action = unpack_u8(&u);
+    struct str value = unpack_str(&u);
+    if (!unpack_done(&u) || !m->has_envelope || m->bytes > MESSAGE_ENVELOPE_MAX || !address_valid(value))
+        return false;
+    switch (action) {
+    case SUBMIT_ACTION_HOLD:
+        m->env.flags |= ENVELOPE_HOLD;
+        return true;
+    case SUBMIT_ACTION_DISCARD:
+        m->discard = true;
+        return true;
+    case SUBMIT_ACTION_FILTER:
+        m->env.content_filter = value;
+        return true;
+    case SUBMIT_ACTION_REDIRECT:
+        m->redirect = value;
+        return value.n > 0;
+    default:
+        return false;
+    }
+}
+
 static void content_start(struct message *m) {
     const struct conf *c = m->s->c;
     bool local = m->flags & SUBMIT_LOCAL_HEADERS;
@@ -220,6 +244,15 @@ void message_end(struct message *m, struct submit_result *ret) {
         message_recipients(m);
     if (m->status == SUBMIT_OK && m->env.rcpt_count == 0)
         message_fail(m, SUBMIT_NO_RCPT, STR("5.1.0"), STR("Error: no recipients specified"));
+    if (m->status == SUBMIT_OK && m->discard) {
+        log_info("%s: removed (discarded)", m->id.text);
+        spool_abort(m->file);
+        m->file = NULL;
+        m->dsn = STR("2.0.0");
+        m->text = arena_printf(m->arena, "Ok: queued as %s", m->id.text);
+        result(m, ret);
+        return;
+    }
     if (m->status == SUBMIT_OK) {
         enum spool_state state = m->env.flags & ENVELOPE_HOLD ? SPOOL_HOLD : SPOOL_INCOMING;
         uint64_t size = spool_new_size(m->file);

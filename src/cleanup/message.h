@@ -14,7 +14,9 @@ struct message {
     struct envelope env; /* the sender as it will be queued; without recipients until the end */
     bool has_envelope, has_full_name;
     struct str full_name;
-    size_t bytes; /* envelope and recipients, as received */
+    bool discard;        /* SUBMIT_ACTION_DISCARD */
+    struct str redirect; /* SUBMIT_ACTION_REDIRECT, or empty */
+    size_t bytes;        /* envelope and recipients, as received */
     VEC(struct rcpt) given;
     struct content_message about;
     struct content content;
@@ -30,6 +32,7 @@ void message_fail(struct message *m, enum submit_status status, struct str dsn, 
 bool message_envelope(struct message *m, struct str payload);
 bool message_full_name(struct message *m, struct str payload);
 bool message_rcpt(struct message *m, struct str payload);
+bool message_action(struct message *m, struct str payload);
 bool message_content(struct message *m, struct str bytes);
 /* All has been said: make it durable. `*ret` lives as long as the arena. */
 void message_end(struct message *m, struct submit_result *ret);

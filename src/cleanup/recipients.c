@@ -99,6 +99,12 @@ void message_recipients(struct message *m) {
             add_mapped_bcc(&g, m->s->recipient_bcc, STR("recipient_bcc_maps"), g.out.at[i].address);
     }
     map_free(&g.seen);
+    if (m->redirect.n && g.out.n > 0) { /* in place of all; aliases are not followed any more */
+        struct rcpt *one = &g.out.at[g.out.n - 1];
+        one->address = route_rewrite(m->s->router, m->arena, m->redirect, conf_str(c, PARAM_myorigin));
+        g.out.at = one;
+        g.out.n = 1;
+    }
     m->env.rcpts = g.out.at;
     m->env.rcpt_count = g.out.n;
 }

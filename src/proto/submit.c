@@ -299,6 +299,15 @@ error submit_rcpt(struct submit *m, const struct rcpt *r, int64_t deadline) {
     return e;
 }
 
+error submit_action(struct submit *m, enum submit_action action, struct str value, int64_t deadline) {
+    struct buf b = { 0 };
+    pack_u8(&b, (uint8_t)action);
+    pack_str(&b, value);
+    error e = add_record(m, SUBMIT_MSG_ACTION, buf_str(&b), deadline);
+    buf_free(&b);
+    return e;
+}
+
 /* More for the CONTENT record that was added last; false when there is none that could take it. */
 static bool content_grow(struct submit *m, struct str bytes) {
     if (m->content == SIZE_MAX)

@@ -18,7 +18,8 @@
  * OPEN(flags)                         answered by OPENED, or by RESULT: refused (no space, ...)
  * ENVELOPE(without recipients)
  * [FULL_NAME]
- * RCPT ...                            also between and after CONTENT
+ * RCPT ...                            this and ACTION also between and after CONTENT
+ * [ACTION ...]                        what access tables want done with it
  * CONTENT ... (LF line endings)
  * END                                 answered by RESULT(status, queue id, size, text): SUBMIT_OK means on stable
  * storage
@@ -57,6 +58,12 @@ enum submit_status {
     SUBMIT_NO_RCPT,   /* 550 5.1.3? no recipients (sendmail -t without any) */
     SUBMIT_BAD,       /* the client broke the protocol */
 };
+enum submit_action {
+    SUBMIT_ACTION_HOLD = 1, /* into the hold queue */
+    SUBMIT_ACTION_DISCARD,  /* answered with SUBMIT_OK and thrown away */
+    SUBMIT_ACTION_FILTER,   /* value transport:nexthop, in place of content_filter */
+    SUBMIT_ACTION_REDIRECT, /* value user@domain: goes there, in place of all recipients */
+};
 struct submit_result {
     enum submit_status status;
     struct queue_id id;
@@ -88,6 +95,7 @@ error submit_envelope(struct submit *m, const struct envelope *e, int64_t deadli
 /* Of a local submitter, for a From: field that is missing; after the envelope, before content. */
 error submit_full_name(struct submit *m, struct str name, int64_t deadline);
 error submit_rcpt(struct submit *m, const struct rcpt *r, int64_t deadline);
+error submit_action(struct submit *m, enum submit_action action, struct str value, int64_t deadline);
 error submit_content(struct submit *m, struct str bytes, int64_t deadline);
 /* The message is gone after either of these; nobody may be waiting in the others. */
 error submit_end(struct submit *m, int64_t deadline, struct arena *a, struct submit_result *ret);
@@ -110,6 +118,7 @@ enum submit_type {
     SUBMIT_MSG_CONTENT,
     SUBMIT_MSG_END,
     SUBMIT_MSG_FULL_NAME,
+    SUBMIT_MSG_ACTION, /* u8 enum submit_action, value */
 };
 struct submit_record {
     uint8_t type;

@@ -193,6 +193,10 @@ static error real_submit_rcpt(struct submission *m, const struct rcpt *r) {
     return submit_rcpt(m->m, r, cleanup_deadline(m->d));
 }
 
+static error real_submit_action(struct submission *m, enum submit_action action, struct str value) {
+    return submit_action(m->m, action, value, cleanup_deadline(m->d));
+}
+
 static error real_submit_content(struct submission *m, struct str bytes) {
     return submit_content(m->m, bytes, cleanup_deadline(m->d));
 }
@@ -241,6 +245,7 @@ error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct back
                              .submit_open = real_submit_open,
                              .submit_envelope = real_submit_envelope,
                              .submit_rcpt = real_submit_rcpt,
+                             .submit_action = real_submit_action,
                              .submit_content = real_submit_content,
                              .submit_end = real_submit_end,
                              .submit_abort = real_submit_abort,

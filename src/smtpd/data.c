@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "mail/address.h"
 #include "mail/date.h"
+#include "mail/dsn.h"
 #include "smtpd/content.h"
 #include "smtpd/log.h"
 #include "smtpd/reply.h"
@@ -147,6 +148,33 @@ static bool reply_result(struct session *s, const struct submit_result *r) {
     return reply_fail(s, "451 4.3.0 Error: queue file write error");
 }
 
+/* What access tables have asked for, up to now. */
+static error send_actions(struct session *s) {
+    const struct tx_actions *t = &s->tx->actions;
+    struct submission *m = s->tx->message;
+    const struct {
+        bool wanted;
+        enum submit_action action;
+        struct str value;
+    } actions[] = {
+        { t->hold, SUBMIT_ACTION_HOLD, STR("") },
+        { t->discard, SUBMIT_ACTION_DISCARD, STR("") },
+        { t->filter.n > 0, SUBMIT_ACTION_FILTER, t->filter },
+        { t->redirect.n > 0, SUBMIT_ACTION_REDIRECT, t->redirect },
+    };
+    error e = NULL;
+    for (size_t i = 0; i < sizeof actions / sizeof *actions && !e; i++)
+        if (actions[i].wanted)
+            e = s->back->submit_action(m, actions[i].action, actions[i].value);
+    for (size_t i = 0; i < t->bcc.n && !e; i++) { /* the sender hears nothing of them */
+        struct rcpt r = {
+            .address = t->bcc.at[i], .orig = STR(""), .dsn_orcpt = STR(""), .dsn_notify = DSN_NOTIFY_NEVER
+        };
+        e = s->back->submit_rcpt(m, &r);
+    }
+    return e;
+}
+
 static bool finish(struct stream *x) {
     struct session *s = x->s;
     struct tx *tx = s->tx;
@@ -161,6 +189,7 @@ static bool finish(struct stream *x) {
         return false;
     struct submit_result r = { .status = SUBMIT_TEMP };
     struct submission *m = tx->message;
+    (void)send_actions(s); /* a failure is kept for submit_end() */
     tx->message = NULL;
     e = s->back->submit_end(m, session_scratch(s), &r);
     if (e) {
@@ -186,6 +215,8 @@ bool command_data(struct session *s, struct str args) {
         return false;
 
     struct stream x = { .s = s };
+    for (size_t i = 0; i < tx->actions.prepend.n; i++)
+        put(&x, arena_cat(session_scratch(s), tx->actions.prepend.at[i], STR("\n")));
     put(&x, received_header(s));
     tx->received = x.line = 0;
     reply_ok(s, "354 End data with <CR><LF>.<CR><LF>");

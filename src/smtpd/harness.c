@@ -140,7 +140,7 @@ static error fake_open(void *ctx, struct arena *a, unsigned flags, struct submis
     m->h = h;
     m->message = h->message_count < HARNESS_MESSAGES_MAX ? &h->messages[h->message_count] : &overflow;
     if (m->message == &overflow)
-        buf_clear(&overflow.content);
+        buf_clear(&overflow.content), buf_clear(&overflow.actions);
     h->message_count++;
     m->message->opened = true;
     h->draining = h->draining || h->drain_at_open;
@@ -162,6 +162,15 @@ static error fake_rcpt(struct submission *m, const struct rcpt *r) {
     if (m->message->rcpt_count < HARNESS_RCPTS_MAX)
         m->message->rcpts[m->message->rcpt_count] = arena_str(m->h->strings, r->address);
     m->message->rcpt_count++;
+    return NULL;
+}
+
+static error fake_action(struct submission *m, enum submit_action action, struct str value) {
+    static const char *const names[] = { [SUBMIT_ACTION_HOLD] = "hold",
+                                         [SUBMIT_ACTION_DISCARD] = "discard",
+                                         [SUBMIT_ACTION_FILTER] = "filter",
+                                         [SUBMIT_ACTION_REDIRECT] = "redirect" };
+    buf_printf(&m->message->actions, "%s(%.*s)", names[action], STR_ARG(value));
     return NULL;
 }
 
@@ -235,6 +244,7 @@ void harness_begin(struct harness *h, const char *options) {
                                    .submit_open = fake_open,
                                    .submit_envelope = fake_envelope,
                                    .submit_rcpt = fake_rcpt,
+                                   .submit_action = fake_action,
                                    .submit_content = fake_content,
                                    .submit_end = fake_submit_end,
                                    .submit_abort = fake_abort,
@@ -251,6 +261,7 @@ void harness_resume(struct harness *h) {
 void harness_clear(struct harness *h) {
     for (size_t i = 0; i < HARNESS_MESSAGES_MAX; i++) {
         buf_free(&h->messages[i].content);
+        buf_free(&h->messages[i].actions);
         h->messages[i] = (struct harness_message){ 0 };
     }
     h->message_count = 0;

@@ -19,6 +19,7 @@ struct harness_message {
     struct str sender, rcpts[HARNESS_RCPTS_MAX];
     size_t rcpt_count;
     struct buf content;
+    struct buf actions; /* "hold()filter(smtp:x)" */
 };
 
 struct harness {
@@ -33,8 +34,8 @@ struct harness {
     bool draining, standard_input;
     bool drain_at_open; /* the process is told to end while the first message comes in */
     struct clients *clients;
-    size_t flushes; /* times that flush was asked; a site's first label (gone, denied, failed, bad) says what comes of
-                       it */
+    size_t flushes;   /* times that flush was asked; a site's first label (gone, denied, failed, bad) says what comes of
+                         it */
     size_t questions; /* about addresses, to trivial-rewrite */
     /* faults */
     bool open_fails, rcpt_fails, content_fails, end_fails;

@@ -2,6 +2,7 @@
 #include "smtpd/restriction.h"
 
 #include "base/log.h"
+#include "mail/address.h"
 
 static enum verdict no_answer(struct checks *c, struct str address, error e) {
     log_warn("address resolver failure for %.*s: %.*s", STR_ARG(address), STR_ARG(e->text));
@@ -43,6 +44,13 @@ enum verdict check_auth_destination(struct checks *c) {
     if (c->about.routed && c->about.class != CLASS_LOCAL && !s->set->untrusted_routing)
         return DUNNO;
     return c->about.class == CLASS_DEFAULT ? DUNNO : PERMIT;
+}
+
+bool check_recipient_is_routed(struct checks *c) {
+    if (c->s->set->untrusted_routing || str_index_any(address_split(c->recipient).local, STR("@%!")) < 0)
+        return false;
+    error e = c->known & ROUTE_WANT_CLASS ? NULL : ask_about_recipient(c, ROUTE_WANT_CLASS);
+    return e || c->about.unroutable || (c->about.routed && c->about.class != CLASS_LOCAL);
 }
 
 static enum verdict listed(struct checks *c, struct str address, error refused, const char *class) {

@@ -76,9 +76,13 @@ static enum verdict row_warn_if_reject(struct checks *c, const struct restrictio
     return DUNNO;
 }
 
-static enum verdict set_deferral(struct checks *c, struct deferral *d, const char *text) {
+void check_defer(struct checks *c, struct deferral *d, struct str dsn, struct str text) {
     if (!d->active && !c->warn)
-        *d = (struct deferral){ true, STR("4.7.0"), prefixed_text(c, text) };
+        *d = (struct deferral){ true, dsn, prefixed_text(c, arena_cstr(c->arena, text)) };
+}
+
+static enum verdict set_deferral(struct checks *c, struct deferral *d, const char *text) {
+    check_defer(c, d, STR("4.7.0"), str_c(text));
     return DUNNO;
 }
 
@@ -290,6 +294,11 @@ const struct restriction_row restriction_rows[] = {
     ROW("defer_if_permit", ARG_NONE, row_defer_if_permit),
     ROW("defer_if_reject", ARG_NONE, row_defer_if_reject),
     ROW("sleep", ARG_NUMBER, row_sleep),
+    ROW("check_client_access", ARG_MAP, access_client),
+    ROW("check_reverse_client_hostname_access", ARG_MAP, access_reverse_client),
+    ROW("check_helo_access", ARG_MAP, access_helo),
+    ROW("check_sender_access", ARG_MAP, access_sender),
+    ROW("check_recipient_access", ARG_MAP, access_recipient),
     ROW("permit_mynetworks", ARG_NONE, row_permit_mynetworks),
     ROW("permit_inet_interfaces", ARG_NONE, row_permit_inet_interfaces),
     ROW("permit_sasl_authenticated", ARG_NONE, row_permit_login),
@@ -324,23 +333,46 @@ static const struct restriction_row *row_find(struct str name) {
     return NULL;
 }
 
-void restrictions_parse(struct arena *a, struct str text, struct restrictions *ret) {
+static struct maps *open_maps(struct settings *set, struct str spec) {
+    if (!set || str_index(spec, ':') < 0)
+        return NULL;
+    struct maps *m = maps_open(set->conf, spec, TABLE_FOLD);
+    *vec_add(set->arena, &set->access_maps) = m;
+    return m;
+}
+
+static void parse(struct arena *a, struct settings *set, struct str text, struct str by_default,
+                  struct restrictions *ret) {
     VEC(struct restriction) v = { 0 };
     struct str word;
     while (str_word_braced(&text, STR_COMMA_SPACE, &word)) {
         struct restriction r = { .row = row_find(word), .name = arena_str(a, word), .argument = STR("") };
-        if (r.row && r.row->argument == ARG_NUMBER) {
-            uint32_t number;
-            if (str_word_braced(&text, STR_COMMA_SPACE, &word))
-                r.argument = arena_str(a, word);
-            if (!str_to_u32(r.argument, SLEEP_MAX, &number))
-                r.row = NULL;
+        uint32_t number;
+        bool table = !r.row && str_index(word, ':') >= 0;
+        if (table && by_default.n) { /* static:x: the list's own check of that table */
+            r.row = row_find(by_default);
+            r.name = by_default;
+            r.argument = arena_str(a, word);
+        } else if (r.row && r.row->argument != ARG_NONE && str_word_braced(&text, STR_COMMA_SPACE, &word)) {
+            r.argument = arena_str(a, word);
         }
+        if (r.row && r.row->argument == ARG_NUMBER && !str_to_u32(r.argument, SLEEP_MAX, &number))
+            r.row = NULL;
+        if (r.row && r.row->argument == ARG_MAP)
+            r.maps = open_maps(set, r.argument);
         *vec_add(a, &v) = r;
     }
     if (text.n) /* unbalanced braces: nobody can say what was meant */
-        *vec_add(a, &v) = (struct restriction){ NULL, arena_str(a, text), STR("") };
+        *vec_add(a, &v) = (struct restriction){ .name = arena_str(a, text), .argument = STR("") };
     *ret = (struct restrictions){ v.at, v.n };
+}
+
+void restrictions_parse(struct settings *set, struct str text, struct str by_default, struct restrictions *ret) {
+    parse(set->arena, set, text, by_default, ret);
+}
+
+void restrictions_parse_answer(struct arena *a, struct str text, struct restrictions *ret) {
+    parse(a, NULL, text, STR(""), ret);
 }
 
 bool restrictions_guard_relay(const struct restrictions *list) {
@@ -369,16 +401,33 @@ static void warn_about_rest(const struct restrictions *list, size_t at, bool war
         log_warn("restriction `%.*s' after `%.*s' is ignored", STR_ARG(list->at[at + 1].name), STR_ARG(r->name));
 }
 
-static enum verdict run_list(struct checks *c, const struct restrictions *list, struct str subject, const char *class) {
-    c->subject = subject;
-    c->class = class;
-    c->warn = false;
+static enum verdict config_error(struct checks *c) {
+    return check_fail(c, 451, "4.3.5", "Server configuration error");
+}
+
+static enum verdict unknown_restriction(struct checks *c, const struct restriction *r) {
+    if (str_index(r->name, ':') >= 0)
+        log_warn("specify one of (check_client_access, check_reverse_client_hostname_access, check_helo_access, "
+                 "check_sender_access, check_recipient_access, check_etrn_access) before %s restriction \"%.*s\"",
+                 c->class, STR_ARG(r->name));
+    else
+        log_warn("unknown smtpd restriction: \"%.*s\"", STR_ARG(r->name));
+    return config_error(c);
+}
+
+static enum verdict no_table(struct checks *c, const struct restriction *r) {
+    log_warn("restriction %.*s: bad argument \"%.*s\": need maptype:mapname", STR_ARG(r->name),
+             STR_ARG(r->argument.n ? r->argument : r->name));
+    return config_error(c);
+}
+
+enum verdict check_list(struct checks *c, const struct restrictions *list) {
     for (size_t i = 0; i < list->n; i++) {
         const struct restriction *r = &list->at[i];
-        if (!r->row) {
-            log_warn("unknown smtpd restriction: \"%.*s\"", STR_ARG(r->name));
-            return check_fail(c, 451, "4.3.5", "Server configuration error");
-        }
+        if (!r->row)
+            return unknown_restriction(c, r);
+        if (r->row->argument == ARG_MAP && !r->maps)
+            return no_table(c, r);
         bool warned = c->warn;
         warn_about_rest(list, i, warned);
         enum verdict v = r->row->run(c, r);
@@ -390,6 +439,13 @@ static enum verdict run_list(struct checks *c, const struct restrictions *list, 
             return v;
     }
     return DUNNO;
+}
+
+static enum verdict run_list(struct checks *c, const struct restrictions *list, struct str subject, const char *class) {
+    c->subject = subject;
+    c->class = class;
+    c->warn = false;
+    return check_list(c, list);
 }
 
 static struct checks begin(struct session *s) {
@@ -435,6 +491,7 @@ static enum verdict run_sender(struct checks *c) {
 static error run_early(struct session *s, enum verdict (*run)(struct checks *c), struct arena *arena,
                        struct deferral *ret) {
     struct checks c = begin(s);
+    c.before_mail = !s->tx;
     enum verdict v = run(&c);
     *ret = c.defer_if_permit;
     if (ret->active) {

@@ -23,11 +23,12 @@ struct checks {
     bool recipient_listed, sender_listed; /* looked up already */
     unsigned known;                       /* enum route_want: of `recipient`, what has been asked */
     struct route_check about;
+    bool before_mail; /* a client or HELO stage of its own (smtpd_delay_reject = no): there is no message to act on */
     struct deferral defer_if_permit, defer_if_reject;
     error refusal; /* after REFUSE */
 };
 
-enum restriction_argument { ARG_NONE, ARG_NUMBER };
+enum restriction_argument { ARG_NONE, ARG_NUMBER, ARG_MAP };
 struct restriction_row {
     struct str name;
     enum restriction_argument argument;
@@ -36,7 +37,11 @@ struct restriction_row {
 extern const struct restriction_row restriction_rows[];
 extern const size_t restriction_row_count;
 
-void restrictions_parse(struct arena *a, struct str text, struct restrictions *ret);
+/* A bare type:table means `by_default`, the list's own kind of check; empty: it has none. Tables are opened, and belong
+ * to `set`. */
+void restrictions_parse(struct settings *set, struct str text, struct str by_default, struct restrictions *ret);
+/* The same for what an access table answers: nothing is opened, a check of a table is an error when it is run. */
+void restrictions_parse_answer(struct arena *a, struct str text, struct restrictions *ret);
 /* True when the list can refuse relaying: reject_unauth_destination and its likes. */
 bool restrictions_guard_relay(const struct restrictions *list);
 
@@ -56,7 +61,19 @@ enum verdict check_refuse(struct checks *c, int code, const char *dsn, bool pref
     __attribute__((format(printf, 5, 6)));
 enum verdict check_fail(struct checks *c, int code, const char *dsn, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/* Run a list under the subject and class that are set. */
+enum verdict check_list(struct checks *c, const struct restrictions *list);
+/* To be refused later: the first text counts. */
+void check_defer(struct checks *c, struct deferral *d, struct str dsn, struct str text);
+/* access.c: what a table says of ... */
+enum verdict access_client(struct checks *c, const struct restriction *r);
+enum verdict access_reverse_client(struct checks *c, const struct restriction *r);
+enum verdict access_helo(struct checks *c, const struct restriction *r);
+enum verdict access_sender(struct checks *c, const struct restriction *r);
+enum verdict access_recipient(struct checks *c, const struct restriction *r);
 /* relay.c */
+/* user%elsewhere@relay, which whoever gets it next may send anywhere; also when nobody can say. */
+bool check_recipient_is_routed(struct checks *c);
 enum verdict
 check_auth_destination(struct checks *c); /* PERMIT: final or relay_domains; DUNNO: neither; REFUSE: no answer */
 enum verdict check_listed_recipient(struct checks *c);

@@ -30,6 +30,7 @@ struct backend {
     error (*submit_envelope)(struct submission *m, const struct envelope *e);
     error (*submit_rcpt)(struct submission *m, const struct rcpt *r);
     error (*submit_content)(struct submission *m, struct str bytes);
+    error (*submit_action)(struct submission *m, enum submit_action action, struct str value);
     /* The submission is gone after either of these; texts of `ret` are in `a`. */
     error (*submit_end)(struct submission *m, struct arena *a, struct submit_result *ret);
     void (*submit_abort)(struct submission *m); /* cleanup keeps nothing */
@@ -41,6 +42,13 @@ struct backend {
 struct deferral {
     bool active;
     struct str dsn, text;
+};
+
+/* What access tables want done with the message (access(5)). */
+struct tx_actions {
+    bool hold, discard;
+    struct str filter, redirect;  /* empty: none */
+    VEC(struct str) bcc, prepend; /* addresses; header fields without LF */
 };
 
 /* MAIL .. end of DATA */
@@ -56,6 +64,7 @@ struct tx {
     uint64_t received; /* content bytes, lines counted with CRLF */
     int64_t arrival_us;
     struct deferral defer_if_permit; /* from MAIL's restrictions, when they ran at MAIL */
+    struct tx_actions actions;
 };
 
 enum { COMMAND_MAX = 20 /* rows of the command table, at most */ };

@@ -236,6 +236,35 @@ static void test_cleanup_dies_at_rcpt(void **state) {
     assert_true(harness_logged(&h, "warning: *: write to the cleanup service: connection closed"));
 }
 
+/* What access tables want done with a message is said to cleanup when all of it is known. */
+static void test_access_actions(void **state) {
+    (void)state;
+    harness_begin(&h, "smtpd_recipient_restrictions = check_recipient_access static:{BCC copy@here.example}, "
+                      "check_recipient_access static:{PREPEND X-Seen: yes}, check_client_access static:HOLD\n"
+                      "smtpd_end_of_data_restrictions = check_client_access static:{REDIRECT else@here.example}, "
+                      "check_client_access static:{FILTER smtp:x}");
+    harness_script(&h, "192.0.2.1", OPENING RECIPIENT CONTENT "<< 250\n> QUIT\n<< 221\neof\n");
+    const struct harness_message *m = &h.messages[0];
+    assert_true(str_eq(buf_str(&m->actions), STR("hold()filter(smtp:x)redirect(else@here.example)")));
+    assert_int_equal(m->rcpt_count, 2);
+    assert_true(str_eq(m->rcpts[1], STR("copy@here.example")));
+    assert_true(str_starts(buf_str(&m->content), STR("X-Seen: yes\nReceived: ")));
+    harness_end(&h);
+    /* the next message has none of it */
+    harness_begin(&h, "smtpd_sender_restrictions = check_sender_access inline:{ {a@there.example = DISCARD} }");
+    harness_script(&h, "192.0.2.1",
+                   OPENING RECIPIENT CONTENT "<< 250\n> MAIL FROM:<b@there.example>\n<< 250\n" RECIPIENT CONTENT
+                                             "<< 250\n> QUIT\n<< 221\neof\n");
+    assert_true(str_eq(buf_str(&h.messages[0].actions), STR("discard()")));
+    assert_int_equal(h.messages[1].actions.n, 0);
+    harness_end(&h);
+    /* VRFY asks the same restrictions, without a message */
+    harness_begin(&h, "smtpd_recipient_restrictions = check_client_access static:HOLD, check_client_access static:BCC");
+    harness_script(&h, "192.0.2.1",
+                   "< 220 *\n> EHLO c.example\n<< 250\n> VRFY user@here.example\n<< 252\n> QUIT\n<< 221\neof\n");
+    assert_int_equal(h.message_count, 0);
+}
+
 /* One question a recipient: is it ours, and does it exist. Without restrictions that ask, none. */
 static void test_questions(void **state) {
     (void)state;
@@ -593,6 +622,7 @@ int main(void) {
         SESSION_TEST(test_no_cleanup),
         SESSION_TEST(test_no_space),
         SESSION_TEST(test_cleanup_dies_at_rcpt),
+        SESSION_TEST(test_access_actions),
         SESSION_TEST(test_questions),
         SESSION_TEST(test_cleanup_dies_in_content),
         SESSION_TEST(test_cleanup_dies_at_the_end),

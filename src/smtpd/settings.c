@@ -118,6 +118,8 @@ static void read_numbers(struct settings *s, const struct conf *c) {
     s->ipv6_block = u32_param(c, PARAM_smtpd_client_ipv6_prefix_length);
 
     s->bare_newline_code = code_param(c, PARAM_smtpd_forbid_bare_newline_reject_code);
+    s->access_reject_code = code_param(c, PARAM_access_map_reject_code);
+    s->access_defer_code = code_param(c, PARAM_access_map_defer_code);
     s->reject_code = code_param(c, PARAM_reject_code);
     s->defer_code = code_param(c, PARAM_defer_code);
     s->relay_code = code_param(c, PARAM_relay_domains_reject_code);
@@ -151,8 +153,16 @@ static void read_choices(struct settings *s, const struct conf *c) {
     s->numeric_domains = conf_bool(c, PARAM_resolve_numeric_domain);
 }
 
+/* A table in that list that fails leaves us with what the list has by default. */
+static bool access_parents(const struct conf *c) {
+    struct match *list = match_open(c, STR("parent_domain_matches_subdomains"),
+                                    conf_str(c, PARAM_parent_domain_matches_subdomains), MATCH_STRING, 0);
+    bool parents = match_find(list, STR("smtpd_access_maps"), STR("")) != MATCH_NO;
+    match_close(list);
+    return parents;
+}
+
 static void read_lists(struct settings *s, const struct conf *c) {
-    struct arena *a = s->arena;
     s->mynetworks = match_open(c, STR("mynetworks"), conf_str(c, PARAM_mynetworks), MATCH_ADDRESS, 0);
     s->bare_newline_exclusions = match_open(c, STR("smtpd_forbid_bare_newline_exclusions"),
                                             conf_str(c, PARAM_smtpd_forbid_bare_newline_exclusions), MATCH_ADDRESS, 0);
@@ -160,19 +170,21 @@ static void read_lists(struct settings *s, const struct conf *c) {
                                      conf_str(c, PARAM_smtpd_client_event_limit_exceptions), MATCH_ADDRESS, 0);
     s->forbidden_commands =
         match_open(c, STR("smtpd_forbidden_commands"), conf_str(c, PARAM_smtpd_forbidden_commands), MATCH_STRING, 0);
+    s->access_parents = access_parents(c);
     s->noop_commands =
         match_open(c, STR("smtpd_noop_commands"), conf_str(c, PARAM_smtpd_noop_commands), MATCH_STRING, 0);
     s->fast_flush_domains =
         match_open(c, STR("fast_flush_domains"), conf_str(c, PARAM_fast_flush_domains), MATCH_DOMAIN, TABLE_FOLD);
-    restrictions_parse(a, conf_str(c, PARAM_smtpd_client_restrictions), &s->client);
-    restrictions_parse(a, conf_str(c, PARAM_smtpd_helo_restrictions), &s->helo);
-    restrictions_parse(a, conf_str(c, PARAM_smtpd_sender_restrictions), &s->sender);
-    restrictions_parse(a, conf_str(c, PARAM_smtpd_relay_restrictions), &s->relay);
-    restrictions_parse(a, conf_str(c, PARAM_smtpd_recipient_restrictions), &s->recipient);
-    restrictions_parse(a, conf_str(c, PARAM_smtpd_data_restrictions), &s->data);
-    restrictions_parse(a, conf_str(c, PARAM_smtpd_end_of_data_restrictions), &s->end_of_data);
-    restrictions_parse(a, conf_str(c, PARAM_smtpd_etrn_restrictions), &s->etrn);
-    restrictions_parse(a, conf_str(c, PARAM_local_header_rewrite_clients), &s->local_rewrite_clients);
+    restrictions_parse(s, conf_str(c, PARAM_smtpd_client_restrictions), STR("check_client_access"), &s->client);
+    restrictions_parse(s, conf_str(c, PARAM_smtpd_helo_restrictions), STR("check_helo_access"), &s->helo);
+    restrictions_parse(s, conf_str(c, PARAM_smtpd_sender_restrictions), STR("check_sender_access"), &s->sender);
+    restrictions_parse(s, conf_str(c, PARAM_smtpd_relay_restrictions), STR("check_recipient_access"), &s->relay);
+    restrictions_parse(s, conf_str(c, PARAM_smtpd_recipient_restrictions), STR("check_recipient_access"),
+                       &s->recipient);
+    restrictions_parse(s, conf_str(c, PARAM_smtpd_data_restrictions), STR(""), &s->data);
+    restrictions_parse(s, conf_str(c, PARAM_smtpd_end_of_data_restrictions), STR(""), &s->end_of_data);
+    restrictions_parse(s, conf_str(c, PARAM_smtpd_etrn_restrictions), STR("check_etrn_access"), &s->etrn);
+    restrictions_parse(s, conf_str(c, PARAM_local_header_rewrite_clients), STR(""), &s->local_rewrite_clients);
 }
 
 error settings_load(const struct conf *c, struct str service, struct arena *err_arena, struct settings **ret) {
@@ -185,6 +197,8 @@ error settings_load(const struct conf *c, struct str service, struct arena *err_
     s->myhostname = conf_str(c, PARAM_myhostname);
     s->mail_name = conf_str(c, PARAM_mail_name);
     s->banner = conf_str(c, PARAM_smtpd_banner);
+    s->null_sender_key = conf_str(c, PARAM_smtpd_null_access_lookup_key);
+    s->delimiter = conf_str(c, PARAM_recipient_delimiter);
     s->ehlo_keywords_off = conf_str(c, PARAM_smtpd_discard_ehlo_keywords);
     read_numbers(s, c);
     read_choices(s, c);

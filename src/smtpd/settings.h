@@ -14,6 +14,7 @@ struct restriction_row; /* restriction.h */
 struct restriction {
     const struct restriction_row *row;
     struct str name, argument;
+    struct maps *maps; /* check_..._access: the table `argument` names; NULL: that is none */
 };
 struct restrictions {
     struct restriction *at;
@@ -59,6 +60,11 @@ struct settings {
 
     struct restrictions client, helo, sender, relay, recipient, data, end_of_data, etrn;
     struct restrictions local_rewrite_clients; /* permit: headers are rewritten as for local mail */
+
+    VEC(struct maps *) access_maps; /* of all lists */
+    bool access_parents;            /* example.com in an access table is also for x.example.com */
+    int access_reject_code, access_defer_code;
+    struct str null_sender_key, delimiter;
 
     struct str *own_addresses; /* inet_interfaces and proxy_interfaces, in presentation form */
     size_t own_address_count;

@@ -135,6 +135,12 @@ static error local_submit_rcpt(struct submission *m, const struct rcpt *r) {
     return NULL;
 }
 
+/* Nobody has access tables for a user's own session. */
+static error no_submit_action(struct submission *m, enum submit_action action, struct str value) {
+    (void)m, (void)action, (void)value;
+    return &no_postdrop;
+}
+
 static error local_submit_content(struct submission *m, struct str bytes) {
     while (bytes.n) {
         struct str piece = str_sub(bytes, 0, MAILDROP_CONTENT_MAX);
@@ -191,6 +197,7 @@ void standalone_backend(const struct conf *c, struct backend *ret) {
                              .submit_open = local_submit_open,
                              .submit_envelope = local_submit_envelope,
                              .submit_rcpt = local_submit_rcpt,
+                             .submit_action = no_submit_action,
                              .submit_content = local_submit_content,
                              .submit_end = local_submit_end,
                              .submit_abort = local_submit_abort };
