@@ -23,7 +23,8 @@ class Report:
     @staticmethod
     def machine():
         cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
-        return f"{time.strftime('%Y-%m-%d')}; {os.cpu_count()} CPUs ({cpu}), Linux {platform.release()}"
+        return (f"{time.strftime('%Y-%m-%d')}; {os.cpu_count()} CPUs ({cpu}), Linux {platform.release()}, load average "
+                f"{os.getloadavg()[0]:.1f} before")
 
     def write(self, path):
         """Into `path`, in place of the section of this title, else behind all others."""
