@@ -51,14 +51,27 @@ enum fate { FINE, TOO_LARGE, BROKEN };
 struct stream {
     struct session *s;
     enum fate fate;
-    uint64_t line; /* bytes of the line under way */
+    uint64_t line;       /* bytes of the line under way */
+    struct buf gathered; /* lines come one by one, and go to cleanup many at a time */
 };
+
+enum { GATHERED_MAX = 8 * 1024 };
 
 static void give_up(struct stream *x, enum fate fate) {
     struct tx *tx = x->s->tx;
     x->fate = fate;
     x->s->back->submit_abort(tx->message);
     tx->message = NULL;
+}
+
+static void send_gathered(struct stream *x) {
+    struct session *s = x->s;
+    error e = x->fate == FINE && x->gathered.n ? s->back->submit_content(s->tx->message, buf_str(&x->gathered)) : NULL;
+    buf_clear(&x->gathered);
+    if (!e)
+        return;
+    log_warn("%.*s: write to the cleanup service: %.*s", STR_ARG(session_queue_id(s)), STR_ARG(e->text));
+    give_up(x, BROKEN);
 }
 
 static void put(void *ctx, struct str bytes) {
@@ -78,11 +91,9 @@ static void put(void *ctx, struct str bytes) {
     }
     if (x->fate != FINE)
         return;
-    error e = s->back->submit_content(tx->message, bytes);
-    if (e) {
-        log_warn("%.*s: write to the cleanup service: %.*s", STR_ARG(session_queue_id(s)), STR_ARG(e->text));
-        give_up(x, BROKEN);
-    }
+    buf_add(&x->gathered, bytes);
+    if (x->gathered.n >= GATHERED_MAX)
+        send_gathered(x);
 }
 
 /* When the next bytes must be here: each read has its own time, or (smtpd_per_request_deadline) all of the content has
@@ -178,6 +189,7 @@ static error send_actions(struct session *s) {
 static bool finish(struct stream *x) {
     struct session *s = x->s;
     struct tx *tx = s->tx;
+    send_gathered(x);
     if (x->fate == TOO_LARGE)
         return reply_fail(s, "552 5.3.4 Error: message file too big");
     if (x->fate == BROKEN)
@@ -223,8 +235,10 @@ bool command_data(struct session *s, struct str args) {
     struct content c = { .lenient = s->set->bare_newline == BARE_ALLOW || s->bare_newline_excluded,
                          .put = put,
                          .ctx = &x };
-    if (!receive(&x, &c))
+    if (!receive(&x, &c)) {
+        buf_free(&x.gathered);
         return false;
+    }
     s->stage = "END-OF-MESSAGE";
     bool ok;
     if (c.bare_newline)
@@ -236,6 +250,7 @@ bool command_data(struct session *s, struct str args) {
     } else {
         ok = finish(&x);
     }
+    buf_free(&x.gathered);
     tx_end(s);
     return ok;
 }
