@@ -84,6 +84,8 @@ struct log_segment {
     int64_t sealed_at;   /* mono_us when it was seen that no writer has it; 0: not yet */
     bool read_all;       /* sealed, and no record is left to read */
     bool unsynced;       /* marks were written since the last sync */
+    bool damaged;        /* some of it passes no check: not to be used again, kept in corrupt/ at its end */
+    bool unreadable;     /* a read failed at `at`: tried again at the next look */
     size_t live;         /* messages read and not yet done */
     VEC(struct log_mark) marks;
     struct arena *marks_arena;
@@ -120,6 +122,8 @@ struct log_reader {
     struct map messages; /* queue id -> struct log_message */
     size_t unsettled, busy;
     uint64_t moves; /* made so far */
+    VEC(uint64_t) refused; /* segments that were reported and left as they are */
+    struct arena *refused_arena;
     bool old_turn;  /* who is asked next: what was left, or what has come since */
     bool handed_over;
     int64_t settle_at, busy_at, sync_at; /* mono_us of the next; 0: none */

@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
 
@@ -358,6 +359,8 @@ static size_t free_segments(struct spool *s) {
 /* All its messages are done. False: not now. */
 static bool recycle(struct log_reader *r, struct log_segment *seg) {
     struct spool *s = r->spool;
+    if (seg->unreadable)
+        return false;
     error e = seg->marks.n || seg->unsynced ? sync_marks(seg) : NULL;
     if (e) {
         log_warn("log/%016llx: sync: %.*s", (unsigned long long)seg->number, STR_ARG(e->text));
@@ -365,8 +368,15 @@ static bool recycle(struct log_reader *r, struct log_segment *seg) {
     }
     if (seg->live > 0 || seg->marks.n) /* while we waited */
         return false;
-    char name[LOG_NAME_MAX], to[LOG_NAME_MAX];
+    char name[LOG_NAME_MAX], to[SPOOL_PATH_MAX];
     log_name("", seg->number, name);
+    if (seg->damaged) {
+        snprintf(to, sizeof to, "corrupt/log.%016llx", (unsigned long long)seg->number);
+        bool moved = sys->renameat(s->fd, name, s->fd, to) == 0;
+        log_warn("%s: damaged in part -- %s %s", name, moved ? "saved as" : "cannot be moved to", to);
+        log_segment_free(r, seg);
+        return true;
+    }
     log_name("free.", seg->number, to);
     bool keep = free_segments(s) < LOG_FREE_MAX;
     int failed = keep ? sys->renameat(s->fd, name, s->fd, to) : sys->unlinkat(s->fd, name, 0);

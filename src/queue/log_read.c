@@ -21,6 +21,7 @@ struct log_reader *log_reader_new(struct spool *s) {
     if (!r)
         die_no_memory(sizeof *r);
     r->spool = s;
+    r->refused_arena = arena_new();
     return r;
 }
 
@@ -50,6 +51,7 @@ void log_reader_free(struct log_reader *r) {
     while (r->segments)
         log_segment_free(r, r->segments);
     free(r->left);
+    arena_free(r->refused_arena);
     free(r);
 }
 
@@ -83,17 +85,30 @@ error log_open_head(struct spool *s, uint64_t number, int *ret_fd, struct segmen
     return e;
 }
 
+/* False: it was said before. What passes with time (no descriptors) is said each time. */
+static bool say_refused(struct log_reader *r, uint64_t number, error e) {
+    bool passes = e->kind == ERR_SYS && (e->sys == EMFILE || e->sys == ENFILE || e->sys == ENOMEM || e->sys == EIO);
+    for (size_t i = 0; i < r->refused.n; i++)
+        if (r->refused.at[i] == number)
+            return false;
+    if (!passes)
+        *vec_add(r->refused_arena, &r->refused) = number;
+    return true;
+}
+
 /* What cannot be read is said once and kept for the administrator; other mail goes on. */
 static void refuse_segment(struct log_reader *r, uint64_t number, error e) {
     char name[LOG_NAME_MAX], to[SPOOL_PATH_MAX];
     log_name("", number, name);
     if (e->kind != ERR_SYNTAX) {
-        log_warn("%s: %.*s -- left as it is", name, STR_ARG(e->text));
+        if (say_refused(r, number, e))
+            log_warn("%s: %.*s -- left as it is", name, STR_ARG(e->text));
         return;
     }
     snprintf(to, sizeof to, "corrupt/log.%016llx", (unsigned long long)number);
     bool moved = sys->renameat(r->spool->fd, name, r->spool->fd, to) == 0;
-    log_warn("%s: %.*s -- %s %s", name, STR_ARG(e->text), moved ? "saved as" : "cannot be moved to", to);
+    if (moved || say_refused(r, number, e))
+        log_warn("%s: %.*s -- %s %s", name, STR_ARG(e->text), moved ? "saved as" : "cannot be moved to", to);
 }
 
 static struct log_segment *segment_open(struct log_reader *r, uint64_t number) {
@@ -172,8 +187,13 @@ struct str log_bytes(struct log_segment *seg, uint64_t at, size_t n, uint64_t li
             die_no_memory(want);
     }
     seg->chunk_n = 0;
-    if (!spool_pread_all(seg->fd, seg->chunk, want, at))
-        return STR("");
+    if (!spool_pread_all(seg->fd, seg->chunk, want, at)) {
+        want = n; /* what is bad may lie behind it */
+        if (!spool_pread_all(seg->fd, seg->chunk, want, at)) {
+            seg->unreadable = true;
+            return STR("");
+        }
+    }
     seg->chunk_at = at;
     seg->chunk_n = want;
     return str_n(seg->chunk, n);
@@ -193,7 +213,7 @@ static bool record_at(struct log_segment *seg, uint64_t at, struct segment_recor
 /* Behind damage: the next place where a record of this generation begins. Only of sealed segments. */
 static bool find_record(struct log_segment *seg, uint64_t from, uint64_t *ret) {
     struct segment_record rec;
-    for (uint64_t at = from; at + SEGMENT_RECORD_HEAD <= seg->end; at += SEGMENT_ALIGN) {
+    for (uint64_t at = from; at + SEGMENT_RECORD_HEAD <= seg->end && !seg->unreadable; at += SEGMENT_ALIGN) {
         if (at % RESYNC_CHUNK == 0 && coro_self())
             coro_yield();
         if (record_at(seg, at, &rec)) {
@@ -322,6 +342,14 @@ static bool pass_record(struct log_reader *r, struct log_segment *seg, const str
     return state == LOG_ACTIVE && take(r, m, ret);
 }
 
+/* The end, or as far as it can be read. */
+static void end_here(struct log_segment *seg) {
+    if (seg->unreadable)
+        log_warn("log/%016llx: cannot be read from %llu on: what is there waits", (unsigned long long)seg->number,
+                 (unsigned long long)seg->at);
+    end_reached(seg);
+}
+
 enum step { STEP_MESSAGE, STEP_PASSED, STEP_END };
 
 static enum step step(struct log_reader *r, struct log_segment *seg, struct spool_entry *ret) {
@@ -334,17 +362,18 @@ static enum step step(struct log_reader *r, struct log_segment *seg, struct spoo
     if (!record_at(seg, seg->at, &rec)) {
         uint64_t next;
         bool older = seg->sealed_at && seg->at < seg->fresh_from;
-        if (!older || !find_record(seg, seg->at + SEGMENT_ALIGN, &next)) {
-            end_reached(seg);
+        if (!older || seg->unreadable || !find_record(seg, seg->at + SEGMENT_ALIGN, &next)) {
+            end_here(seg);
             return STEP_END;
         }
+        seg->damaged = true;
         log_warn("log/%016llx: damaged from %llu to %llu", (unsigned long long)seg->number,
                  (unsigned long long)seg->at, (unsigned long long)next);
         seg->at = next;
         return STEP_PASSED;
     }
     if (seg->sealed_at && seg->at < seg->fresh_from && is_torn_end(seg, &rec)) {
-        end_reached(seg);
+        end_here(seg);
         return STEP_END;
     }
     return pass_record(r, seg, &rec, ret) ? STEP_MESSAGE : STEP_PASSED;
@@ -458,8 +487,17 @@ void spool_log_look(struct spool *s) {
     uint64_t *numbers = log_numbers(s, &n);
     for (size_t i = 0; i < n; i++) {
         struct log_segment *seg = segment_get(r, numbers[i]);
-        if (!seg && !still_left(r, numbers[i]))
+        if (!seg && !still_left(r, numbers[i])) {
             seg = segment_open(r, numbers[i]);
+            if (seg && log_sealed(seg)) /* it could not be opened before: it may be an older one, with marks */
+                seg->fresh_from = seg->head.size;
+        }
+        if (seg && seg->unreadable && seg->sealed_at) {
+            seg->read_all = false;
+            seg->end = seg->head.size;
+        }
+        if (seg)
+            seg->unreadable = false;
         if (!seg || log_sealed(seg))
             continue;
         struct segment_record rec;
