@@ -316,6 +316,7 @@ void spool_on_news(struct spool *s, void (*fn)(void *ctx, const struct spool_new
 
 struct scan {
     enum spool_state state;
+    bool names_only;
     struct log_walk *log; /* NULL: the files now */
     unsigned depth, top; /* levels of hash directories wanted; index of the deepest open one */
     DIR *dirs[SPOOL_HASH_DEPTH_MAX + 1];
@@ -404,6 +405,10 @@ static bool scan_entry(struct spool *s, struct scan *sc, const char *name, struc
     bool temporary = str_starts(str_c(name), STR("tmp."));
     if (strlen(name) >= QUEUE_ID_MAX || (!temporary && !queue_id_from(str_c(name), &ret->id)))
         return false;
+    ret->state = sc->state;
+    ret->next_try_us = ret->size = 0;
+    if (sc->names_only && !temporary)
+        return true;
     scan_path(sc, sc->top, dir);
     if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, name) >= sizeof path)
         return false;
@@ -415,7 +420,6 @@ static bool scan_entry(struct spool *s, struct scan *sc, const char *name, struc
             reap_unfinished(s, path, &st);
         return false;
     }
-    ret->state = sc->state;
     ret->next_try_us = (int64_t)st.st_mtim.tv_sec * US_PER_S + st.st_mtim.tv_nsec / 1000;
     ret->size = st.st_size;
     return true;
@@ -430,6 +434,7 @@ bool spool_scan_next(struct spool *s, struct spool_scan *scan, enum spool_state 
             die_no_memory(sizeof *sc);
         scan->impl = sc;
         sc->state = state;
+        sc->names_only = scan->names_only && s->access == SPOOL_LISTER;
         sc->depth = s->hashed[state] ? s->hash_depth : 0;
         scan_path(sc, 0, path);
         sc->dirs[0] = open_directory(s, path);

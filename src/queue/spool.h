@@ -86,6 +86,7 @@ struct spool_entry {
 struct spool_scan {
     void *impl;
     bool files_only; /* not the messages of the log */
+    bool names_only; /* of a LISTER: id and state are enough; what is not finished or no file is given, too */
 };
 bool spool_scan_next(struct spool *s, struct spool_scan *scan, enum spool_state state, struct spool_entry *ret);
 void spool_scan_end(struct spool *s, struct spool_scan *scan);
@@ -174,6 +175,8 @@ void spool_failure_pack(struct buf *b, const struct spool_failure *f);
 void spool_failure_unpack(struct unpack *u, struct spool_failure *ret);
 
 error spool_log_add(struct spool *s, const struct queue_id *id, enum spool_log log, const struct spool_failure *f);
+/* Is there a log of any message? */
+bool spool_has_logs(struct spool *s, enum spool_log log);
 /* BOUNCE entries are synced before the recipient is marked done (otherwise a crash loses the notice): this does it. */
 error spool_log_sync(struct spool *s, const struct queue_id *id, enum spool_log log);
 error spool_log_read(struct spool *s, const struct queue_id *id, enum spool_log log, struct arena *a,

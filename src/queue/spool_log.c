@@ -6,6 +6,7 @@
 
 #include "queue/crc32c.h"
 #include "queue/log.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 
@@ -152,6 +153,24 @@ error spool_log_read(struct spool *s, const struct queue_id *id, enum spool_log 
     }
     sys->close(fd);
     return e;
+}
+
+bool spool_has_logs(struct spool *s, enum spool_log log) {
+    struct arena *a = arena_new();
+    struct str name = spool_dir_name(log_dir(log));
+    char *path = arena_cstr(a, name);
+    int fd = sys->openat(s->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *e;
+    bool some = fd < 0 && errno != ENOENT; /* not known: then each message is looked at */
+    while (d && !some && (e = readdir(d)))
+        some = e->d_name[0] != '.'; /* a hash directory counts, too */
+    if (d)
+        closedir(d);
+    else if (fd >= 0)
+        sys->close(fd);
+    arena_free(a);
+    return some;
 }
 
 error spool_log_clear(struct spool *s, const struct queue_id *id, enum spool_log log) {

@@ -26,12 +26,20 @@ static void table_head(const struct showq_writer *w, struct buf *out) {
                              : STR("-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------\n"));
 }
 
-static void table_message(const struct showq_writer *w, struct buf *out, const struct listing_entry *e) {
-    char when[40] = "", id[QUEUE_ID_MAX + 1];
+static void format_when(struct showq_writer *w, int64_t when_s) {
     struct tm tm;
-    time_t t = (time_t)e->arrival_s;
-    if (localtime_r(&t, &tm))
-        strftime(when, sizeof when, "%a %b %e %H:%M:%S", &tm);
+    time_t t = (time_t)when_s;
+    if (w->when[0] && when_s == w->when_s)
+        return;
+    w->when_s = when_s;
+    if (!localtime_r(&t, &tm) || !strftime(w->when, sizeof w->when, "%a %b %e %H:%M:%S", &tm))
+        w->when[0] = 0;
+}
+
+static void table_message(struct showq_writer *w, struct buf *out, const struct listing_entry *e) {
+    const char *when = w->when;
+    char id[QUEUE_ID_MAX + 1];
+    format_when(w, e->arrival_s);
     snprintf(id, sizeof id, "%s%s", e->id.text, status_of(e));
     if (w->long_ids)
         buf_printf(out, "%-17s %8llu %-19s ", id, (unsigned long long)e->size, when);

@@ -1,4 +1,4 @@
-#include "showq/showq.h"
+#include "showq/list.h"
 
 #include "mail/address.h"
 #include "queue/maildrop.h"
@@ -125,38 +125,43 @@ static void reasons(struct arena *a, struct spool *s, const struct queue_id *id,
             ret[f[i].rcpt_index] = f[i].reason;
 }
 
+bool showq_read(struct showq *q, const struct spool_entry *se, struct arena *a, struct listing_entry *ret) {
+    struct envelope env;
+    if (spool_load(q->spool, &se->id, se->state, a, &env, NULL))
+        return false;
+    struct str *delay = arena_array(a, 2 * env.rcpt_count, sizeof *delay), *bounce = delay + env.rcpt_count;
+    for (size_t i = 0; i < env.rcpt_count; i++)
+        delay[i] = bounce[i] = STR("");
+    if (!q->no_reasons)
+        reasons(a, q->spool, &se->id, SPOOL_LOG_DEFER, env.rcpt_count, delay);
+    if (q->bounces)
+        reasons(a, q->spool, &se->id, SPOOL_LOG_BOUNCE, env.rcpt_count, bounce);
+    struct listing_entry e = { .queue_name = spool_state_name(se->state),
+                               .id = se->id,
+                               .arrival_s = env.arrival_us / US_PER_S,
+                               .size = env.size,
+                               .forced_expire = env.flags & ENVELOPE_EXPIRED };
+    e.sender = shown_address(a, env.sender);
+    e.rcpts = arena_array(a, env.rcpt_count, sizeof *e.rcpts);
+    for (size_t i = 0; i < env.rcpt_count; i++) {
+        const struct rcpt *r = &env.rcpts[i];
+        if (r->state == RCPT_DONE && !bounce[i].n) /* done, and its sender need not be told any more */
+            continue;
+        e.rcpts[e.rcpt_count++] = (struct listing_rcpt){
+            .address = shown_address(a, r->address),
+            .orig = r->orig.n ? address_quote(a, r->orig) : STR(""),
+            .delay_reason = r->state == RCPT_DONE ? STR("") : delay[i],
+            .bounce_reason = bounce[i],
+        };
+    }
+    *ret = e;
+    return true;
+}
+
 static bool message(struct showq *q, const struct spool_entry *se, showq_sink *sink, void *ctx) {
     struct arena *a = arena_new();
-    struct envelope env;
-    bool more = true;
-    if (!spool_load(q->spool, &se->id, se->state, a, &env, NULL)) {
-        struct str *delay = arena_array(a, env.rcpt_count, sizeof *delay);
-        struct str *bounce = arena_array(a, env.rcpt_count, sizeof *bounce);
-        for (size_t i = 0; i < env.rcpt_count; i++)
-            delay[i] = bounce[i] = STR("");
-        if (!q->no_reasons)
-            reasons(a, q->spool, &se->id, SPOOL_LOG_DEFER, env.rcpt_count, delay);
-        reasons(a, q->spool, &se->id, SPOOL_LOG_BOUNCE, env.rcpt_count, bounce);
-        struct listing_entry e = { .queue_name = spool_state_name(se->state),
-                                   .id = se->id,
-                                   .arrival_s = env.arrival_us / US_PER_S,
-                                   .size = env.size,
-                                   .forced_expire = env.flags & ENVELOPE_EXPIRED };
-        e.sender = shown_address(a, env.sender);
-        e.rcpts = arena_array(a, env.rcpt_count, sizeof *e.rcpts);
-        for (size_t i = 0; i < env.rcpt_count; i++) {
-            const struct rcpt *r = &env.rcpts[i];
-            if (r->state == RCPT_DONE && !bounce[i].n) /* done, and its sender need not be told any more */
-                continue;
-            e.rcpts[e.rcpt_count++] = (struct listing_rcpt){
-                .address = shown_address(a, r->address),
-                .orig = r->orig.n ? address_quote(a, r->orig) : STR(""),
-                .delay_reason = r->state == RCPT_DONE ? STR("") : delay[i],
-                .bounce_reason = bounce[i],
-            };
-        }
-        more = sink(ctx, &e);
-    }
+    struct listing_entry e;
+    bool more = !showq_read(q, se, a, &e) || sink(ctx, &e);
     arena_free(a);
     return more;
 }
@@ -172,11 +177,17 @@ typedef bool visit_message(struct showq *q, const struct spool_entry *se, showq_
 static void walk(struct showq *q, unsigned queues, visit_submission *on_submission, visit_message *on_message,
                  showq_sink *sink, void *ctx) {
     static const enum spool_state order[] = { SPOOL_ACTIVE, SPOOL_INCOMING, SPOOL_DEFERRED, SPOOL_HOLD };
+    q->bounces = spool_has_logs(q->spool, SPOOL_LOG_BOUNCE);
     if ((queues & SHOWQ_MAILDROP) && !walk_maildrop(q, on_submission, sink, ctx))
         return;
     for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
         struct spool_scan scan = { 0 };
         struct spool_entry e;
+        if (order[i] == SPOOL_DEFERRED && on_message == message) {
+            if ((queues & queue_states(SPOOL_DEFERRED)) && !showq_walk_batches(q, SPOOL_DEFERRED, sink, ctx))
+                return;
+            continue;
+        }
         while ((queues & queue_states(order[i])) && spool_scan_next(q->spool, &scan, order[i], &e)) {
             if (!on_message(q, &e, sink, ctx)) {
                 spool_scan_end(q->spool, &scan);

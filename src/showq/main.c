@@ -4,6 +4,8 @@
 #include "showq/showq.h"
 #include <stdlib.h>
 
+enum { SEND_BYTES = 64 * 1024 /* gathered before they are sent */ };
+
 struct client {
     struct ipc *ipc;
     int64_t timeout_s;
@@ -20,6 +22,8 @@ static error init(struct service_ctx *ctx, struct arena *err_arena) {
 static bool send_entry(void *arg, const struct listing_entry *e) {
     struct client *c = arg;
     listing_send(c->ipc, e);
+    if (ipc_unsent(c->ipc) < SEND_BYTES)
+        return true;
     return !ipc_flush(c->ipc, deadline_in(c->timeout_s));
 }
 

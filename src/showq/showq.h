@@ -14,7 +14,8 @@ typedef bool showq_sink(void *ctx, const struct listing_entry *e);
 struct showq {
     struct spool *spool; /* a LISTER */
     int maildrop_fd;     /* -1: cannot be read */
-    bool no_reasons;     /* leave delay_reason and bounce_reason empty */
+    bool no_reasons;     /* leave delay_reason empty: one file less a message */
+    bool bounces;        /* there are bounce logs: set by the walk */
 };
 error showq_open(struct showq *q, const struct conf *c, struct arena *err_arena);
 void showq_close(struct showq *q);
@@ -36,6 +37,8 @@ struct showq_writer { /* `{0}` but for the first two */
     bool open;         /* a message has been begun */
     size_t rcpts;      /* of the one begun */
     struct buf reason; /* the one written last */
+    char when[40];     /* the time written last, of when_s */
+    int64_t when_s;
 };
 /* Appends to `out`. */
 void showq_write_begin(struct showq_writer *w, struct buf *out, const struct listing_entry *e);

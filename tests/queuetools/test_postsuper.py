@@ -380,3 +380,26 @@ def test_many_recipients_are_one_message_to_a_selection(ours):
         lines = s.command("postqueue", "-j", "--recipient", names[-1]).stdout
         assert lines.count("\n") == 1 and names[0] in lines and names[-1] in lines
         assert s.command("postqueue", "-j", "--recipient", "nobody@*").stdout == ""
+
+
+def test_more_than_one_batch_is_listed_once(ours):
+    """showq reads many messages at a time (batch.c): each is there once, also after one that has gone."""
+    ours.send("a@dead.example")
+    [queue_id] = ours.deferred(1)
+    [path] = [p for p in (ours.queue / "deferred").rglob("*") if p.is_file()]
+    names = {queue_id}
+    for n in range(300):
+        name = f"{path.name[0]}{n:08X}"
+        shutil.copy2(path, path.with_name(name))
+        shutil.chown(path.with_name(name), USER)
+        names.add(name)
+    for n in range(5):
+        (path.with_name(f"{path.name[0]}F{n:07X}")).write_bytes(b"no message")
+    assert sorted(e["queue_id"] for e in ours.listing()) == sorted(names)
+    assert ours.command("postqueue", "-p").stdout.endswith(" in 301 Requests.\n")
+    with subprocess.Popen([str(ours.mail.bin / "postqueue"), "-j"], env=ours.mail.environment(), stdout=subprocess.PIPE) as one:
+        one.stdout.readline()
+        one.stdout.close()  # whoever reads goes away: nothing hangs, the next list is whole
+    assert len(ours.listing()) == 301
+    ours.mail.postfix("stop")
+    assert len(ours.listing()) == 301

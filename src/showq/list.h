@@ -1,0 +1,13 @@
+/* list.h - what the files of the walk share; nobody else includes it. */
+#ifndef ANGARIUM_SHOWQ_LIST_H
+#define ANGARIUM_SHOWQ_LIST_H
+
+#include "base/die.h"
+#include "showq/showq.h"
+#include <stdlib.h>
+
+/* One message of the queue, in `a`; false: it has gone, or is damaged. In any thread, for a state without the log. */
+bool showq_read(struct showq *q, const struct spool_entry *se, struct arena *a, struct listing_entry *ret);
+/* All of a state that is only files. False: the sink has had enough. */
+bool showq_walk_batches(struct showq *q, enum spool_state state, showq_sink *sink, void *ctx);
+#endif
