@@ -44,9 +44,9 @@ run: build
 	@/usr/bin/python3 tools/demo.py --build $(BUILD) --foreground
 
 bench: build
-	@/usr/bin/python3 bench/relay.py --build $(BUILD) --write docs/benchmarks.md
-	@/usr/bin/python3 bench/backlog.py --build $(BUILD) --write docs/benchmarks.md
-	@/usr/bin/python3 bench/postconf.py --build $(BUILD) --write docs/benchmarks.md
+	@status=0; for script in relay backlog postconf; do \
+	    /usr/bin/python3 bench/$$script.py --build $(BUILD) --write docs/benchmarks.md || status=1; \
+	done; exit $$status
 
 clean:
 	@rm -rf $(BUILD) build-*

@@ -19,6 +19,7 @@ import shutil
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -271,9 +272,10 @@ def main():
     for name in args.only.split(","):
         if name not in SCENARIOS:
             parser.error(f"{name}: no such scenario; there are {', '.join(SCENARIOS)}")
-        getattr(bench, f"scenario_{name}")()
+    failed = report.run((name, getattr(bench, f"scenario_{name}")) for name in args.only.split(","))
     if args.write:
         report.write(args.write)
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

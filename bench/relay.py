@@ -5,6 +5,7 @@ usage: relay.py [--build DIR] [--only NAME,...] [--quick] [--seconds S] [--pairs
   limits       what the loopback and the disk allow without a server
   relay        4 KiB through a relay to a sink; 1, 10, 50 and 100 sessions
   accept       accepting only: the queue manager is not there, all mail stays in the queue
+  held         accepting only: an access table says HOLD to every client
   recipients   20 messages of 1,000 recipients to one sink, beside Exim, too
   large        100 messages of 20 MiB
 
@@ -16,6 +17,7 @@ import argparse
 import contextlib
 import pathlib
 import statistics
+import sys
 import time
 
 from limits import report_limits
@@ -134,26 +136,24 @@ class Bench:
             return "-"
         return f"{before}{median(values):.1f} ({min(values):.1f}, {max(values):.1f})"
 
-    def scenario_accept(self):
-        """The same number of acknowledgements is asked of both; afterwards the queue managers are started, and every
-        acknowledged message has to reach the sink."""
-        say, sessions = self.say, 100
-        delivered = {}
+    def accepting(self, title, how, settle, **options):
+        """Accepting only. `settle(sink, server, messages)` says what became of what was acknowledged."""
+        say, delivered = self.say, {}
         with Sink(self.args.build, self.sink_port) as sink:
-            ours, theirs = self.servers(sink, accept_only=True)
+            ours, theirs = self.servers(sink, **options)
             with ours, theirs:
                 def run(server, messages, count):
                     usage = server.usage().start(count)
-                    got = self.load(server.port, s=sessions, m=messages, l=SIZE)
+                    got = self.load(server.port, s=100, m=messages, l=SIZE)
                     server.wait_until_idle()
                     used = usage.stop()
                     delivered[server.name] = delivered.get(server.name, 0) + messages
                     return {"rate": messages / (got["end"] - got["start"]), "cpu": used["cpu"] / messages * 1000,
                             "syncs": per(used["syncs"], messages), "switches": per(used["switches"], messages)}
                 results = self.pairs(ours, theirs, run)
-                say(f"### Accepting only, 4 KiB, {sessions} sessions")
+                say(f"### {title}, 4 KiB, 100 sessions")
                 say()
-                say("No queue manager runs, so all mail stays in the queue.")
+                say(how)
                 say()
                 say("| server | messages/s | CPU s per 1,000 | context switches | sync calls |")
                 say("|---|---|---|---|---|")
@@ -164,11 +164,28 @@ class Bench:
                 say()
                 say(f"Ratio of rates, median of {self.args.pairs} pairs: {self.ratio(*results, 'rate')}; wanted 20.")
                 for server in (ours, theirs):
-                    sink.expect_recipients(delivered[server.name])
-                    server.start_queue_manager()
-                    sink.wait()
-                say("Afterwards the queue managers were started: the sink got every acknowledged message of both.")
-                say()
+                    settle(sink, server, delivered[server.name])
+
+    def scenario_accept(self):
+        def settle(sink, server, messages):
+            sink.expect_recipients(messages)
+            server.start_queue_manager()
+            sink.wait()
+        self.accepting("Accepting only", "No queue manager runs, so all mail stays in the queue.", settle, accept_only=True)
+        self.say("Afterwards the queue managers were started: the sink got every acknowledged message of both.")
+        self.say()
+
+    def scenario_held(self):
+        def settle(_, server, messages):
+            end = time.monotonic() + 60  # what is to be held may still be on its way into hold/
+            while (held := sum(path.is_file() for path in (server.queue / "hold").rglob("*"))) != messages:
+                if time.monotonic() > end:
+                    raise RuntimeError(f"{server.name} holds {held} of {messages} messages")
+                time.sleep(0.5)
+        self.accepting("Accepting only, held", "An access table says HOLD to every client.", settle,
+                       main_cf="smtpd_client_restrictions = check_client_access static:HOLD\n")
+        self.say("Afterwards the folder hold/ of both had every acknowledged message.")
+        self.say()
 
     def scenario_recipients(self):
         say, messages, recipients = self.say, 20, 100 if self.args.quick else 1000
@@ -250,7 +267,7 @@ class Bench:
         self.say()
 
 
-SCENARIOS = ["limits", "relay", "accept", "recipients", "large"]
+SCENARIOS = ["limits", "relay", "accept", "held", "recipients", "large"]
 
 
 def main():
@@ -273,9 +290,10 @@ def main():
     for name in args.only.split(","):
         if name not in SCENARIOS:
             parser.error(f"{name}: no such scenario; there are {', '.join(SCENARIOS)}")
-        getattr(bench, f"scenario_{name}")()
+    failed = report.run((name, getattr(bench, f"scenario_{name}")) for name in args.only.split(","))
     if args.write:
         report.write(args.write)
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

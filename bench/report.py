@@ -4,6 +4,7 @@ import pathlib
 import platform
 import re
 import time
+import traceback
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HEAD = "# Measured\n\nWritten by the scripts in bench/; `make bench` makes it anew.\n\n"
@@ -19,6 +20,19 @@ class Report:
     def say(self, text=""):
         print(text, flush=True)
         self.lines.append(text)
+
+    def run(self, scenarios):
+        """Runs (name, function) one after the other; one that fails is said and does not stop the others. Whether any did."""
+        failed = False
+        for name, scenario in scenarios:
+            try:
+                scenario()
+            except Exception as why:
+                failed = True
+                traceback.print_exc()
+                self.say(f"{name}: failed: {why}")
+                self.say()
+        return failed
 
     @staticmethod
     def machine():
