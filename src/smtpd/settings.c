@@ -236,6 +236,8 @@ void settings_free(struct settings *s) {
     match_close(s->forbidden_commands);
     match_close(s->noop_commands);
     match_close(s->fast_flush_domains);
+    for (size_t i = 0; i < s->access_maps.n; i++)
+        maps_close(s->access_maps.at[i]);
     arena_free(s->arena);
     free(s);
 }
