@@ -16,6 +16,8 @@ enum {
     RCPT_OVERHEAD = 32,           /* lengths and flags of one recipient in a frame */
     ASSIGN_YIELD = 100,           /* recipients before others get their turn */
     REFILL_LIMIT = 100,           /* of a message that has no transport yet */
+    HUNGRY_TURN = 1000,           /* messages looked at for more recipients at once */
+    PIECE_READ = 100,             /* recipients read together: one that takes its time keeps them all in memory */
 };
 
 /* --- pieces and slots --- */
@@ -131,7 +133,7 @@ static ssize_t piece_read(struct message *m, size_t max) {
     struct arena *a = arena_new();
     struct piece *p = ARENA_NEW(a, struct piece);
     *p = (struct piece){ .arena = a };
-    error e = spool_rcpts_next(m->q->spool, &m->id, SPOOL_ACTIVE, &m->rest, max < PIECE_MAX ? max : PIECE_MAX, a,
+    error e = spool_rcpts_next(m->q->spool, &m->id, SPOOL_ACTIVE, &m->rest, max < PIECE_READ ? max : PIECE_READ, a,
                                &p->rcpts, &p->index, &p->count);
     if (e || p->count == 0) {
         if (e) /* what is left stays to be done: the file is found again in active */
@@ -214,7 +216,7 @@ static size_t room_for(const struct message *m) {
         size_t limit = (size_t)p->rcpts_limit + (j->preempts ? p->rcpts_extra : 0);
         room += limit > j->transport->rcpts ? limit - j->transport->rcpts : 0;
     }
-    size_t answered = m->rcpts - waiting; /* still in memory, because others of their piece wait */
+    size_t answered = m->rcpts - waiting; /* in memory yet, because others of their piece wait */
     room -= answered < room ? answered : room;
     return room + (waiting < minimum ? minimum - waiting : 0);
 }
@@ -231,6 +233,10 @@ static bool is_time_to_read(const struct message *m, int64_t now) {
 }
 
 void rcpts_refill(struct qmgr *q, struct message *m) {
+    if (q->no_room) {
+        q->no_room = false;
+        feed_more(q);
+    }
     if (m && is_time_to_read(m, sys->mono_us()))
         rcpts_assign(m);
     m = q->hungry;
@@ -239,6 +245,12 @@ void rcpts_refill(struct qmgr *q, struct message *m) {
     q->hungry = m->hungry_next; /* the next one is looked at the next time */
     if (is_time_to_read(m, sys->mono_us()))
         rcpts_assign(m);
+}
+
+void rcpts_refill_all(struct qmgr *q) {
+    const struct message *first = q->hungry;
+    for (unsigned i = 0; i < HUNGRY_TURN && q->hungry && (i == 0 || q->hungry != first); i++)
+        rcpts_refill(q, NULL);
 }
 
 /* --- entries --- */

@@ -71,13 +71,11 @@ void destination_reached(struct destination *d) {
     if (d->window >= d->busy + destination_initial_window(t))
         return;
     d->success += feedback_amount(&p->positive, d->window);
-    while (d->success + EPSILON >= 1) {
+    if (d->success + EPSILON >= 1) { /* an amount is no more than 1 */
         d->window++;
         d->success -= 1;
         d->failure = 0;
     }
-    if (p->concurrency_limit && d->window > p->concurrency_limit)
-        d->window = p->concurrency_limit;
     if (p->feedback_debug)
         log_info("%.*s: %.*s: success: window %u, success %g", STR_ARG(t->name), STR_ARG(d->name), d->window,
                  d->success);

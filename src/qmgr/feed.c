@@ -8,6 +8,7 @@
 enum {
     RESCAN_S = 10, /* something is busy elsewhere, or cannot be opened: look again */
     SWEEP_S = 60,
+    REFILL_S = 1,   /* messages that wait for room for their recipients are looked at */
     LOG_TURN = 16,  /* messages of the log for one of each other kind */
     CLOG_SHARE = 5, /* a destination with more than this part of the active queue is warned of */
 };
@@ -251,6 +252,10 @@ static void timers(struct qmgr *q) {
         scheduler_sweep(q->scheduler, now);
         q->next_sweep = now + US_PER_S * SWEEP_S;
     }
+    if (q->hungry && now >= q->next_refill) {
+        rcpts_refill_all(q);
+        q->next_refill = now + US_PER_S * REFILL_S;
+    }
     if (now >= scheduler_wake(q->scheduler))
         deliver_start(q);
 }
@@ -259,6 +264,8 @@ static int64_t next_timer(const struct qmgr *q) {
     int64_t at = q->next_deferred_scan < q->next_active_scan ? q->next_deferred_scan : q->next_active_scan;
     at = at < q->next_sweep ? at : q->next_sweep;
     at = at < q->next_incoming_scan ? at : q->next_incoming_scan;
+    if (q->hungry && q->next_refill < at)
+        at = q->next_refill;
     return at < scheduler_wake(q->scheduler) ? at : scheduler_wake(q->scheduler);
 }
 
@@ -284,6 +291,7 @@ void feed_run(struct qmgr *q) {
             continue;
         }
         q->feed_until = next_timer(q);
+        q->no_room = !room(q);
         error e = cond_wait(&q->feed_wake, q->feed_until);
         if (e == &err_cancelled)
             return;

@@ -70,6 +70,7 @@ struct qmgr {
 
     /* feed.c */
     struct cond feed_wake, want_room;
+    bool no_room;            /* it sleeps, and had no room for more */
     int64_t feed_until;      /* mono_us: it sleeps until then */
     struct feed_want *wants; /* a ring */
     size_t want_first, want_count;
@@ -77,7 +78,7 @@ struct qmgr {
     bool ignore_times;                                        /* the deferred scan that runs */
     bool ignore_times_next;                                   /* the next one: trigger A */
     int64_t next_deferred_scan, next_active_scan, next_sweep; /* mono_us */
-    int64_t next_incoming_scan;                               /* mono_us */
+    int64_t next_incoming_scan, next_refill;                  /* mono_us */
 };
 
 /* What main.cf says; `spool` is a READER. */
@@ -172,6 +173,8 @@ void rcpts_begin(struct message *m);
 void rcpts_assign(struct message *m);
 /* Recipients (of `m`) have been let go of: a message that had no room for more may have it now. */
 void rcpts_refill(struct qmgr *q, struct message *m_or_null);
+/* Time has passed: the same for all of them (many are looked at in turns). */
+void rcpts_refill_all(struct qmgr *q);
 /* Slots: in memory? of a recipient in memory: itself, enum outcome, its index in the message. */
 bool slot_is_there(const struct message *m, uint32_t slot);
 struct rcpt *message_rcpt(const struct message *m, uint32_t slot);

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 enum {
-    CHUNK = 64 * 1024,
+    CHUNK = 16 * 1024,
     FRONT_MAX = 1024 * 1024, /* bytes of an envelope without its recipients, and of one recipient */
 };
 
@@ -123,8 +123,8 @@ static int take_rcpts(struct reading *r, struct str bytes, char *marks, uint32_t
             return -1;
         if (!done) {
             one.address = arena_str(r->arena, one.address);
-            one.orig = arena_str(r->arena, one.orig);
-            one.dsn_orcpt = arena_str(r->arena, one.dsn_orcpt);
+            one.orig = one.orig.n ? arena_str(r->arena, one.orig) : STR("");
+            one.dsn_orcpt = one.dsn_orcpt.n ? arena_str(r->arena, one.dsn_orcpt) : STR("");
             one.state = RCPT_TODO;
             r->rcpts[r->count] = one;
             r->index[r->count++] = r->rest->index;
