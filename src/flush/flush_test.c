@@ -94,7 +94,6 @@ static void run_main(void *arg) {
     (void)arg;
     t.script();
     group_wait(&t.work, DEADLINE_NEVER);
-    loop_stop();
 }
 
 static void play(void (*script)(void), const char *eligible) {

@@ -95,10 +95,7 @@ static void run_main(void *arg) {
     (void)arg;
     t.script();
     group_wait(&t.work, DEADLINE_NEVER);
-    qmgr_free(t.q); /* flush, too, sees the end of its connection */
-    coro_yield();
-    coro_yield();
-    loop_stop();
+    qmgr_free(t.q); /* then flush sees the end of its connection, and the loop ends */
 }
 
 static void play(void (*script)(void), const char *eligible) {
