@@ -286,14 +286,16 @@ class Instance:
         except TimeoutError:
             raise TimeoutError(f"no log line with {text!r} in:\n{self.log()}") from None
 
-    def queue_ids(self):
-        listing = self.command("postqueue", "-j", capture_output=True)
+    def listing(self):
         import json
-        return [json.loads(line)["queue_id"] for line in listing.stdout.splitlines()]
+        return [json.loads(line) for line in self.command("postqueue", "-j", capture_output=True).stdout.splitlines()]
+
+    def queue_ids(self):
+        return [entry["queue_id"] for entry in self.listing()]
 
     def queue_is_empty(self):
         return not any(path.is_file() for name in ("incoming", "active", "deferred", "maildrop", "hold")
-                       for path in (self.queue / name).rglob("*"))
+                       for path in (self.queue / name).rglob("*")) and not self.queue_ids()
 
     def smtp(self, **kwargs):
         import smtplib

@@ -100,8 +100,6 @@ static void take_message(struct cleanup *s, struct submit_in *in, unsigned flags
         struct submit_result result;
         message_end(&m, &result);
         submit_in_result(in, &result);
-        if (result.status == SUBMIT_OK && !m.discard && !(m.env.flags & ENVELOPE_HOLD) && s->queued)
-            s->queued(s->ctx, &m.id);
     }
     if (m.file)
         spool_abort(m.file);

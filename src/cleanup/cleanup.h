@@ -23,9 +23,6 @@ struct cleanup { /* as long as the process */
     struct spool *spool;
     struct content_rules rules;
     struct maps *sender_bcc, *recipient_bcc;
-    /* A message has come into incoming/; never waits. */
-    void (*queued)(void *ctx, const struct queue_id *id);
-    void *ctx;
     struct submit_server server;
 };
 

@@ -7,6 +7,7 @@
 
 enum {
     NOTICES_MAX = 1024, /* waiting to be sent; more are dropped: qmgr also looks by itself */
+    SEGMENTS_MAX = 8,   /* of the log, in use since the last notice was sent */
     NOTICE_SECONDS = 10,
 };
 
@@ -14,26 +15,70 @@ struct daemon {
     struct service_ctx *ctx;
     struct cleanup cleanup;
     struct cond news;
-    struct queue_id waiting[NOTICES_MAX];
+    struct spool_position log[SEGMENTS_MAX]; /* the newest of each segment */
+    size_t log_count;
+    struct queue_id files[NOTICES_MAX];
     size_t first, count;
 };
 
 static struct daemon daemon_;
 
-static void queued(void *ctx, const struct queue_id *id) {
+static bool waiting(const struct daemon *d) {
+    return d->count > 0 || d->log_count > 0;
+}
+
+static void keep_position(struct daemon *d, struct spool_position p) {
+    for (size_t i = 0; i < d->log_count; i++)
+        if (d->log[i].segment == p.segment) {
+            d->log[i] = p;
+            return;
+        }
+    if (d->log_count < SEGMENTS_MAX)
+        d->log[d->log_count++] = p;
+}
+
+static void committed(void *ctx, const struct spool_news *news) {
     struct daemon *d = ctx;
-    if (d->count == NOTICES_MAX)
-        return;
-    if (d->count == 0)
+    if (!waiting(d))
         group_enter(&d->ctx->work); /* left when all are sent: a draining process waits for it */
-    d->waiting[(d->first + d->count++) % NOTICES_MAX] = *id;
+    if (news->position.segment)
+        keep_position(d, news->position);
+    else if (d->count < NOTICES_MAX)
+        d->files[(d->first + d->count++) % NOTICES_MAX] = news->id;
     cond_signal(&d->news);
 }
 
-static error send_notices(struct daemon *d, struct ipc *qmgr, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        notice_new(qmgr, &d->waiting[(d->first + i) % NOTICES_MAX]);
+/* What is to be said at one moment. */
+struct notices {
+    struct spool_position log[SEGMENTS_MAX];
+    size_t log_count, count;
+};
+
+static struct notices now_waiting(const struct daemon *d) {
+    struct notices n = { .log_count = d->log_count, .count = d->count };
+    memcpy(n.log, d->log, sizeof n.log);
+    return n;
+}
+
+static error send_notices(struct daemon *d, struct ipc *qmgr, const struct notices *n) {
+    for (size_t i = 0; i < n->log_count; i++)
+        notice_log(qmgr, n->log[i]);
+    for (size_t i = 0; i < n->count; i++)
+        notice_new(qmgr, &d->files[(d->first + i) % NOTICES_MAX]);
     return ipc_flush(qmgr, deadline_in(NOTICE_SECONDS));
+}
+
+/* Segments that have grown while we sent stay. */
+static void forget_notices(struct daemon *d, const struct notices *sent) {
+    size_t kept = 0;
+    for (size_t i = 0; i < d->log_count; i++)
+        if (i >= sent->log_count || d->log[i].end != sent->log[i].end)
+            d->log[kept++] = d->log[i];
+    d->log_count = kept;
+    d->first = (d->first + sent->count) % NOTICES_MAX;
+    d->count -= sent->count;
+    if (!waiting(d))
+        group_leave(&d->ctx->work);
 }
 
 /* The one connection to qmgr: kept, made anew when qmgr has gone. What does not arrive is found by qmgr's own scan. */
@@ -43,14 +88,15 @@ static void tell_qmgr(struct service_ctx *ctx) {
     struct str endpoint = arena_cat(a, STR("public/"), conf_str(ctx->conf, PARAM_queue_service_name));
     struct ipc *qmgr = NULL;
     for (;;) {
-        while (d->count == 0)
+        while (!waiting(d))
             if (cond_wait(&d->news, DEADLINE_NEVER))
                 goto cancelled;
-        size_t n = d->count;
+        struct notices n;
         bool fresh = !qmgr;
         error e = qmgr ? NULL : service_connect(ctx, endpoint, deadline_in(NOTICE_SECONDS), &qmgr);
+        n = now_waiting(d);
         if (!e)
-            e = send_notices(d, qmgr, n);
+            e = send_notices(d, qmgr, &n);
         if (e == &err_cancelled)
             break;
         if (e) {
@@ -59,10 +105,7 @@ static void tell_qmgr(struct service_ctx *ctx) {
             if (!fresh)
                 continue; /* it was the old connection: try once with a new one */
         }
-        d->first = (d->first + n) % NOTICES_MAX;
-        d->count -= n;
-        if (d->count == 0)
-            group_leave(&ctx->work);
+        forget_notices(d, &n);
     }
 cancelled:
     ipc_close(qmgr);
@@ -73,8 +116,8 @@ static error init(struct service_ctx *ctx, struct arena *err_arena) {
     ctx->state = &daemon_;
     daemon_.ctx = ctx;
     error e = cleanup_open(&daemon_.cleanup, ctx->conf, err_arena);
-    daemon_.cleanup.queued = queued;
-    daemon_.cleanup.ctx = &daemon_;
+    if (!e)
+        spool_on_news(daemon_.cleanup.spool, committed, &daemon_);
     return e;
 }
 

@@ -4,6 +4,7 @@
 #include "cmd/postmulti.h"
 #include "cmd/running.h"
 #include "conf/settings.h"
+#include "queue/spool.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +14,7 @@
 enum { DEPTH_MAX = 8 };
 
 static const char *const mail_queues[] = { "maildrop", "incoming", "active", "deferred", "hold", "corrupt", "saved" };
-static const char *const other_queues[] = { "bounce", "defer", "flush", "trace", "private", "public", "pid" };
+static const char *const other_queues[] = { "bounce", "defer", "flush", "log", "trace", "private", "public", "pid" };
 static const char *const config_files[] = { "main.cf", "master.cf" };
 
 static int open_folder(int at, const char *name) {
@@ -81,6 +82,26 @@ static struct str pid_directory(const struct postmulti *m, const struct instance
     return ret;
 }
 
+/* Segments are kept for their next use: is there mail in one? */
+static bool log_has_mail(struct str queue_directory) {
+    struct spool_options o = { .queue_directory = queue_directory, .access = SPOOL_LISTER };
+    static const enum spool_state states[] = { SPOOL_INCOMING, SPOOL_ACTIVE, SPOOL_HOLD };
+    struct arena *a = arena_new();
+    struct spool *s;
+    bool found = false;
+    if (!spool_open(&o, a, &s)) {
+        for (size_t i = 0; !found && i < sizeof states / sizeof *states; i++) {
+            struct spool_scan scan = { 0 };
+            struct spool_entry e;
+            found = spool_scan_next(s, &scan, states[i], &e);
+            spool_scan_end(s, &scan);
+        }
+        spool_close(s);
+    }
+    arena_free(a);
+    return found;
+}
+
 void postmulti_destroy(const struct postmulti *m, const struct instance *i) {
     if (master_pid(i->queue_directory, pid_directory(m, i)))
         log_fatal("instance %.*s is running: first postmulti -i %s -p stop", STR_ARG(i->config_directory),
@@ -90,6 +111,8 @@ void postmulti_destroy(const struct postmulti *m, const struct instance *i) {
         if (!each_entry(open_folder(queue, mail_queues[k]), 0, is_no_file))
             log_fatal("instance %.*s has mail in %.*s/%s", STR_ARG(i->config_directory), STR_ARG(i->queue_directory),
                       mail_queues[k]);
+    if (log_has_mail(i->queue_directory))
+        log_fatal("instance %.*s has mail in %.*s/log", STR_ARG(i->config_directory), STR_ARG(i->queue_directory));
     for (size_t k = 0; queue >= 0 && k < sizeof mail_queues / sizeof *mail_queues; k++) {
         each_entry(open_folder(queue, mail_queues[k]), 0, remove_entry);
         unlinkat(queue, mail_queues[k], AT_REMOVEDIR);

@@ -1,7 +1,8 @@
 /* log.h - the log of the spool: segments (segment.h) below queue_directory/log. Only the files of the spool include it.
  *
  * Names: log/N is a live segment, N sixteen hexadecimal digits, never used twice; log/free.N one that has been used up
- * and waits for its next use; log/new.N one that is being made ready. Only live ones are read.
+ * and waits for its next use; log/new.N one that is being made ready. Only live ones are read. log/lane.K belong to the
+ * writers: queue ids (log_ids.c).
  *
  * A life of a segment:
  *   writer  takes a free one (renameat free.N -> new.M: one of several writers wins) or makes one, locks it (flock,
@@ -18,8 +19,8 @@
  *           log_settle(): syncfs, then their marks. Until then nobody touches the file. When all messages of a sealed
  *           segment are done: fdatasync (the marks), renamed to log/free.N; more than LOG_FREE_MAX are removed.
  *
- * What a crash leaves, in addition to the table in spool.c (kill -9: the page cache survives; power: what was not synced
- * is lost or kept, in any combination):
+ * What a crash leaves, in addition to the table in spool.c (kill -9: the page cache survives; power: what was not
+ * synced is lost or kept, in any combination):
  *
  *   state       where                     a crash leaves
  *   ----------  ------------------------  ---------------------------------------------------------------------------
@@ -60,11 +61,40 @@ struct log_writer;
 /* Nothing is made until the first message needs it, or log_prepare(). */
 struct log_writer *log_writer_new(struct spool *s, uint64_t segment_size);
 void log_writer_free(struct log_writer *w); /* seals */
-/* A queue id made of the time and the inode of the segment, later than all others of it. */
+/* Has a number of its own in its time (log_ids.c). ERR_SYS EUSERS: there are as many writers already as may be. */
 error log_next_id(struct log_writer *w, struct queue_id *ret);
-/* Content and envelope on stable storage when this returns NULL; `r` has everything but mark, crcs and id are set by
- * the caller. Waits for the batch (a plain call outside a coroutine: a batch of one). */
+bool log_next_id_is_free(const struct log_writer *w); /* it will not wait, nor ask the disk */
+/* Does a message of this size have its place in the log? All others get files of their own. */
+bool log_takes(const struct log_writer *w, const struct segment_record *r);
+/* Content and envelope on stable storage when this returns NULL; `r`, which log_takes(), has everything but its mark.
+ * Waits for the batch (a plain call outside a coroutine: a batch of one). */
 error log_commit(struct log_writer *w, struct segment_record *r, struct str content, struct str envelope);
+/* The same for a message that got its id from here and is in a file of its own: NULL when no later process can give
+ * that id again. */
+error log_commit_id(struct log_writer *w);
+
+/* --- log_ids.c: queue ids that no other message has --- */
+struct log_ids {
+    int fd; /* of the lane, locked; -1: none yet */
+    unsigned lane, first_lane;
+    int64_t last_us; /* time in the latest id */
+    int64_t kept_us; /* no later one is given by another process: on stable storage */
+};
+extern const struct log_ids log_ids_none;
+static inline bool log_ids_are_open(const struct log_ids *ids) {
+    return ids->fd >= 0;
+}
+/* Finds a lane that nobody has, below log/ of the directory `dir`. ERR_SYS EUSERS: there is none. Blocks on the disk.
+ */
+error log_ids_open(struct log_ids *ids, int dir);
+void log_ids_next(struct log_ids *ids, bool long_form, struct queue_id *ret);
+/* 0, or: ids have been given that are above what is kept. Before a message with one is acknowledged this bound has to
+ * be, by log_ids_keep(); who did that sets `kept_us`. */
+int64_t log_ids_to_keep(const struct log_ids *ids);
+error log_ids_keep(int fd, int64_t bound); /* blocks on the disk */
+/* After a failure: the lane is left, log_ids_open() goes to the next one. */
+void log_ids_give_up(struct log_ids *ids);
+void log_ids_close(struct log_ids *ids);
 
 /* --- log_read.c, log_message.c: the READER --- */
 struct log_mark { /* `n` bytes of `value` from mark `at` on, not yet written */
@@ -86,6 +116,7 @@ struct log_segment {
     bool unsynced;       /* marks were written since the last sync */
     bool damaged;        /* some of it passes no check: not to be used again, kept in corrupt/ at its end */
     bool unreadable;     /* a read failed at `at`: tried again at the next look */
+    unsigned syncing;    /* calls under way: it must stay */
     size_t live;         /* messages read and not yet done */
     VEC(struct log_mark) marks;
     struct arena *marks_arena;
@@ -124,7 +155,8 @@ struct log_reader {
     uint64_t moves; /* made so far */
     VEC(uint64_t) refused; /* segments that were reported and left as they are */
     struct arena *refused_arena;
-    bool old_turn;  /* who is asked next: what was left, or what has come since */
+    bool reconciled; /* files that won over their records at the last crash are known */
+    bool old_turn;   /* who is asked next: what was left, or what has come since */
     bool handed_over;
     int64_t settle_at, busy_at, sync_at; /* mono_us of the next; 0: none */
     struct cond work;                    /* for log_run() */
@@ -136,6 +168,9 @@ struct log_reader *log_reader_new(struct spool *s);
 void log_reader_free(struct log_reader *r);
 /* The READER is in office: find what is there. */
 void log_take_over(struct log_reader *r);
+/* Before a file is touched for the first time: which of them have their record undone in the log, after a crash? They
+ * are in MOVED from now on. (Later than that a file may be gone when its record comes up, and be delivered twice.) */
+void log_reconcile(struct log_reader *r);
 /* What is still being delivered is locked for the next READER. */
 void log_hand_over(struct log_reader *r);
 /* NULL: not in the log (any more): look for a file. A message that has moved is settled first. `state` is where it has
@@ -168,7 +203,8 @@ struct str log_bytes(struct log_segment *seg, uint64_t at, size_t n, uint64_t li
 
 /* --- log_form.c: a record as a queue file --- */
 extern const struct err log_damaged; /* ERR_SYNTAX */
-/* `whole` has passed segment_record_whole(). `marks`: as in the segment, the message's first; empty: nothing is done. */
+/* `whole` has passed segment_record_whole(). `marks`: as in the segment, the message's first; empty: nothing is done.
+ */
 void log_file_form(struct buf *b, struct str whole, const struct segment_record *rec, struct str marks, bool warned);
 void log_copy_content(struct str whole, const struct segment_record *rec, struct spool_content *ret);
 error log_unpack(struct str whole, const struct segment_record *rec, struct str marks, bool warned, struct arena *a,
@@ -183,7 +219,8 @@ struct log_walk_entry {
     enum spool_state state;
 };
 struct log_walk *log_walk_new(struct spool *s);
-/* The next that is neither done nor moved. */
+/* The next that is not done; nor moved, unless `with_moved` was said. */
+void log_walk_with_moved(struct log_walk *w);
 bool log_walk_next(struct log_walk *w, struct log_walk_entry *ret);
 /* The record of the entry given last, whole; ERR_SYNTAX when it does not pass its checks. Borrowed like the marks. */
 error log_walk_bytes(struct log_walk *w, struct str *ret);

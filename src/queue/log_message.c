@@ -168,6 +168,9 @@ struct log_message *log_find(struct spool *s, const struct queue_id *id, enum sp
     struct log_reader *r = s->log_reader;
     if (!r)
         return NULL;
+    bool touches_file = s->reader_fd >= 0 && (state == SPOOL_DEFERRED || state == SPOOL_HOLD);
+    if (touches_file && !r->reconciled)
+        log_reconcile(r);
     struct log_message *m = map_get(&r->messages, queue_id_str(id));
     if (m && m->state == LOG_MOVED) {
         log_settle(s); /* failed: a power failure may now make duplicates; the file is whole all the same */
@@ -280,7 +283,9 @@ static error sync_now(int fd, int (*call)(int fd)) {
 static error sync_marks(struct log_segment *seg) {
     log_flush_marks(seg);
     seg->unsynced = false; /* what is written from now on is not in this one */
+    seg->syncing++;
     error e = sync_now(seg->fd, sys->fdatasync);
+    seg->syncing--;
     if (e)
         seg->unsynced = true;
     return e;
@@ -341,19 +346,32 @@ error log_settle(struct spool *s) {
 
 /* --- the end of a segment --- */
 
-static size_t free_segments(struct spool *s) {
-    int fd = sys->openat(s->fd, "log", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+/* Too many are kept: the one with the lowest number goes, unless a writer is just taking it. */
+static void drop_free(struct spool *s) {
+    int dir = sys->openat(s->fd, "log", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    DIR *d = dir < 0 ? NULL : fdopendir(dir);
     size_t n = 0;
-    uint64_t number;
+    uint64_t number, lowest = UINT64_MAX;
     struct dirent *entry;
-    while (d && (entry = readdir(d)))
-        n += log_number(entry->d_name, "free.", &number);
+    while (d && (entry = readdir(d))) {
+        if (!log_number(entry->d_name, "free.", &number))
+            continue;
+        n++;
+        lowest = number < lowest ? number : lowest;
+    }
     if (d)
         closedir(d);
-    else if (fd >= 0)
+    else if (dir >= 0)
+        sys->close(dir);
+    if (n <= LOG_FREE_MAX)
+        return;
+    char name[LOG_NAME_MAX];
+    log_name("free.", lowest, name);
+    int fd = sys->openat(s->fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+    if (fd >= 0 && sys->flock(fd, LOCK_EX | LOCK_NB) == 0)
+        sys->unlinkat(s->fd, name, 0);
+    if (fd >= 0)
         sys->close(fd);
-    return n;
 }
 
 /* All its messages are done. False: not now. */
@@ -366,7 +384,7 @@ static bool recycle(struct log_reader *r, struct log_segment *seg) {
         log_warn("log/%016llx: sync: %.*s", (unsigned long long)seg->number, STR_ARG(e->text));
         return false;
     }
-    if (seg->live > 0 || seg->marks.n) /* while we waited */
+    if (seg->live > 0 || seg->marks.n || seg->syncing) /* while we waited */
         return false;
     char name[LOG_NAME_MAX], to[SPOOL_PATH_MAX];
     log_name("", seg->number, name);
@@ -378,11 +396,10 @@ static bool recycle(struct log_reader *r, struct log_segment *seg) {
         return true;
     }
     log_name("free.", seg->number, to);
-    bool keep = free_segments(s) < LOG_FREE_MAX;
-    int failed = keep ? sys->renameat(s->fd, name, s->fd, to) : sys->unlinkat(s->fd, name, 0);
-    if (failed < 0 && errno != ENOENT)
-        log_warn("%s: %s: %s", name, keep ? "put aside" : "remove", strerror(errno));
+    if (sys->renameat(s->fd, name, s->fd, to) < 0 && errno != ENOENT)
+        log_warn("%s: rename to %s: %s", name, to, strerror(errno));
     log_segment_free(r, seg);
+    drop_free(s);
     return true;
 }
 

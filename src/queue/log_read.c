@@ -4,6 +4,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "queue/spool_file.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -126,7 +127,8 @@ static struct log_segment *segment_open(struct log_reader *r, uint64_t number) {
     seg->number = number;
     seg->fd = fd;
     seg->head = head;
-    seg->at = seg->end = seg->fresh_from = seg->held_at = segment_records_at(&head);
+    seg->at = seg->end = seg->held_at = segment_records_at(&head);
+    seg->fresh_from = head.size; /* until it is known to be new: look at the marks */
     seg->marks_arena = arena_new();
     struct log_segment **at = &r->segments;
     while (*at && (*at)->number < number)
@@ -161,10 +163,39 @@ bool log_sealed(struct log_segment *seg) {
     return true;
 }
 
+/* What a writer was making ready when it died. */
+static void reap_unready(struct spool *s) {
+    int dir = sys->openat(s->fd, "log", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    DIR *d = dir < 0 ? NULL : fdopendir(dir);
+    struct dirent *entry;
+    uint64_t number;
+    while (d && (entry = readdir(d))) {
+        char name[LOG_NAME_MAX];
+        struct stat open_one, named;
+        if (!log_number(entry->d_name, "new.", &number))
+            continue;
+        log_name("new.", number, name);
+        int fd = sys->openat(s->fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+        if (fd < 0)
+            continue;
+        /* the name may have become another file's before we had the lock */
+        if (sys->flock(fd, LOCK_EX | LOCK_NB) == 0 && sys->fstatat(fd, "", &open_one, AT_EMPTY_PATH) == 0 &&
+            sys->fstatat(s->fd, name, &named, AT_SYMLINK_NOFOLLOW) == 0 && open_one.st_ino == named.st_ino)
+            sys->unlinkat(s->fd, name, 0);
+        sys->close(fd);
+    }
+    if (d)
+        closedir(d);
+    else if (dir >= 0)
+        sys->close(dir);
+}
+
 void log_take_over(struct log_reader *r) {
+    reap_unready(r->spool);
     free(r->left);
     r->left = log_numbers(r->spool, &r->left_count);
     r->left_at = 0;
+    r->reconciled = false;
     cond_signal(&r->work);
 }
 
@@ -228,8 +259,7 @@ static bool find_record(struct log_segment *seg, uint64_t from, uint64_t *ret) {
 static bool is_torn_end(struct log_segment *seg, const struct segment_record *rec) {
     struct str whole = log_bytes(seg, seg->at, (size_t)segment_record_size(rec), seg->end);
     uint64_t next;
-    return whole.n && !segment_record_whole(whole, rec) &&
-           !find_record(seg, seg->at + segment_record_size(rec), &next);
+    return whole.n && !segment_record_whole(whole, rec) && !find_record(seg, seg->at + segment_record_size(rec), &next);
 }
 
 static void end_reached(struct log_segment *seg) {
@@ -240,7 +270,9 @@ static void end_reached(struct log_segment *seg) {
 }
 
 static bool locked_elsewhere(const struct log_segment *seg, uint64_t at) {
-    struct flock range = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)at, .l_len = SEGMENT_RECORD_HEAD };
+    struct flock range = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)at, .l_len = SEGMENT_RECORD_HEAD
+    };
     return sys->lock_range(seg->fd, F_OFD_GETLK, &range) == 0 && range.l_type != F_UNLCK;
 }
 
@@ -265,11 +297,32 @@ static bool has_file(struct log_reader *r, const struct segment_record *rec) {
     return false;
 }
 
+void log_reconcile(struct log_reader *r) {
+    r->reconciled = true;
+    struct log_walk *w = log_walk_new(r->spool);
+    struct log_walk_entry found;
+    log_walk_with_moved(w);
+    while (log_walk_next(w, &found)) {
+        if (map_get(&r->messages, queue_id_str(&found.record.id)) || !has_file(r, &found.record))
+            continue;
+        struct log_segment *seg = segment_get(r, found.segment);
+        if (!seg)
+            seg = segment_open(r, found.segment);
+        if (!seg || found.at < seg->at || locked_elsewhere(seg, found.at))
+            continue;
+        struct log_message *m = log_message_new(r, seg, found.at, &found.record, LOG_MOVED);
+        m->fresh = false;
+        m->ahead = true;
+    }
+    log_walk_free(w);
+}
+
 /* What became of the message of an older record before we came: `*ret` is where it stands. False: it is done. */
 static bool look_up_state(struct log_reader *r, struct log_segment *seg, uint64_t at, const struct segment_record *rec,
                           enum log_state *ret) {
     char mark = 0;
     if (locked_elsewhere(seg, at)) {
+        log_info("%s: skipped, still being delivered", rec->id.text);
         *ret = LOG_BUSY;
         return true;
     }
@@ -379,6 +432,22 @@ static enum step step(struct log_reader *r, struct log_segment *seg, struct spoo
     return pass_record(r, seg, &rec, ret) ? STEP_MESSAGE : STEP_PASSED;
 }
 
+/* How far is there something whole, in a segment whose writer may be writing just now? */
+static void find_end(struct log_segment *seg, uint64_t from) {
+    struct segment_record rec;
+    uint64_t told = seg->end, at = from;
+    seg->end = seg->head.size;
+    seg->chunk_n = 0; /* it may have been read before there was something */
+    while (record_at(seg, at, &rec)) {
+        struct str whole = log_bytes(seg, at, (size_t)segment_record_size(&rec), seg->end);
+        if (!whole.n || !segment_record_whole(whole, &rec))
+            break;
+        at += segment_record_size(&rec);
+    }
+    seg->end = told > at ? told : at;
+    forget_chunk(seg);
+}
+
 /* Of the segments found at the start, the next to be read. One with a living writer is ready up to what is whole. */
 static struct log_segment *open_left(struct log_reader *r) {
     while (r->left_at < r->left_count) {
@@ -391,14 +460,8 @@ static struct log_segment *open_left(struct log_reader *r) {
         if (log_sealed(seg)) {
             seg->fresh_from = seg->head.size;
         } else {
-            struct segment_record rec;
-            uint64_t told = seg->end, at = segment_records_at(&seg->head);
-            seg->end = seg->head.size;
-            while (record_at(seg, at, &rec))
-                at += segment_record_size(&rec);
-            seg->end = told > at ? told : at;
-            seg->fresh_from = at;
-            forget_chunk(seg);
+            find_end(seg, segment_records_at(&seg->head));
+            seg->fresh_from = seg->end;
         }
         return seg;
     }
@@ -473,8 +536,8 @@ bool spool_log_next(struct spool *s, struct spool_entry *ret) {
 void spool_log_committed(struct spool *s, struct spool_position p) {
     struct log_reader *r = s->log_reader;
     struct log_segment *seg = segment_get(r, p.segment);
-    if (!seg && s->reader_fd >= 0 && !still_left(r, p.segment))
-        seg = segment_open(r, p.segment);
+    if (!seg && s->reader_fd >= 0 && !still_left(r, p.segment) && (seg = segment_open(r, p.segment)))
+        seg->fresh_from = segment_records_at(&seg->head); /* it was not there when we came */
     if (seg && !seg->sealed_at && p.end > seg->end && p.end <= seg->head.size)
         seg->end = p.end;
     cond_signal(&r->work); /* a new segment mostly means that another one has been sealed */
@@ -500,14 +563,7 @@ void spool_log_look(struct spool *s) {
             seg->unreadable = false;
         if (!seg || log_sealed(seg))
             continue;
-        struct segment_record rec;
-        uint64_t told = seg->end, at = seg->at;
-        seg->end = seg->head.size;
-        seg->chunk_n = 0; /* it may have been read before there was something */
-        while (record_at(seg, at, &rec))
-            at += segment_record_size(&rec);
-        seg->end = told > at ? told : at;
-        seg->chunk_n = 0;
+        find_end(seg, seg->at);
     }
     free(numbers);
 }

@@ -116,6 +116,29 @@ static void moves_into_files(void **state) {
     test_queue_free(&q);
 }
 
+/* The file is taken up before its record in the log has had its turn. */
+static void a_file_is_touched_before_its_record(void **state) {
+    (void)state;
+    struct test_queue q = test_queue_new();
+    struct written w = segment_new(&q, 0xb1, 9);
+    put(&q, &w, "00000B1", 100, 1, SEGMENT_INCOMING);
+    close(w.fd);
+    struct queue_id b1 = id_of("00000B1");
+    struct spool *s = reader(&q);
+    expect_next(s, "00000B1");
+    assert_null(spool_move(s, &b1, SPOOL_ACTIVE, SPOOL_DEFERRED));
+    spool_log_flush(s);
+    spool_close(s); /* killed before it is settled */
+    s = reader(&q);
+    expect_load(&q, s, "00000B1", SPOOL_DEFERRED, 100, 1);
+    assert_null(spool_move(s, &b1, SPOOL_DEFERRED, SPOOL_ACTIVE));
+    expect_next(s, NULL);
+    assert_null(spool_remove(s, &b1, SPOOL_ACTIVE));
+    expect_next(s, NULL);
+    spool_close(s);
+    test_queue_free(&q);
+}
+
 static void torn_files_are_made_again(void **state) {
     (void)state;
     struct test_queue q = test_queue_new();
@@ -183,7 +206,8 @@ static void torn_and_damaged(void **state) {
     w = segment_new(&q, 0xe2, 4);
     uint64_t e5 = put(&q, &w, "E5", 100, 1, SEGMENT_INCOMING);
     put(&q, &w, "E6", 100, 1, SEGMENT_INCOMING);
-    assert_int_equal(pwrite(w.fd, "x", 1, (off_t)e5 + 100), 1); /* content of one in the middle: for the administrator */
+    assert_int_equal(pwrite(w.fd, "x", 1, (off_t)e5 + 100),
+                     1); /* content of one in the middle: for the administrator */
     close(w.fd);
     int fd = open("/dev/null", O_RDONLY);
     close(fd);
@@ -291,10 +315,15 @@ static void found_by_name(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(read_again_after_a_crash), cmocka_unit_test(moves_into_files),
-        cmocka_unit_test(torn_files_are_made_again), cmocka_unit_test(follows_the_writer),
-        cmocka_unit_test(torn_and_damaged),          cmocka_unit_test(foreign_segments),
-        cmocka_unit_test(one_reader_hands_over),     cmocka_unit_test(found_by_name),
+        cmocka_unit_test(read_again_after_a_crash),
+        cmocka_unit_test(moves_into_files),
+        cmocka_unit_test(a_file_is_touched_before_its_record),
+        cmocka_unit_test(torn_files_are_made_again),
+        cmocka_unit_test(follows_the_writer),
+        cmocka_unit_test(torn_and_damaged),
+        cmocka_unit_test(foreign_segments),
+        cmocka_unit_test(one_reader_hands_over),
+        cmocka_unit_test(found_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

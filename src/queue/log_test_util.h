@@ -15,7 +15,7 @@ struct written { /* a segment being written */
 };
 
 static inline struct written segment_new(struct test_queue *q, uint64_t number, uint64_t generation) {
-    struct written w = { .number = number, .head = segment_head_for(SEGMENT_SIZE_MIN, generation, 0) };
+    struct written w = { .number = number, .head = segment_head_for(SEGMENT_SIZE_MIN, generation) };
     char path[128], dir[96];
     snprintf(dir, sizeof dir, "%s/log", q->dir);
     mkdir(dir, 0700);

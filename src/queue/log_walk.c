@@ -15,6 +15,7 @@ struct log_walk {
     size_t count, next;
     struct log_segment *segment; /* only fd, head, at and chunk are used */
     struct log_walk_entry entry;
+    bool with_moved;
     char *marks;
     size_t marks_room;
 };
@@ -113,6 +114,10 @@ static enum spool_state state_of(const struct segment_record *rec, char mark) {
     return mark == SEGMENT_MARK_ACTIVE ? SPOOL_ACTIVE : SPOOL_INCOMING;
 }
 
+void log_walk_with_moved(struct log_walk *w) {
+    w->with_moved = true;
+}
+
 bool log_walk_next(struct log_walk *w, struct log_walk_entry *ret) {
     for (;;) {
         while (!w->segment) {
@@ -129,7 +134,8 @@ bool log_walk_next(struct log_walk *w, struct log_walk_entry *ret) {
         }
         uint64_t at = seg->at;
         seg->at += segment_record_size(&rec);
-        if (!read_marks(w, &rec) || w->marks[0] == SEGMENT_MARK_DONE || w->marks[0] == SEGMENT_MARK_MOVED)
+        if (!read_marks(w, &rec) || w->marks[0] == SEGMENT_MARK_DONE ||
+            (w->marks[0] == SEGMENT_MARK_MOVED && !w->with_moved))
             continue;
         w->entry = (struct log_walk_entry){
             .segment = seg->number,

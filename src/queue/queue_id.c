@@ -48,6 +48,10 @@ void queue_id_make(struct queue_id *ret, int64_t wall_us, uint64_t unique, bool 
     add_number(ret->text, n, unique, UNIQUE_BASE, 1);
 }
 
+void queue_id_make_of_time(struct queue_id *ret, int64_t wall_us, unsigned lane, bool long_form) {
+    queue_id_make(ret, wall_us, long_form || wall_us < 0 ? lane : (uint64_t)(wall_us / US_PER_S), long_form);
+}
+
 bool queue_id_valid(struct str s) {
     if (s.n == 0 || s.n >= QUEUE_ID_MAX)
         return false;

@@ -7,9 +7,9 @@ enum { HEAD_CRC_AT = SEGMENT_HEAD_SIZE - 4 };
 
 #define MAGIC STR("ANGLOG1\n")
 
-struct segment_head segment_head_for(uint64_t size, uint64_t generation, int64_t floor) {
+struct segment_head segment_head_for(uint64_t size, uint64_t generation) {
     uint32_t marks = (uint32_t)(size / SEGMENT_MARK_SHARE / SEGMENT_MARKS_AT * SEGMENT_MARKS_AT);
-    return (struct segment_head){ .mark_size = marks, .size = size, .generation = generation, .floor = floor };
+    return (struct segment_head){ .mark_size = marks, .size = size, .generation = generation };
 }
 
 void segment_head_pack(struct buf *b, const struct segment_head *h) {
@@ -19,7 +19,6 @@ void segment_head_pack(struct buf *b, const struct segment_head *h) {
     pack_u32(b, h->mark_size);
     pack_u64(b, h->size);
     pack_u64(b, h->generation);
-    pack_i64(b, h->floor);
     while (b->n - start < HEAD_CRC_AT)
         buf_byte(b, 0);
     pack_u32(b, crc32c(0, str_n(b->p + start, HEAD_CRC_AT)));
@@ -49,9 +48,8 @@ bool segment_head_unpack(struct str bytes, uint64_t file_size, struct segment_he
     h.mark_size = unpack_u32(&u);
     h.size = unpack_u64(&u);
     h.generation = unpack_u64(&u);
-    h.floor = unpack_i64(&u);
-    if (h.size != file_size || h.size < SEGMENT_SIZE_MIN || h.size > SEGMENT_SIZE_MAX || h.size % SEGMENT_MARKS_AT != 0 ||
-        h.mark_size != segment_head_for(h.size, 1, 0).mark_size || h.generation == 0)
+    if (h.size != file_size || h.size < SEGMENT_SIZE_MIN || h.size > SEGMENT_SIZE_MAX ||
+        h.size % SEGMENT_MARKS_AT != 0 || h.mark_size != segment_head_for(h.size, 1).mark_size || h.generation == 0)
         return false;
     *ret = h;
     return true;
@@ -83,11 +81,16 @@ void segment_record_pack(struct buf *b, const struct segment_head *h, const stru
 bool segment_record_unpack(struct str bytes, const struct segment_head *h, uint64_t at, struct segment_record *ret) {
     if (bytes.n < SEGMENT_RECORD_HEAD || at % SEGMENT_ALIGN != 0 || at < segment_records_at(h) || at > h->size)
         return false;
+    /* Who looks for a record asks at very many places: most are none by this byte. */
+    if (bytes.p[4] != SEGMENT_INCOMING && bytes.p[4] != SEGMENT_HOLD)
+        return false;
     struct unpack u = unpack_from(str_sub(bytes, 0, SEGMENT_RECORD_HEAD));
     if (unpack_u32(&u) != crc32c(seed(h), str_sub(bytes, 4, SEGMENT_RECORD_HEAD - 4)))
         return false;
-    struct segment_record r = { 0 };
     uint32_t state = unpack_u32(&u);
+    if (state != SEGMENT_INCOMING && state != SEGMENT_HOLD)
+        return false;
+    struct segment_record r = { 0 };
     r.content_size = unpack_u32(&u);
     r.envelope_size = unpack_u32(&u);
     r.rcpt_count = unpack_u32(&u);
@@ -98,7 +101,8 @@ bool segment_record_unpack(struct str bytes, const struct segment_head *h, uint6
     if (state != SEGMENT_INCOMING && state != SEGMENT_HOLD)
         return false;
     uint64_t size = segment_record_size(&r);
-    if (size > SEGMENT_RECORD_MAX || size > h->size - at || r.mark >= h->mark_size || r.rcpt_count >= h->mark_size - r.mark)
+    if (size > SEGMENT_RECORD_MAX || size > h->size - at || r.mark >= h->mark_size ||
+        r.rcpt_count >= h->mark_size - r.mark)
         return false;
     if (!queue_id_from(id, &r.id))
         return false;

@@ -1,14 +1,13 @@
 /* segment.h - the bytes of a segment of the log (queue_directory/log). Pure: no files, no clock. Little endian.
  *
- *   at 0                    head, padded with zeros to SEGMENT_MARKS_AT: magic "ANGLOG1\n", u32 version, u32 bytes of the
- *                           mark area, u64 size of the file, u64 generation, i64 floor, u32 CRC32C of all before it
- *   at SEGMENT_MARKS_AT     mark area: one byte a message and one a recipient, SEGMENT_MARK_*; zeros at first. The only
- *                           bytes that the reader writes, and outside all checks: overwriting one byte cannot tear
- *   then                    records, each beginning at a multiple of SEGMENT_ALIGN:
- *                           u32 CRC32C (seeded with the generation) of the rest of the record's head, u32 state,
- *                           u32 content size, u32 envelope size, u32 recipients, u32 first mark, u32 CRC32C of the
- *                           content, u32 CRC32C of the envelope, queue id (QUEUE_ID_MAX bytes, zeros behind it);
- *                           content (LF line endings); envelope as in spool_file.h, without marks
+ *   at 0                    head, padded with zeros to SEGMENT_MARKS_AT: magic "ANGLOG1\n", u32 version, u32 bytes of
+ * the mark area, u64 size of the file, u64 generation, zeros, u32 CRC32C of all before it at SEGMENT_MARKS_AT     mark
+ * area: one byte a message and one a recipient, SEGMENT_MARK_*; zeros at first. The only bytes that the reader writes,
+ * and outside all checks: overwriting one byte cannot tear then                    records, each beginning at a
+ * multiple of SEGMENT_ALIGN: u32 CRC32C (seeded with the generation) of the rest of the record's head, u32 state, u32
+ * content size, u32 envelope size, u32 recipients, u32 first mark, u32 CRC32C of the content, u32 CRC32C of the
+ * envelope, queue id (QUEUE_ID_MAX bytes, zeros behind it); content (LF line endings); envelope as in spool_file.h,
+ * without marks
  *
  * A segment is used again and again; each use is a new generation, and what earlier ones have left behind the last
  * record does not pass the check. Records follow each other without gaps: the first that is not whole ends the log. */
@@ -33,8 +32,8 @@ enum {
     SEGMENT_RCPTS_MAX = 1000,
 };
 
-/* Mark bytes. Of a message (its first mark): DONE: it has left the segment. Of a recipient: DONE. Anything but DONE means
- * to do; ACTIVE and MOVED (a file has it, log.h) are there for who lists the queue. */
+/* Mark bytes. Of a message (its first mark): DONE: it has left the segment. Of a recipient: DONE. Anything but DONE
+ * means to do; ACTIVE and MOVED (a file has it, log.h) are there for who lists the queue. */
 enum { SEGMENT_MARK_NEW = 0, SEGMENT_MARK_ACTIVE = 'A', SEGMENT_MARK_MOVED = 'M', SEGMENT_MARK_DONE = 'D' };
 
 enum segment_state { SEGMENT_INCOMING = 1, SEGMENT_HOLD = 2 };
@@ -43,13 +42,12 @@ struct segment_head {
     uint32_t mark_size;
     uint64_t size;       /* of the file */
     uint64_t generation; /* not 0 */
-    int64_t floor;       /* microseconds: queue ids made of this file's inode are later than this */
 };
 static inline uint64_t segment_records_at(const struct segment_head *h) {
     return (uint64_t)SEGMENT_MARKS_AT + h->mark_size;
 }
 /* The head of a segment of `size` bytes (a multiple of SEGMENT_MARKS_AT between MIN and MAX). */
-struct segment_head segment_head_for(uint64_t size, uint64_t generation, int64_t floor);
+struct segment_head segment_head_for(uint64_t size, uint64_t generation);
 /* Appends SEGMENT_HEAD_SIZE bytes. */
 void segment_head_pack(struct buf *b, const struct segment_head *h);
 /* `bytes` is the front of a file of `file_size` bytes. False: none of ours, another version, damaged or cut; nothing is

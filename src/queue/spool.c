@@ -37,7 +37,7 @@
  *
  * Names: microseconds and inode number. The inode is in use for as long as the file exists, in whatever directory, so
  * no two messages of one file system have the same name at the same time. */
-#include "queue/spool_private.h"
+#include "queue/log.h"
 
 #include "base/die.h"
 #include "queue/crc32c.h"
@@ -270,6 +270,8 @@ error spool_open(const struct spool_options *o, struct arena *err_arena, struct 
         spool_close(s);
         return told;
     }
+    if (o->log && o->access == SPOOL_WRITER)
+        s->log_writer = log_writer_new(s, o->segment_size);
     *ret = s;
     return NULL;
 }
@@ -279,6 +281,7 @@ void spool_close(struct spool *s) {
         return;
     spool_hand_over(s);
     log_reader_free(s->log_reader);
+    log_writer_free(s->log_writer);
     if (s->fd >= 0)
         sys->close(s->fd);
     free(s);
@@ -318,7 +321,7 @@ struct scan {
     enum spool_state state;
     bool names_only;
     struct log_walk *log; /* NULL: the files now */
-    unsigned depth, top; /* levels of hash directories wanted; index of the deepest open one */
+    unsigned depth, top;  /* levels of hash directories wanted; index of the deepest open one */
     DIR *dirs[SPOOL_HASH_DEPTH_MAX + 1];
     char path[SPOOL_HASH_DEPTH_MAX + 1]; /* the hash characters of the open levels */
 };

@@ -48,6 +48,8 @@ void spool_hand_over(struct spool *s);
 struct spool_new; /* a message being written; nobody else sees it */
 /* Gives the message its queue id. ERR_SYS with ENOSPC (also for min_free): 452 4.3.1; other: 451 4.3.0. */
 error spool_create(struct spool *s, struct spool_new **ret);
+/* spool_create() would touch nothing but memory, nor would spool_abort() after it: messages may be begun ahead. */
+bool spool_create_is_free(const struct spool *s);
 const struct queue_id *spool_new_id(const struct spool_new *m);
 /* Content, LF line endings. Buffered; the first failure is kept and given by spool_commit(). */
 void spool_write(struct spool_new *m, struct str bytes);

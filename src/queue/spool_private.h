@@ -33,7 +33,9 @@ struct spool {
     bool hashed[SPOOL_DIRS];
     struct dir_sync dir_sync[SPOOL_DIRS];
     unsigned next_temporary;
-    int reader_fd; /* active/, locked by the READER in office; -1: not we */
+    int64_t room_looked_us;        /* when room_short was found; 0: never */
+    bool room_short;               /* less than min_free */
+    int reader_fd;                 /* active/, locked by the READER in office; -1: not we */
     struct log_writer *log_writer; /* NULL: queue_log = no, or not the WRITER */
     struct log_reader *log_reader; /* of a READER */
     struct log_walk *log_walk;     /* of the scan that goes on, of a LISTER; borrowed */
@@ -64,7 +66,8 @@ error spool_read_head(int fd, struct spool_head *ret, mode_t *ret_mode /* may be
 error spool_front_unpack(int fd, const struct spool_head *h, struct arena *a, struct envelope *ret,
                          struct spool_rest *ret_rest);
 /* Is the queue file whole? ERR_SYNTAX: no; ERR_SYS EAGAIN: not finished. */
-error spool_check_file(const struct spool *s, const struct queue_id *id, enum spool_state state, struct spool_head *ret);
+error spool_check_file(const struct spool *s, const struct queue_id *id, enum spool_state state,
+                       struct spool_head *ret);
 /* The whole records of a log; strings are borrowed from `bytes`. */
 void spool_log_parse(struct str bytes, struct arena *a, struct spool_failure **ret, size_t *ret_count);
 #endif

@@ -1,5 +1,5 @@
 /* The writer's side of the spool: one message from creation to its 250. */
-#include "queue/spool_private.h"
+#include "queue/log.h"
 
 #include "base/die.h"
 #include "queue/crc32c.h"
@@ -14,12 +14,13 @@
 enum {
     WRITE_CHUNK = 64 * 1024, /* content is gathered up to this much; a message below it is one write */
     NAME_TRIES = 16,
+    ROOM_LOOK_US = 1000000, /* free space is asked for once a second */
 };
 
 struct spool_new {
     struct spool *spool;
     struct queue_id id;
-    int fd;
+    int fd;              /* -1: in memory, for the log */
     struct buf gathered; /* begins with the room for the head while nothing has been written */
     uint64_t written;    /* bytes of the file that have been */
     uint64_t size;       /* content so far */
@@ -27,47 +28,65 @@ struct spool_new {
     error failed; /* the first failure; static values only */
 };
 
+static bool below_min_free(const struct spool *s, const struct statvfs *st) {
+    uint64_t unit = st->f_frsize ? st->f_frsize : st->f_bsize;
+    return unit && st->f_bavail < s->min_free / unit;
+}
+
 static error room_left(struct spool *s) {
     if (s->min_free == 0)
         return NULL;
-    struct statvfs st;
-    if (sys->fstatvfs(s->fd, &st) < 0)
-        return err_errno(errno);
-    uint64_t unit = st.f_frsize ? st.f_frsize : st.f_bsize;
-    return unit && st.f_bavail < s->min_free / unit ? err_errno(ENOSPC) : NULL;
+    int64_t now = sys->mono_us();
+    if (s->room_looked_us == 0 || now - s->room_looked_us >= ROOM_LOOK_US) {
+        struct statvfs st;
+        if (sys->fstatvfs(s->fd, &st) < 0)
+            return err_errno(errno);
+        s->room_looked_us = now;
+        s->room_short = below_min_free(s, &st);
+    }
+    return s->room_short ? err_errno(ENOSPC) : NULL;
 }
 
-/* From the temporary name to the one made of time and inode. */
-static error give_name(struct spool *s, int fd, const char *temporary, struct queue_id *ret) {
+static error rename_into(struct spool *s, const char *from, const char *to) {
+    if (sys->renameat(s->fd, from, s->fd, to) == 0)
+        return NULL;
+    if (errno != ENOENT || !s->hashed[SPOOL_INCOMING])
+        return err_errno(errno);
+    error e = spool_make_parents(s, to);
+    if (e)
+        return e;
+    return sys->renameat(s->fd, from, s->fd, to) < 0 ? err_errno(errno) : NULL;
+}
+
+/* From the temporary name to that of the message. EEXIST: a stranger of that name (a queue restored from elsewhere,
+ * whose names are of other inodes) is not run over. */
+static error give_name(struct spool *s, const char *temporary, const struct queue_id *id) {
+    char path[SPOOL_PATH_MAX];
+    struct stat other;
+    spool_path(s, SPOOL_INCOMING, id, path);
+    if (sys->fstatat(s->fd, path, &other, AT_SYMLINK_NOFOLLOW) == 0)
+        return err_errno(EEXIST);
+    return rename_into(s, temporary, path);
+}
+
+/* The name made of time and inode. */
+static error make_name(struct spool *s, int fd, const char *temporary, struct queue_id *ret) {
     struct stat st;
     if (sys->fstatat(fd, "", &st, AT_EMPTY_PATH) < 0)
         return err_errno(errno);
     int64_t now = sys->wall_us();
+    error e = NULL;
     for (int i = 0; i < NAME_TRIES; i++) {
-        char path[SPOOL_PATH_MAX];
-        struct stat other;
         queue_id_make(ret, now + i, st.st_ino, s->long_queue_ids);
-        spool_path(s, SPOOL_INCOMING, ret, path);
-        /* A stranger of that name (a queue restored from elsewhere, whose names are of other inodes) is not run over.
-         */
-        if (sys->fstatat(s->fd, path, &other, AT_SYMLINK_NOFOLLOW) == 0)
-            continue;
-        if (sys->renameat(s->fd, temporary, s->fd, path) == 0)
-            return NULL;
-        if (errno != ENOENT || !s->hashed[SPOOL_INCOMING])
-            return err_errno(errno);
-        error e = spool_make_parents(s, path);
-        if (e)
-            return e;
-        return sys->renameat(s->fd, temporary, s->fd, path) < 0 ? err_errno(errno) : NULL;
+        e = give_name(s, temporary, ret);
+        if (!e || e->sys != EEXIST)
+            break;
     }
-    return err_errno(EEXIST);
+    return e;
 }
 
-error spool_create(struct spool *s, struct spool_new **ret) {
-    error e = room_left(s);
-    if (e)
-        return e;
+/* A locked file below incoming/. `make`: it gives the message its id; otherwise it has one. */
+static error open_file(struct spool *s, bool make, struct queue_id *id, int *ret_fd) {
     char temporary[SPOOL_PATH_MAX];
     int fd = -1;
     for (int i = 0; i < NAME_TRIES && fd < 0; i++) {
@@ -78,13 +97,34 @@ error spool_create(struct spool *s, struct spool_new **ret) {
     }
     if (fd < 0)
         return err_errno(errno);
-    struct queue_id id;
-    e = sys->flock(fd, LOCK_EX | LOCK_NB) < 0 ? err_errno(errno) : give_name(s, fd, temporary, &id);
+    error e = sys->flock(fd, LOCK_EX | LOCK_NB) < 0 ? err_errno(errno) : NULL;
+    if (!e)
+        e = make ? make_name(s, fd, temporary, id) : give_name(s, temporary, id);
     if (e) {
         sys->unlinkat(s->fd, temporary, 0);
         sys->close(fd);
         return e;
     }
+    *ret_fd = fd;
+    return NULL;
+}
+
+error spool_create(struct spool *s, struct spool_new **ret) {
+    struct queue_id id;
+    int fd = -1;
+    error e = room_left(s);
+    if (e)
+        return e;
+    bool log = s->log_writer;
+    if (log) {
+        e = log_next_id(s->log_writer, &id);
+        if (e && (e->sys == EUSERS || e->sys == ENOSPC)) /* very many writers, or no room for a segment: a file */
+            log = false;
+    }
+    if (!log)
+        e = open_file(s, true, &id, &fd);
+    if (e)
+        return e;
     struct spool_new *m = calloc(1, sizeof *m);
     if (!m)
         die_no_memory(sizeof *m);
@@ -93,6 +133,10 @@ error spool_create(struct spool *s, struct spool_new **ret) {
     m->fd = fd;
     *ret = m;
     return NULL;
+}
+
+bool spool_create_is_free(const struct spool *s) {
+    return s->log_writer && log_next_id_is_free(s->log_writer);
 }
 
 const struct queue_id *spool_new_id(const struct spool_new *m) {
@@ -117,31 +161,41 @@ static void write_gathered(struct spool_new *m) {
     buf_clear(&m->gathered);
 }
 
+/* It does not go into the log: from now on it has a file, with the id that it has. */
+static void leave_log(struct spool_new *m) {
+    m->failed = open_file(m->spool, false, &m->id, &m->fd);
+}
+
 void spool_write(struct spool_new *m, struct str bytes) {
     if (m->failed || bytes.n == 0)
         return;
     leave_room_for_head(m);
     m->crc = crc32c(m->crc, bytes);
     m->size += bytes.n;
-    while (bytes.n > 0) {
+    if (m->fd < 0 && m->size > SEGMENT_CONTENT_MAX)
+        leave_log(m);
+    while (bytes.n > 0 && !m->failed) {
         size_t n = bytes.n < WRITE_CHUNK ? bytes.n : WRITE_CHUNK;
         buf_add(&m->gathered, str_sub(bytes, 0, n));
         bytes = str_from(bytes, n);
-        if (m->gathered.n >= WRITE_CHUNK)
+        if (m->fd >= 0 && m->gathered.n >= WRITE_CHUNK)
             write_gathered(m);
     }
 }
 
 static void forget(struct spool_new *m) {
-    sys->close(m->fd);
+    if (m->fd >= 0)
+        sys->close(m->fd);
     buf_free(&m->gathered);
     free(m);
 }
 
 /* The message must not be found again: first it is made to look unfinished, in case the name cannot be removed. */
 static void discard(struct spool_new *m, enum spool_state state) {
-    sys->fchmod(m->fd, SPOOL_MODE_WRITING);
-    spool_unlink(m->spool, state, &m->id);
+    if (m->fd >= 0) {
+        sys->fchmod(m->fd, SPOOL_MODE_WRITING);
+        spool_unlink(m->spool, state, &m->id);
+    }
     forget(m);
 }
 
@@ -177,13 +231,9 @@ static void commit_run(void *arg) {
         c->e = err_errno(errno);
 }
 
-error spool_commit(struct spool_new *m, const struct envelope *e, enum spool_state state) {
-    struct spool_head h = { .content_size = m->size, .content_crc = m->crc };
-    leave_room_for_head(m);
-    if (!m->failed && !spool_envelope_pack(&m->gathered, &h, e))
-        m->failed = err_errno(EFBIG);
+static error commit_file(struct spool_new *m, const struct spool_head *h, enum spool_state state) {
     struct buf head = { 0 };
-    spool_head_pack(&head, &h);
+    spool_head_pack(&head, h);
     struct commit c = { .m = m, .state = state, .where = SPOOL_INCOMING };
     if (m->written == 0) {
         memcpy(m->gathered.p, head.p, head.n);
@@ -192,12 +242,61 @@ error spool_commit(struct spool_new *m, const struct envelope *e, enum spool_sta
     }
     spool_offload(commit_run, &c);
     buf_free(&head);
+    struct spool *s = m->spool;
     if (!c.e)
-        c.e = spool_dir_sync(m->spool, c.where, &m->id);
+        c.e = spool_dir_sync(s, c.where, &m->id);
+    if (!c.e && s->log_writer)
+        c.e = log_commit_id(s->log_writer);
     if (c.e) {
         discard(m, c.where);
         return c.e;
     }
+    struct spool_news news = { .id = m->id };
     forget(m);
+    if (s->news && state == SPOOL_INCOMING)
+        s->news(s->news_ctx, &news);
     return NULL;
+}
+
+static bool any_done(const struct envelope *e) {
+    for (size_t i = 0; i < e->rcpt_count; i++)
+        if (e->rcpts[i].state == RCPT_DONE)
+            return true;
+    return false;
+}
+
+_Static_assert((int)SPOOL_HEAD_SIZE == (int)SEGMENT_RECORD_HEAD, "what is gathered fits a file and the log");
+
+error spool_commit(struct spool_new *m, const struct envelope *e, enum spool_state state) {
+    struct spool_head h = { .content_size = m->size, .content_crc = m->crc };
+    leave_room_for_head(m);
+    if (!m->failed && !spool_envelope_pack(&m->gathered, &h, e))
+        m->failed = err_errno(EFBIG);
+    if (m->fd < 0 && !m->failed) {
+        struct segment_record r = {
+            .state = state == SPOOL_HOLD ? SEGMENT_HOLD : SEGMENT_INCOMING,
+            .content_size = (uint32_t)m->size,
+            .envelope_size = h.envelope_size,
+            .rcpt_count = h.rcpt_count,
+            .content_crc = h.content_crc,
+            .envelope_crc = h.envelope_crc,
+            .id = m->id,
+        };
+        if (log_takes(m->spool->log_writer, &r) && !any_done(e)) {
+            struct str all = str_from(buf_str(&m->gathered), SPOOL_HEAD_SIZE);
+            error failed = log_commit(m->spool->log_writer, &r, str_sub(all, 0, r.content_size),
+                                      str_sub(all, r.content_size, r.envelope_size));
+            if (!failed || failed->sys != ENOSPC) {
+                forget(m);
+                return failed;
+            }
+        }
+        leave_log(m);
+    }
+    if (m->failed) {
+        error failed = m->failed;
+        discard(m, SPOOL_INCOMING);
+        return failed;
+    }
+    return commit_file(m, &h, state);
 }

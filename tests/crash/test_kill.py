@@ -10,6 +10,7 @@ import smtplib
 import threading
 import time
 
+import pytest
 from instance import free_port, wait_for
 
 USER = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
@@ -19,6 +20,7 @@ CLIENTS = 8
 SEED = 20261121
 
 CONFIG = """\
+queue_log = {log}
 mail_spool_directory = {mail}/
 local_recipient_maps =
 minimal_backoff_time = 1s
@@ -91,9 +93,17 @@ def tokens_below(*directories):
     return collections.Counter({token.decode(): n for token, n in found.items()})
 
 
-def test_kill_everything(make_instance, capsys):
+def settled(instance, load, queue):
+    """Only what cannot be delivered is left: nothing in the log, and in files only mail for the dead."""
+    waiting = tokens_below(*queue)
+    return (all(load.acked.get(token, "dead") == "dead" for token in waiting) and
+            all(entry["queue_name"] == "deferred" for entry in instance.listing()))
+
+
+@pytest.mark.parametrize("log", ("yes", "no"))
+def test_kill_everything(make_instance, capsys, log):
     instance = make_instance(start=False, user=USER if os.geteuid() == 0 else None)
-    instance.extra = CONFIG.format(mail=instance.mail, dead_port=free_port())
+    instance.extra = CONFIG.format(mail=instance.mail, dead_port=free_port(), log=log)
     instance.write_config()
     instance.start()
     chance = random.Random(SEED)
@@ -115,11 +125,7 @@ def test_kill_everything(make_instance, capsys):
         load.end()
     queue = [instance.queue / name for name in ("incoming", "active", "deferred", "hold")]
 
-    def settled():
-        waiting = tokens_below(*queue)
-        return all(load.acked.get(token, "dead") == "dead" for token in waiting)
-
-    wait_for(settled, 300, "the queue to empty")
+    wait_for(lambda: settled(instance, load, queue), 300, "the queue to empty")
     delivered, waiting = tokens_below(instance.mail), tokens_below(*queue)
     lost = [token for token in load.acked if not delivered[token] and not waiting[token]]
     duplicates = sum(delivered[token] - (2 if kind == "two" else 1) for token, kind in load.acked.items()
@@ -140,10 +146,11 @@ def test_kill_everything(make_instance, capsys):
     wait_for(lambda: not any(path.exists() for path in unfinished), 30, "unfinished files to be removed")
 
 
-def test_kill_one_after_the_other(make_instance):
+@pytest.mark.parametrize("log", ("yes", "no"))
+def test_kill_one_after_the_other(make_instance, log):
     """The same for single daemons: master starts them again, the rest goes on."""
     instance = make_instance(start=False, user=USER if os.geteuid() == 0 else None)
-    instance.extra = CONFIG.format(mail=instance.mail, dead_port=free_port())
+    instance.extra = CONFIG.format(mail=instance.mail, dead_port=free_port(), log=log)
     instance.write_config()
     instance.start()
     load = Load(instance)
@@ -157,7 +164,6 @@ def test_kill_one_after_the_other(make_instance):
     finally:
         load.end()
     queue = [instance.queue / name for name in ("incoming", "active", "deferred", "hold")]
-    wait_for(lambda: all(load.acked.get(token, "dead") == "dead" for token in tokens_below(*queue)), 300,
-             "the queue to empty")
+    wait_for(lambda: settled(instance, load, queue), 300, "the queue to empty")
     delivered, waiting = tokens_below(instance.mail), tokens_below(*queue)
     assert not [token for token in load.acked if not delivered[token] and not waiting[token]]

@@ -125,7 +125,7 @@ def test_missing_directories(clean):
     subprocess.run(["rm", "-r", clean.queue], check=True)
     assert check(clean, "check-fatal") == []
     assert sorted(os.listdir(clean.queue)) == sorted(
-        "active bounce corrupt defer deferred flush hold incoming maildrop pid private public saved trace".split())
+        "active bounce corrupt defer deferred flush hold incoming log maildrop pid private public saved trace".split())
 
 
 def test_phases(clean):
