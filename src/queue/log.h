@@ -152,7 +152,7 @@ struct log_reader {
     size_t left_count, left_at;
     struct map messages; /* queue id -> struct log_message */
     size_t unsettled, busy;
-    uint64_t moves; /* made so far */
+    uint64_t moves;        /* made so far */
     VEC(uint64_t) refused; /* segments that were reported and left as they are */
     struct arena *refused_arena;
     bool reconciled; /* files that won over their records at the last crash are known */

@@ -420,8 +420,8 @@ static enum step step(struct log_reader *r, struct log_segment *seg, struct spoo
             return STEP_END;
         }
         seg->damaged = true;
-        log_warn("log/%016llx: damaged from %llu to %llu", (unsigned long long)seg->number,
-                 (unsigned long long)seg->at, (unsigned long long)next);
+        log_warn("log/%016llx: damaged from %llu to %llu", (unsigned long long)seg->number, (unsigned long long)seg->at,
+                 (unsigned long long)next);
         seg->at = next;
         return STEP_PASSED;
     }

@@ -125,6 +125,7 @@ def test_reload_while_delivering(make):
         wait_for(instance.queue_is_empty)
         wait_for(lambda: not set(old) & set(instance.pids("qmgr")))
         assert sink.messages == 1
+        wait_for(lambda: "to=<slow@dead.example>" in instance.log())
         assert instance.log().count("to=<slow@dead.example>") == 1
     finally:
         sink.close()
