@@ -36,12 +36,14 @@
  * created and locked in one step.
  *
  * Names: microseconds and inode number. The inode is in use for as long as the file exists, in whatever directory, so
- * no two messages of one file system have the same name at the same time. */
+ * no two messages that began as files have the same name at the same time. Messages whose id was made for the log
+ * (large ones become files after that, under the same name) are unique by their time alone (log_ids.c); where the other
+ * kind has its inode they have the seconds, so the two meet only if an inode number is the very second of the other's
+ * birth. A name that is taken is never run over. */
 #include "queue/log.h"
 
 #include "base/die.h"
 #include "queue/crc32c.h"
-#include "queue/log.h"
 #include "queue/spool_file.h"
 #include <dirent.h>
 #include <errno.h>
