@@ -96,6 +96,11 @@ def build_directory():
     return pathlib.Path(os.environ.get("ANGARIUM_BUILD", ROOT / "build")).resolve()
 
 
+def changed():
+    """What smtpd was told of an address counts for up to half a second; what was changed is seen within one."""
+    time.sleep(1)
+
+
 class Instance:
     def __init__(self, main_cf="", master_cf=None, master_extra="", build=None, user=None, directory=None, name="mail",
                  dns=None, smtpd_args=""):

@@ -16,8 +16,8 @@ from oracle import Oracle
 
 AS_ROOT = os.geteuid() == 0
 USER = "angarium-test"  # made here, with a mailbox where the stock configuration has it
-COMMANDS = ("mailq newaliases postalias postconf postdrop postfix postkick postlock postlog postmap postmulti "
-            "postqueue postsuper postcat qshape sendmail").split()
+COMMANDS = ("mailq newaliases postalias postcat postconf postdrop postfix postkick postlock postlog postmap postmulti "
+            "postqueue postsuper qshape sendmail").split()
 ENV = {name: value for name, value in os.environ.items() if name != "MAIL_CONFIG"}
 
 if "ASAN_OPTIONS" in os.environ:

@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from instance import wait_for  # noqa: E402
+from instance import changed, wait_for  # noqa: E402
 from sql_servers import MariaDB  # noqa: E402
 
 PASSWORD = "only-for-reading"
@@ -184,6 +184,7 @@ def test_database_is_away(mail, server):
     obstacle.unlink()
     before = processes()
     server.stop()
+    changed()
     try:
         assert [code(mail, recipient) for recipient in (*KNOWN, "nobody@b.example")] == [451] * (len(KNOWN) + 1)
         assert mail.sendmail("info@c.example").returncode == 0

@@ -100,7 +100,7 @@ def test_check_makes_directories(make_probe):
     p = make_probe(start=False)
     assert p.postfix("check").returncode == 0
     modes = {name: stat.S_IMODE((p.queue / name).stat().st_mode) for name in os.listdir(p.queue)}
-    want = dict.fromkeys("active bounce corrupt defer deferred flush hold incoming private saved trace".split(), 0o700)
+    want = dict.fromkeys("active bounce corrupt defer deferred flush hold incoming log private saved trace".split(), 0o700)
     assert modes == {**want, "maildrop": 0o730, "public": 0o710, "pid": 0o755}
     if ROOT:
         import grp

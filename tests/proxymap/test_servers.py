@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from instance import free_port, wait_for
+from instance import changed, free_port, wait_for
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 HOST_SECONDS = 10  # LOOKUP_HOST_SECONDS
@@ -200,11 +200,13 @@ def test_look_up_process_killed(make_instance, table_server):
         old = i.pids("proxymap")
         assert len(old) == 1
         os.kill(old[0], signal.SIGKILL)
+        changed()
         code, text, _ = rcpt(i, "user@relay.example")
         assert code == 250, text
         assert rcpt(i, "nobody@relay.example")[0] == 550
     # in the middle of a question
     server.mode = "hang"
+    changed()
     result = []
     asked = len(server.asked)
     thread = threading.Thread(target=lambda: result.append(rcpt(i, "user@relay.example")))

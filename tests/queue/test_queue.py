@@ -230,7 +230,7 @@ def test_content_filter_without_a_next_hop(make):
 def test_watchdog(make):
     """A queue manager whose loop stands still is ended; the next one goes on where it was."""
     instance = make(dead(free_port()) + "qmgr_daemon_timeout = 2\n")
-    [pid] = instance.pids("qmgr")
+    [pid] = wait_for(lambda: instance.pids("qmgr"))
     os.kill(pid, signal.SIGSTOP)
     time.sleep(3)
     os.kill(pid, signal.SIGCONT)

@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from instance import wait_for  # noqa: E402
-from servers import Names, Server  # noqa: E402
+from sinks import Names, Server  # noqa: E402
 
 USER = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 

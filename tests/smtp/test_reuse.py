@@ -14,7 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from instance import Instance, wait_for  # noqa: E402
 from oracle import Oracle  # noqa: E402
-from servers import Server  # noqa: E402
+from sinks import Server  # noqa: E402
 
 USER = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 
