@@ -177,6 +177,8 @@ void log_hand_over(struct log_reader *r);
  * to be: HOLD, ACTIVE, or INCOMING, which stands for one that is still ahead. */
 struct log_message *log_find(struct spool *s, const struct queue_id *id, enum spool_state state);
 struct log_walk_entry;
+/* An older qmgr still holds the record of that name: a file of it is not to be touched before it has let go. */
+bool log_is_busy(const struct spool *s, const struct queue_id *id);
 /* A message whose record the reader has not come to yet, found by log_walk_next(), is in its hands from now on. */
 void log_adopt(struct log_reader *r, const struct log_walk_entry *found);
 error log_load(struct log_message *m, struct arena *a, struct envelope *ret, struct spool_content *ret_content);

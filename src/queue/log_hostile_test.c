@@ -415,13 +415,55 @@ static void unread_is_not_given_back(void **state) {
     test_queue_free(&queue);
 }
 
+/* After a reload the old qmgr defers what it was delivering: the new one leaves that file alone until the old one has
+ * let go of the record, or the message would be delivered from both. */
+static void deferred_by_the_old_one(void **state) {
+    (void)state;
+    struct test_queue q = test_queue_new();
+    struct written w = segment_new(&q, 0xd1, 7);
+    put(&q, &w, "A01", 100, 1, SEGMENT_INCOMING);
+    close(w.fd);
+    struct spool *old = in_office(&q);
+    struct spool_entry e;
+    assert_true(spool_log_next(old, &e));
+    spool_hand_over(old);
+    struct spool *new = in_office(&q);
+    assert_false(spool_log_next(new, &e));
+    struct queue_id id;
+    assert_true(queue_id_from(STR("A01"), &id));
+    assert_null(spool_move(old, &id, SPOOL_ACTIVE, SPOOL_DEFERRED));
+    struct envelope env;
+    struct spool_content c = { .fd = -1 };
+    error err = spool_load(new, &id, SPOOL_DEFERRED, q.arena, &env, &c);
+    assert_true(err && err->sys == EWOULDBLOCK);
+    assert_null(spool_load(new, &id, SPOOL_DEFERRED, q.arena, &env, NULL)); /* looking is allowed */
+    spool_close(old);
+    for (int i = 0; i < 5; i++) {
+        fake_sys_advance(2 * US_PER_S);
+        assert_false(spool_log_next(new, &e));
+    }
+    assert_null(spool_load(new, &id, SPOOL_DEFERRED, q.arena, &env, &c));
+    spool_content_close(&c);
+    assert_null(spool_remove(new, &id, SPOOL_DEFERRED));
+    spool_close(new);
+    new = in_office(&q);
+    assert_false(spool_log_next(new, &e));
+    spool_close(new);
+    test_queue_free(&q);
+}
+
 #define HOSTILE_TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 int main(void) {
     const struct CMUnitTest tests[] = {
-        HOSTILE_TEST(flipped_bits),    HOSTILE_TEST(damaged_heads),
-        HOSTILE_TEST(cut_segments),    HOSTILE_TEST(another_version),
-        HOSTILE_TEST(foreign_files),   HOSTILE_TEST(unreadable_now),
-        HOSTILE_TEST(damaged_is_kept), HOSTILE_TEST(unread_is_not_given_back),
+        HOSTILE_TEST(flipped_bits),
+        HOSTILE_TEST(damaged_heads),
+        HOSTILE_TEST(cut_segments),
+        HOSTILE_TEST(another_version),
+        HOSTILE_TEST(foreign_files),
+        HOSTILE_TEST(unreadable_now),
+        HOSTILE_TEST(damaged_is_kept),
+        HOSTILE_TEST(unread_is_not_given_back),
+        HOSTILE_TEST(deferred_by_the_old_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -164,6 +164,11 @@ void log_adopt(struct log_reader *r, const struct log_walk_entry *found) {
     }
 }
 
+bool log_is_busy(const struct spool *s, const struct queue_id *id) {
+    const struct log_message *m = s->log_reader ? map_get(&s->log_reader->messages, queue_id_str(id)) : NULL;
+    return m && m->state == LOG_BUSY;
+}
+
 struct log_message *log_find(struct spool *s, const struct queue_id *id, enum spool_state state) {
     struct log_reader *r = s->log_reader;
     if (!r)

@@ -628,6 +628,8 @@ static error load(struct spool *s, const struct queue_id *id, enum spool_state s
     struct log_message *m = log_find(s, id, state);
     if (m)
         return log_load(m, a, ret, ret_content);
+    if (ret_content && log_is_busy(s, id))
+        return err_errno(EWOULDBLOCK);
     int fd = spool_openat(s, state, id, O_RDONLY, 0);
     if (fd < 0)
         return errno == ENOENT ? list_load(s, id, state, a, ret, ret_content) : err_errno(errno);

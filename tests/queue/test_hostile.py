@@ -379,7 +379,9 @@ def test_minfree(make_instance, disk):
     no_crash(instance)
 
 
-@pytest.mark.parametrize("size, settings", [(3000, FILES_ONLY), (300_000, "")], ids=["files", "large"])
+@pytest.mark.parametrize("size, settings", [
+    (3000, FILES_ONLY), (300_000, ""), (3000, "queue_log_segment_size = 1048576\n"),
+], ids=["files", "large", "log"])
 def test_full(make_instance, disk, size, settings):
     """No check in front: writing fails somewhere in the middle. Refused, and nothing of it is left; what was accepted
     arrives when there is room again."""
@@ -407,7 +409,7 @@ def test_full(make_instance, disk, size, settings):
     assert instance.reload().returncode == 0
     instance.postfix("flush")
     try:
-        wait_for(lambda: all_there(instance, accepted, size), 90)
+        wait_for(lambda: all_there(instance, accepted, size), 150)
     except TimeoutError:
         found = re.findall(r"^Subject: (\S+)$", mailbox(instance), re.M)
         print("missing", set(accepted) - set(found), "not accepted", set(found) - set(accepted),
