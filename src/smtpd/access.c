@@ -275,3 +275,11 @@ enum verdict access_recipient(struct checks *c, const struct restriction *r) {
     enum verdict v = answer(c, r, found, c->recipient, value, c->recipient, "Recipient address");
     return v == PERMIT && check_recipient_is_routed(c) ? DUNNO : v;
 }
+
+enum verdict access_etrn(struct checks *c, const struct restriction *r) {
+    struct str value;
+    if (c->etrn.n == 0)
+        return DUNNO;
+    enum table_result found = name_find(r->maps, c->etrn, parents(c), c->arena, &value);
+    return answer(c, r, found, c->etrn, value, c->etrn, "Etrn command");
+}

@@ -299,6 +299,7 @@ const struct restriction_row restriction_rows[] = {
     ROW("check_helo_access", ARG_MAP, access_helo),
     ROW("check_sender_access", ARG_MAP, access_sender),
     ROW("check_recipient_access", ARG_MAP, access_recipient),
+    ROW("check_etrn_access", ARG_MAP, access_etrn),
     ROW("permit_mynetworks", ARG_NONE, row_permit_mynetworks),
     ROW("permit_inet_interfaces", ARG_NONE, row_permit_inet_interfaces),
     ROW("permit_sasl_authenticated", ARG_NONE, row_permit_login),
@@ -585,6 +586,7 @@ error check_etrn(struct session *s, struct str domain) {
     if (s->trusted)
         return NULL;
     struct checks c = begin(s);
+    c.etrn = domain;
     if (s->set->delay_reject) {
         if (run_client(&c) == REFUSE || run_helo(&c) == REFUSE)
             return c.refusal;

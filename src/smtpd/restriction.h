@@ -19,6 +19,7 @@ struct checks {
     struct str sender; /* internal form */
     bool have_recipient;
     struct str recipient;
+    struct str etrn;                      /* domain; empty: this is not ETRN */
     bool warn;                            /* warn_if_reject stands before this restriction */
     bool recipient_listed, sender_listed; /* looked up already */
     unsigned known;                       /* enum route_want: of `recipient`, what has been asked */
@@ -71,6 +72,7 @@ enum verdict access_reverse_client(struct checks *c, const struct restriction *r
 enum verdict access_helo(struct checks *c, const struct restriction *r);
 enum verdict access_sender(struct checks *c, const struct restriction *r);
 enum verdict access_recipient(struct checks *c, const struct restriction *r);
+enum verdict access_etrn(struct checks *c, const struct restriction *r);
 /* relay.c */
 /* user%elsewhere@relay, which whoever gets it next may send anywhere; also when nobody can say. */
 bool check_recipient_is_routed(struct checks *c);
