@@ -262,6 +262,7 @@ static enum outcome take_whole(struct pickup *p, struct drop *d, const struct st
     if (is && (!e || e->kind == ERR_SYNTAX)) {
         d->requeued = &r;
         outcome = take_requeued(p, d, a, e);
+        d->requeued = NULL;
     } else {
         if (!e)
             e = check(d);

@@ -575,7 +575,8 @@ struct entry *scheduler_take(struct arrival *a) {
     for (struct job *j = a->jobs; j; j = j->next) {
         while (j->listed || j->parked) {
             struct peer *p = j->listed ? j->listed : j->parked;
-            struct destination *d = p->destination;
+            /* a peer that peer_pop() frees it has taken out of the list */
+            struct destination *d = p->destination; // NOLINT(clang-analyzer-unix.Malloc)
             struct entry *e = peer_pop(p);
             e->next = list;
             list = e;

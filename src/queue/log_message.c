@@ -123,7 +123,7 @@ static error read_marks(struct log_message *m, struct buf *ret) {
 }
 
 error log_load(struct log_message *m, struct arena *a, struct envelope *ret, struct spool_content *ret_content) {
-    struct str whole;
+    struct str whole = STR("");
     char *own;
     struct buf marks = { 0 };
     error e = whole_record(m, &whole, &own);
@@ -138,7 +138,7 @@ error log_load(struct log_message *m, struct arena *a, struct envelope *ret, str
 }
 
 error log_content(struct log_message *m, struct spool_content *ret) {
-    struct str whole;
+    struct str whole = STR("");
     char *own;
     error e = whole_record(m, &whole, &own);
     if (e)
@@ -227,7 +227,7 @@ static error write_file(struct spool *s, struct log_message *m, enum spool_state
 
 /* A damaged record is saved as it is; any other becomes a queue file. */
 static error move_bytes(struct log_message *m, enum spool_state to, struct buf *ret) {
-    struct str whole;
+    struct str whole = STR("");
     char *own;
     error e = whole_record(m, &whole, &own);
     if (e == &log_damaged && to == SPOOL_CORRUPT) {

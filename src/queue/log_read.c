@@ -113,8 +113,8 @@ static void refuse_segment(struct log_reader *r, uint64_t number, error e) {
 }
 
 static struct log_segment *segment_open(struct log_reader *r, uint64_t number) {
-    int fd;
-    struct segment_head head;
+    int fd = -1;
+    struct segment_head head = { 0 };
     error e = log_open_head(r->spool, number, &fd, &head);
     if (e) {
         if (e->kind != ERR_SYS || e->sys != ENOENT)

@@ -28,7 +28,7 @@ static error file_size(int fd, uint64_t *ret) {
 }
 
 error queue_file_kind(int fd, enum queue_file_kind *ret) {
-    uint64_t size;
+    uint64_t size = 0;
     char bytes[PEEK] = { 0 };
     error e = file_size(fd, &size);
     if (e)
@@ -48,7 +48,7 @@ error queue_file_kind(int fd, enum queue_file_kind *ret) {
 }
 
 error queue_file_read(int fd, struct arena *a, struct queue_file *ret) {
-    uint64_t size;
+    uint64_t size = 0;
     char bytes[SPOOL_HEAD_SIZE];
     struct queue_file f = { .content_at = SPOOL_HEAD_SIZE };
     error e = file_size(fd, &size);
@@ -87,7 +87,7 @@ static error find_in_log(struct spool *s, const struct queue_id *id, struct aren
                          struct str *ret_form) {
     struct log_walk *w = log_walk_new(s);
     struct log_walk_entry found;
-    struct str whole;
+    struct str whole = STR("");
     struct buf form = { 0 };
     error e = log_walk_find(w, id, &found) ? log_walk_bytes(w, &whole) : err_errno(ENOENT);
     if (!e) {

@@ -572,6 +572,7 @@ static error load_from(int fd, struct arena *a, struct envelope *ret, struct spo
                        struct spool_rest *ret_rest) {
     struct spool_head h = { 0 };
     mode_t mode = 0;
+    *ret = (struct envelope){ 0 };
     error e = spool_read_head(fd, &h, &mode);
     if (e)
         return e;
