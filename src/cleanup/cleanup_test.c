@@ -121,7 +121,8 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 }
 
 static int set_up(void **state) {
-    (void)state;
+    if (state)
+        t.queue_log = *state;
     strcpy(t.dir, "/tmp/angarium-cleanup-XXXXXX");
     return mkdtemp(t.dir) ? 0 : -1;
 }
@@ -657,19 +658,13 @@ static void test_faults(void **state) {
     }
 }
 
+#define IN_BOTH_FORMS(log)                                                                                             \
+    ROW(test_good, log), ROW(test_actions, log), ROW(test_failing_table, log), ROW(test_refused, log),                 \
+        ROW(test_hostile, log), ROW(test_future, log), ROW(test_ends, log), ROW(test_faults, log)
+#define ROW(test, log) cmocka_unit_test_prestate_setup_teardown(test, set_up, tear_down, log)
+
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_good, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_actions, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_failing_table, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_refused, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_hostile, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_future, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_ends, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_faults, set_up, tear_down),
-    };
-    t.queue_log = "yes";
-    int failed = cmocka_run_group_tests_name("messages in the log", tests, NULL, NULL);
-    t.queue_log = "no";
-    return failed + cmocka_run_group_tests_name("messages in files", tests, NULL, NULL);
+    static char yes[] = "yes", no[] = "no"; /* queue_log */
+    const struct CMUnitTest tests[] = { IN_BOTH_FORMS(yes), IN_BOTH_FORMS(no) };
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }
