@@ -193,6 +193,13 @@ error log_settle(struct spool *s);
 error log_open_head(struct spool *s, uint64_t number, int *ret_fd, struct segment_head *ret_head);
 struct log_message *log_message_new(struct log_reader *r, struct log_segment *seg, uint64_t at,
                                     const struct segment_record *rec, enum log_state state);
+/* Remove log/`prefix`N, unless a writer is just making it ready. */
+void log_drop(struct spool *s, const char *prefix, uint64_t number);
+/* The lock that says to the next READER which message is still being delivered: `command` with a lock of `type`, which
+ * F_OFD_GETLK changes. False: errno says why. */
+bool log_lock(const struct log_segment *seg, uint64_t at, int command, short *inout_type);
+/* `n` bytes at `at`, when they have been read ahead; otherwise empty. */
+struct str log_chunk(const struct log_segment *seg, uint64_t at, size_t n);
 /* A segment nobody holds the lock of has no writer, now or ever. */
 bool log_sealed(struct log_segment *seg);
 void log_mark(struct log_reader *r, struct log_segment *seg, uint32_t at, uint32_t n, uint8_t value);
@@ -233,6 +240,6 @@ bool log_walk_find(struct log_walk *w, const struct queue_id *id, struct log_wal
  * spool has just given is found at once. */
 error log_list_load(struct spool *s, const struct queue_id *id, struct arena *a, struct envelope *ret,
                     struct spool_content *ret_content);
-/* Live segments, ascending; malloc'ed. */
-uint64_t *log_numbers(struct spool *s, size_t *ret_count);
+/* Of the segments whose names have `prefix` (log_name()), ascending; malloc'ed. */
+uint64_t *log_numbers(struct spool *s, const char *prefix, size_t *ret_count);
 #endif

@@ -3,12 +3,10 @@
 
 #include "base/die.h"
 #include "base/log.h"
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/file.h>
 
 enum {
     MARKS_MAX = 1024,    /* runs of marks that wait to be written */
@@ -68,10 +66,8 @@ void log_message_done(struct log_reader *r, struct log_message *m) {
     seg->live--;
     if (r->handed_over) { /* the next one waits for this */
         log_flush_marks(seg);
-        struct flock range = {
-            .l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = (off_t)m->at, .l_len = SEGMENT_RECORD_HEAD
-        };
-        sys->lock_range(seg->fd, F_OFD_SETLK, &range);
+        short type = F_UNLCK;
+        log_lock(seg, m->at, F_OFD_SETLK, &type);
     }
     if (m->ahead) {
         m->state = LOG_GONE;
@@ -88,10 +84,8 @@ static error whole_record(struct log_message *m, struct str *ret, char **ret_own
     struct log_segment *seg = m->segment;
     size_t n = (size_t)segment_record_size(&m->record);
     *ret_own = NULL;
-    if (seg->chunk && m->at >= seg->chunk_at && m->at - seg->chunk_at <= seg->chunk_n &&
-        n <= seg->chunk_n - (size_t)(m->at - seg->chunk_at)) {
-        *ret = str_n(seg->chunk + (m->at - seg->chunk_at), n);
-    } else {
+    *ret = log_chunk(seg, m->at, n);
+    if (!ret->n) {
         char *own = malloc(n);
         if (!own)
             die_no_memory(n);
@@ -269,27 +263,11 @@ error log_move(struct spool *s, struct log_message *m, enum spool_state to) {
     return NULL;
 }
 
-struct sync_job {
-    int fd, error_number;
-    int (*call)(int fd);
-};
-
-static void sync_run(void *arg) {
-    struct sync_job *j = arg;
-    j->error_number = j->call(j->fd) < 0 ? errno : 0;
-}
-
-static error sync_now(int fd, int (*call)(int fd)) {
-    struct sync_job j = { .fd = fd, .call = call };
-    spool_offload(sync_run, &j);
-    return j.error_number ? err_errno(j.error_number) : NULL;
-}
-
 static error sync_marks(struct log_segment *seg) {
     log_flush_marks(seg);
     seg->unsynced = false; /* what is written from now on is not in this one */
     seg->syncing++;
-    error e = sync_now(seg->fd, sys->fdatasync);
+    error e = spool_sync(seg->fd, sys->fdatasync);
     seg->syncing--;
     if (e)
         seg->unsynced = true;
@@ -327,7 +305,7 @@ error log_settle(struct spool *s) {
         return NULL;
     r->settling = true;
     int shield = coro_self() ? coro_shield(1) : 0;
-    error e = sync_now(s->fd, sys->syncfs);
+    error e = spool_sync(s->fd, sys->syncfs);
     if (!e)
         e = settle_segments(r, last);
     size_t at = 0;
@@ -351,32 +329,13 @@ error log_settle(struct spool *s) {
 
 /* --- the end of a segment --- */
 
-/* Too many are kept: the one with the lowest number goes, unless a writer is just taking it. */
+/* Too many are kept: the one with the lowest number goes. */
 static void drop_free(struct spool *s) {
-    int dir = sys->openat(s->fd, "log", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-    DIR *d = dir < 0 ? NULL : fdopendir(dir);
-    size_t n = 0;
-    uint64_t number, lowest = UINT64_MAX;
-    struct dirent *entry;
-    while (d && (entry = readdir(d))) {
-        if (!log_number(entry->d_name, "free.", &number))
-            continue;
-        n++;
-        lowest = number < lowest ? number : lowest;
-    }
-    if (d)
-        closedir(d);
-    else if (dir >= 0)
-        sys->close(dir);
-    if (n <= LOG_FREE_MAX)
-        return;
-    char name[LOG_NAME_MAX];
-    log_name("free.", lowest, name);
-    int fd = sys->openat(s->fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
-    if (fd >= 0 && sys->flock(fd, LOCK_EX | LOCK_NB) == 0)
-        sys->unlinkat(s->fd, name, 0);
-    if (fd >= 0)
-        sys->close(fd);
+    size_t n;
+    uint64_t *numbers = log_numbers(s, "free.", &n);
+    if (n > LOG_FREE_MAX)
+        log_drop(s, "free.", numbers[0]);
+    free(numbers);
 }
 
 /* All its messages are done. False: not now. */

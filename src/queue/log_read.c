@@ -4,7 +4,6 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "queue/spool_file.h"
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -163,37 +162,33 @@ bool log_sealed(struct log_segment *seg) {
     return true;
 }
 
+void log_drop(struct spool *s, const char *prefix, uint64_t number) {
+    char name[LOG_NAME_MAX];
+    struct stat open_one, named;
+    log_name(prefix, number, name);
+    int fd = sys->openat(s->fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+    if (fd < 0)
+        return;
+    /* the name may have become another file's before we had the lock */
+    if (sys->flock(fd, LOCK_EX | LOCK_NB) == 0 && sys->fstatat(fd, "", &open_one, AT_EMPTY_PATH) == 0 &&
+        sys->fstatat(s->fd, name, &named, AT_SYMLINK_NOFOLLOW) == 0 && open_one.st_ino == named.st_ino)
+        sys->unlinkat(s->fd, name, 0);
+    sys->close(fd);
+}
+
 /* What a writer was making ready when it died. */
 static void reap_unready(struct spool *s) {
-    int dir = sys->openat(s->fd, "log", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-    DIR *d = dir < 0 ? NULL : fdopendir(dir);
-    struct dirent *entry;
-    uint64_t number;
-    while (d && (entry = readdir(d))) {
-        char name[LOG_NAME_MAX];
-        struct stat open_one, named;
-        if (!log_number(entry->d_name, "new.", &number))
-            continue;
-        log_name("new.", number, name);
-        int fd = sys->openat(s->fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
-        if (fd < 0)
-            continue;
-        /* the name may have become another file's before we had the lock */
-        if (sys->flock(fd, LOCK_EX | LOCK_NB) == 0 && sys->fstatat(fd, "", &open_one, AT_EMPTY_PATH) == 0 &&
-            sys->fstatat(s->fd, name, &named, AT_SYMLINK_NOFOLLOW) == 0 && open_one.st_ino == named.st_ino)
-            sys->unlinkat(s->fd, name, 0);
-        sys->close(fd);
-    }
-    if (d)
-        closedir(d);
-    else if (dir >= 0)
-        sys->close(dir);
+    size_t n;
+    uint64_t *numbers = log_numbers(s, "new.", &n);
+    for (size_t i = 0; i < n; i++)
+        log_drop(s, "new.", numbers[i]);
+    free(numbers);
 }
 
 void log_take_over(struct log_reader *r) {
     reap_unready(r->spool);
     free(r->left);
-    r->left = log_numbers(r->spool, &r->left_count);
+    r->left = log_numbers(r->spool, "", &r->left_count);
     r->left_at = 0;
     r->reconciled = false;
     cond_signal(&r->work);
@@ -201,12 +196,19 @@ void log_take_over(struct log_reader *r) {
 
 /* --- reading forward --- */
 
+struct str log_chunk(const struct log_segment *seg, uint64_t at, size_t n) {
+    if (!seg->chunk || at < seg->chunk_at || at - seg->chunk_at > seg->chunk_n ||
+        n > seg->chunk_n - (size_t)(at - seg->chunk_at))
+        return STR("");
+    return str_n(seg->chunk + (at - seg->chunk_at), n);
+}
+
 struct str log_bytes(struct log_segment *seg, uint64_t at, size_t n, uint64_t limit) {
     if (at > limit || n > limit - at)
         return STR("");
-    if (seg->chunk && at >= seg->chunk_at && at - seg->chunk_at <= seg->chunk_n &&
-        n <= seg->chunk_n - (size_t)(at - seg->chunk_at))
-        return str_n(seg->chunk + (at - seg->chunk_at), n);
+    struct str ahead = log_chunk(seg, at, n);
+    if (ahead.n)
+        return ahead;
     size_t want = limit - at < READ_CHUNK ? (size_t)(limit - at) : (size_t)READ_CHUNK;
     if (want < n)
         want = n;
@@ -269,11 +271,18 @@ static void end_reached(struct log_segment *seg) {
         seg->read_all = true;
 }
 
-static bool locked_elsewhere(const struct log_segment *seg, uint64_t at) {
+bool log_lock(const struct log_segment *seg, uint64_t at, int command, short *inout_type) {
     struct flock range = {
-        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)at, .l_len = SEGMENT_RECORD_HEAD
+        .l_type = *inout_type, .l_whence = SEEK_SET, .l_start = (off_t)at, .l_len = SEGMENT_RECORD_HEAD
     };
-    return sys->lock_range(seg->fd, F_OFD_GETLK, &range) == 0 && range.l_type != F_UNLCK;
+    bool done = sys->lock_range(seg->fd, command, &range) == 0;
+    *inout_type = range.l_type;
+    return done;
+}
+
+static bool locked_elsewhere(const struct log_segment *seg, uint64_t at) {
+    short type = F_WRLCK;
+    return log_lock(seg, at, F_OFD_GETLK, &type) && type != F_UNLCK;
 }
 
 /* Is there a file of that name, whole (of an unsettled move)? One that is not whole goes. */
@@ -457,9 +466,7 @@ static struct log_segment *open_left(struct log_reader *r) {
             seg = segment_open(r, number);
         if (!seg)
             continue;
-        if (log_sealed(seg)) {
-            seg->fresh_from = seg->head.size;
-        } else {
+        if (!log_sealed(seg)) {
             find_end(seg, segment_records_at(&seg->head));
             seg->fresh_from = seg->end;
         }
@@ -547,14 +554,11 @@ void spool_log_committed(struct spool *s, struct spool_position p) {
 void spool_log_look(struct spool *s) {
     struct log_reader *r = s->log_reader;
     size_t n;
-    uint64_t *numbers = log_numbers(s, &n);
+    uint64_t *numbers = log_numbers(s, "", &n);
     for (size_t i = 0; i < n; i++) {
         struct log_segment *seg = segment_get(r, numbers[i]);
-        if (!seg && !still_left(r, numbers[i])) {
+        if (!seg && !still_left(r, numbers[i]))
             seg = segment_open(r, numbers[i]);
-            if (seg && log_sealed(seg)) /* it could not be opened before: it may be an older one, with marks */
-                seg->fresh_from = seg->head.size;
-        }
         if (seg && seg->unreadable && seg->sealed_at) {
             seg->read_all = false;
             seg->end = seg->head.size;
@@ -579,12 +583,9 @@ void log_hand_over(struct log_reader *r) {
         struct log_message *m = e->value;
         if (m->state != LOG_ACTIVE || m->ahead)
             continue;
-        struct flock range = {
-            .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)m->at, .l_len = SEGMENT_RECORD_HEAD
-        };
-        if (sys->lock_range(m->segment->fd, F_OFD_SETLK, &range) < 0)
+        short type = F_WRLCK;
+        if (!log_lock(m->segment, m->at, F_OFD_SETLK, &type))
             log_warn("%s: lock for the next queue manager: %s", m->record.id.text, strerror(errno));
     }
-    for (struct log_segment *seg = r->segments; seg; seg = seg->next)
-        log_flush_marks(seg);
+    spool_log_flush(r->spool);
 }

@@ -7,7 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
-enum { WALK_CHUNK = 256 * 1024, NUMBERS_FIRST = 16 };
+enum { NUMBERS_FIRST = 16, MARKS_FIRST = 64 };
 
 struct log_walk {
     struct spool *spool;
@@ -25,7 +25,7 @@ static int compare_numbers(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-uint64_t *log_numbers(struct spool *s, size_t *ret_count) {
+uint64_t *log_numbers(struct spool *s, const char *prefix, size_t *ret_count) {
     size_t n = 0, room = NUMBERS_FIRST;
     uint64_t *numbers = malloc(room * sizeof *numbers), number;
     if (!numbers)
@@ -34,7 +34,7 @@ uint64_t *log_numbers(struct spool *s, size_t *ret_count) {
     DIR *d = fd < 0 ? NULL : fdopendir(fd);
     struct dirent *entry;
     while (d && (entry = readdir(d))) {
-        if (!log_number(entry->d_name, "", &number))
+        if (!log_number(entry->d_name, prefix, &number))
             continue;
         if (n == room) {
             room *= 2;
@@ -59,7 +59,7 @@ struct log_walk *log_walk_new(struct spool *s) {
     if (!w)
         die_no_memory(sizeof *w);
     w->spool = s;
-    w->numbers = log_numbers(s, &w->count);
+    w->numbers = log_numbers(s, "", &w->count);
     return w;
 }
 
@@ -100,7 +100,7 @@ static bool read_marks(struct log_walk *w, const struct segment_record *rec) {
     size_t n = (size_t)rec->rcpt_count + 1;
     if (n > w->marks_room) {
         free(w->marks);
-        w->marks_room = n < 64 ? 64 : n;
+        w->marks_room = n < MARKS_FIRST ? (size_t)MARKS_FIRST : n;
         w->marks = malloc(w->marks_room);
         if (!w->marks)
             die_no_memory(w->marks_room);

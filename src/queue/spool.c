@@ -141,6 +141,22 @@ void spool_offload(void (*fn)(void *arg), void *arg) {
         fn(arg);
 }
 
+struct sync_job {
+    int fd, error_number;
+    int (*call)(int fd);
+};
+
+static void sync_run(void *arg) {
+    struct sync_job *j = arg;
+    j->error_number = j->call(j->fd) < 0 ? errno : 0;
+}
+
+error spool_sync(int fd, int (*call)(int fd)) {
+    struct sync_job j = { .fd = fd, .call = call };
+    spool_offload(sync_run, &j);
+    return j.error_number ? err_errno(j.error_number) : NULL;
+}
+
 error spool_pwrite_all(int fd, struct str bytes, uint64_t at) {
     while (bytes.n > 0) {
         ssize_t n = sys->pwrite(fd, bytes.p, bytes.n, (off_t)at);

@@ -88,23 +88,13 @@ error spool_log_add(struct spool *s, const struct queue_id *id, enum spool_log l
     return e;
 }
 
-struct sync_job {
-    int fd, error_number;
-};
-
-static void sync_run(void *arg) {
-    struct sync_job *j = arg;
-    j->error_number = sys->fsync(j->fd) < 0 ? errno : 0;
-}
-
 error spool_log_sync(struct spool *s, const struct queue_id *id, enum spool_log log) {
     int fd = spool_openat(s, log_dir(log), id, O_WRONLY, 0);
     if (fd < 0)
         return err_errno(errno);
-    struct sync_job j = { .fd = fd };
-    spool_offload(sync_run, &j);
+    error e = spool_sync(fd, sys->fsync);
     sys->close(fd);
-    return j.error_number ? err_errno(j.error_number) : spool_dir_sync(s, log_dir(log), id);
+    return e ? e : spool_dir_sync(s, log_dir(log), id);
 }
 
 void spool_log_parse(struct str bytes, struct arena *a, struct spool_failure **ret, size_t *ret_count) {

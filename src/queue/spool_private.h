@@ -56,6 +56,8 @@ error spool_unlink(const struct spool *s, unsigned dir, const struct queue_id *i
 error spool_dir_sync(struct spool *s, unsigned dir, const struct queue_id *id);
 /* offload() in a coroutine, a plain call elsewhere. */
 void spool_offload(void (*fn)(void *arg), void *arg);
+/* fsync, fdatasync or syncfs of the seam, as above. */
+error spool_sync(int fd, int (*call)(int fd));
 /* All of it, or an error; `at` is an offset in the file. */
 error spool_pwrite_all(int fd, struct str bytes, uint64_t at);
 /* Exactly `n` bytes; false with errno (EIO at the end of the file). */

@@ -2,16 +2,8 @@
 
 #include "base/log.h"
 
-/* FNV-1a. Two that fall together only keep a session too long, or not long enough. */
-static uint64_t hash_of(struct str s) {
-    uint64_t h = 0xcbf29ce484222325;
-    for (size_t i = 0; i < s.n; i++)
-        h = (h ^ (unsigned char)s.p[i]) * 0x100000001b3;
-    return h;
-}
-
 static bool is_busy(struct kept *k, const struct client_config *c, struct str nexthop, bool more_coming) {
-    uint64_t hash = hash_of(nexthop);
+    uint64_t hash = str_hash(nexthop); /* two that fall together only keep a session too long, or not long enough */
     size_t slot = hash % BUSY_SLOTS;
     if (more_coming) {
         k->busy[slot].hash = hash;

@@ -1,10 +1,7 @@
 #include "smtp/resolved.h"
 
 static struct resolved_slot *slot_of(struct resolved *r, const struct destination *d) {
-    uint64_t h = 0xcbf29ce484222325; /* FNV-1a */
-    for (size_t i = 0; i < d->host.n; i++)
-        h = (h ^ (unsigned char)d->host.p[i]) * 0x100000001b3;
-    return &r->slots[(h ^ d->port) % RESOLVED_SLOTS];
+    return &r->slots[(str_hash(d->host) ^ d->port) % RESOLVED_SLOTS];
 }
 
 static bool same(const struct destination *a, const struct destination *b) {
