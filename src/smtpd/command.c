@@ -53,45 +53,12 @@ static bool command_helo(struct session *s, struct str args) {
     return reply_ok(s, "250 %.*s", STR_ARG(s->set->myhostname));
 }
 
-static bool keyword_off(const struct session *s, struct str keyword) {
-    struct str list = s->set->ehlo_keywords_off, word;
-    while (str_word(&list, STR_COMMA_SPACE, &word))
-        if (str_eq_icase(word, keyword))
-            return true;
-    return false;
-}
-
 static bool command_ehlo(struct session *s, struct str args) {
     if (args.n == 0)
         return reply_fail(s, "501 Syntax: EHLO hostname");
     if (!may_greet(s) || !greet(s, args, true))
         return false;
-    struct {
-        struct str keyword, text;
-        bool on;
-    } lines[] = {
-        { STR("PIPELINING"), STR("PIPELINING"), true },
-        { STR("SIZE"), STR("SIZE"), true },
-        { STR("VRFY"), STR("VRFY"), !s->set->vrfy_off },
-        { STR("ETRN"), STR("ETRN"), true },
-        { STR("ENHANCEDSTATUSCODES"), STR("ENHANCEDSTATUSCODES"), true },
-        { STR("8BITMIME"), STR("8BITMIME"), true },
-    };
-    if (s->set->message_size)
-        lines[1].text = arena_printf(session_scratch(s), "SIZE %llu", (unsigned long long)s->set->message_size);
-    size_t last = 0, n = sizeof lines / sizeof *lines;
-    for (size_t i = 0; i < n; i++) {
-        lines[i].on = lines[i].on && !keyword_off(s, lines[i].keyword);
-        if (lines[i].on)
-            last = i + 1;
-    }
-    if (last == 0)
-        return reply_ok(s, "250 %.*s", STR_ARG(s->set->myhostname));
-    reply_part(s, "250-%.*s", STR_ARG(s->set->myhostname));
-    for (size_t i = 0; i + 1 < last; i++)
-        if (lines[i].on)
-            reply_part(s, "250-%.*s", STR_ARG(lines[i].text));
-    return reply_ok(s, "250 %.*s", STR_ARG(lines[last - 1].text));
+    return ehlo_reply(s);
 }
 
 /* --- the small ones --- */

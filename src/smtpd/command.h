@@ -21,6 +21,11 @@ extern const size_t command_count; /* at most COMMAND_MAX */
 /* In any case; NULL: none. */
 const struct command *command_find(struct str name);
 
+/* ehlo.c */
+bool ehlo_reply(struct session *s);
+/* Does smtpd_discard_ehlo_keywords name it for this client? */
+bool ehlo_keyword_off(const struct session *s, struct str keyword);
+
 /* mail_rcpt.c, data.c, etrn.c */
 bool command_mail(struct session *s, struct str args);
 bool command_rcpt(struct session *s, struct str args);

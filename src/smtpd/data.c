@@ -27,7 +27,7 @@ static struct str received_header(struct session *s) {
     else
         buf_printf(&b, "Received: from %.*s (%.*s [%s%.*s])\n\tby %.*s (%.*s) with %s id %.*s",
                    STR_ARG(s->helo.n ? s->helo : s->name), STR_ARG(s->name), is_ipv6(s->address) ? "IPv6:" : "",
-                   STR_ARG(s->address), STR_ARG(set->myhostname), STR_ARG(set->mail_name), s->esmtp ? "ESMTP" : "SMTP",
+                   STR_ARG(s->address), STR_ARG(set->myhostname), STR_ARG(set->mail_name), session_protocol(s),
                    STR_ARG(id));
     if (tx->rcpts == 1) {
         struct str to = address_quote(a, tx->first_rcpt);

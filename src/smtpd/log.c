@@ -55,7 +55,7 @@ static void add_context(struct buf *b, const struct session *s) {
         struct str to = address_quote(a, rcpt);
         buf_printf(b, " to=<%.*s>", STR_ARG(to));
     }
-    buf_printf(b, " proto=%s", s->esmtp ? "ESMTP" : "SMTP");
+    buf_printf(b, " proto=%s", session_protocol(s));
     if (s->helo.n)
         buf_printf(b, " helo=<%.*s>", STR_ARG(s->helo));
     arena_free(a);

@@ -113,7 +113,7 @@ static struct envelope make_envelope(struct session *s) {
                     .address = s->address,
                     .port = s->port,
                     .helo = s->helo,
-                    .protocol = s->esmtp ? STR("ESMTP") : STR("SMTP"),
+                    .protocol = str_c(session_protocol(s)),
                     .ident = STR(""),
                     .sasl_method = STR(""),
                     .sasl_username = STR(""),

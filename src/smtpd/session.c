@@ -62,6 +62,14 @@ int64_t session_deadline(const struct session *s) {
     return deadline_in(s->set->timeout);
 }
 
+const char *session_protocol(const struct session *s) {
+    if (!s->esmtp)
+        return "SMTP";
+    if (s->tls.active)
+        return s->login.username.n ? "ESMTPSA" : "ESMTPS";
+    return s->login.username.n ? "ESMTPA" : "ESMTP";
+}
+
 void session_broken(struct session *s, error e) {
     if (s->end == END_OPEN)
         s->end = e->kind == ERR_TIMEOUT ? END_TIMEOUT : END_LOST;
@@ -83,10 +91,15 @@ static void local_client(struct session *s) {
     set_log_name(s);
 }
 
-static void network_client(struct session *s, const struct endpoint *client) {
+static void network_client(struct session *s, const struct session_client *from) {
+    const struct endpoint *client = &from->address;
     char text[INET6_ADDRSTRLEN];
     s->address = arena_str(s->arena, endpoint_address(client, text));
     s->port = arena_printf(s->arena, "%u", endpoint_port(client));
+    if (from->local.len) {
+        s->server_address = arena_str(s->arena, endpoint_address(&from->local, text));
+        s->server_port = arena_printf(s->arena, "%u", endpoint_port(&from->local));
+    }
     struct dns_client names = {
         .name = STR("unknown"), .reverse_name = STR("unknown"), .name_status = DNS_RETRY, .reverse_status = DNS_RETRY
     };
@@ -315,7 +328,7 @@ void session_run(struct session *s, const struct session_client *client) {
     } else {
         if (s->clients)
             counted = client_enter(s->clients, &client->address, s->set->ipv4_block, s->set->ipv6_block, &sessions);
-        network_client(s, &client->address);
+        network_client(s, client);
     }
     log_connect(s);
     if (!too_many_sessions(s, sessions))

@@ -56,7 +56,9 @@ struct tx {
     struct arena *arena;
     struct str sender;       /* internal form; empty: <> */
     uint64_t declared_size;  /* SIZE=; 0: not given */
-    unsigned envelope_flags; /* ENVELOPE_8BIT */
+    unsigned envelope_flags; /* enum envelope_flags: ENVELOPE_8BIT, ENVELOPE_SMTPUTF8 */
+    struct str dsn_envid;    /* decoded ENVID= (RFC 3461, 4.4) */
+    unsigned dsn_ret;        /* enum dsn_ret, or 0 */
     uint32_t rcpts, overshoot;
     struct str first_rcpt; /* internal form */
     struct queue_id id;    /* while `message` is there */
@@ -65,6 +67,25 @@ struct tx {
     int64_t arrival_us;
     struct deferral defer_if_permit; /* from MAIL's restrictions, when they ran at MAIL */
     struct tx_actions actions;
+};
+
+/* The TLS session of a client (starttls.c); all zero and empty without one. */
+struct session_tls {
+    bool active;
+    bool trusted;                     /* the client's certificate chain leads to a CA we know */
+    struct str protocol, cipher;      /* "TLSv1.3", "TLS_AES_256_GCM_SHA384" */
+    unsigned bits, algorithm_bits;    /* of the cipher */
+    struct str details;               /* what Received: and the log add for TLSv1.3: "key-exchange X25519 ..." */
+    struct str subject, issuer;       /* common names of the client's certificate */
+    struct str serial;                /* hexadecimal */
+    struct str cert_print, key_print; /* fingerprints of certificate and public key, smtpd_tls_fingerprint_digest */
+    bool requested_cert;
+};
+
+/* Who has logged in (auth.c); empty: nobody. */
+struct session_login {
+    struct str method, username;
+    struct str sender; /* AUTH= of MAIL (RFC 4954, 5); of this transaction only */
 };
 
 enum { COMMAND_MAX = 20 /* rows of the command table, at most */ };
@@ -95,6 +116,14 @@ struct session {
     bool trusted; /* standard input: sendmail -bs; no access checks */
     bool bare_newline_excluded;
 
+    struct str server_address, server_port; /* where the client came in; empty: standard input */
+
+    struct session_tls tls;
+    struct session_login login;
+    /* XFORWARD (xclient.c): what stands in log lines and filters in place of the client's own; empty: its own. `helo`,
+     * `protocol` and `ident` as in mail/envelope.h. */
+    struct client_info forward;
+
     struct str helo; /* empty: none yet */
     bool esmtp;
     struct deferral defer_client, defer_helo; /* when their restrictions ran before RCPT */
@@ -118,6 +147,7 @@ struct session {
 
 struct session_client {      /* who is connected, as the service found out */
     struct endpoint address; /* len 0: standard input */
+    struct endpoint local;   /* our end; len 0: not known */
 };
 
 /* The whole session; returns when the connection may be closed. */
@@ -133,6 +163,8 @@ void tx_end(struct session *s);
 struct arena *session_scratch(struct session *s);
 struct str session_queue_id(const struct session *s); /* or "NOQUEUE" */
 int64_t session_deadline(const struct session *s);    /* smtpd_timeout from now */
+/* "SMTP", "ESMTP", with S for TLS and A for a login behind it (RFC 3848): Received:, proto= in logs. */
+const char *session_protocol(const struct session *s);
 /* The read or write failed: sets how the session ends. */
 void session_broken(struct session *s, error e);
 #endif

@@ -28,13 +28,14 @@ static error smtpd_init(struct service_ctx *ctx, struct arena *err_arena) {
 
 static void smtpd_session(struct service_ctx *ctx, struct io *io, const struct endpoint *peer,
                           const struct endpoint *local) {
-    (void)local;
     struct session s;
     session_init(&s, smtpd.settings, &smtpd.backend, io, &ctx->draining);
     s.clients = &smtpd.clients;
     struct session_client client = { 0 };
     if (peer && !ctx->standalone)
         client.address = *peer;
+    if (local && !ctx->standalone)
+        client.local = *local;
     session_run(&s, &client);
     session_free(&s);
 }
