@@ -74,6 +74,8 @@ struct worker {
     unsigned connects;  /* coroutines that connect for it */
     unsigned refusals;  /* of what it has asked for */
     int64_t refused_us; /* the last that was logged; after the first REFUSALS_LOGGED */
+    char **may_dial;    /* paths it named before READY */
+    size_t may_dial_count;
     bool ready, full, draining, reaped, settled, abnormal, killed /* by us */;
 };
 

@@ -3,6 +3,7 @@
 #include "master/master.h"
 #include "master/roles.h"
 #include "run/worker.h"
+#include "service/control.h"
 #include "service/logging.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -55,6 +56,9 @@ static void worker_free_if_done(struct worker *w) {
             *at = w->next;
             break;
         }
+    for (size_t i = 0; i < w->may_dial_count; i++)
+        free(w->may_dial[i]);
+    free(w->may_dial);
     control_close(w->control);
     free(w);
 }
@@ -117,6 +121,23 @@ static void log_refusal(struct worker *w, const char *what, struct str endpoint)
     w->refused_us = now;
 }
 
+/* Now, or as soon as its backlog has room. */
+static void connect_for(struct worker *w, uint32_t id, const struct endpoint *at) {
+    int why = connect_once(w, id, at);
+    if (why == 0)
+        return;
+    struct connecting *c = why == EAGAIN && w->connects < CONNECTS_MAX ? calloc(1, sizeof *c) : NULL;
+    if (c) {
+        *c = (struct connecting){ w, id, *at };
+        if (coro_spawn(connect_main, c, "connect")) {
+            w->connects++;
+            return;
+        }
+        free(c);
+    }
+    refuse(w, id, false, strerror(why));
+}
+
 static void on_connect(struct worker *w, struct unpack *u) {
     uint32_t id = unpack_u32(u);
     struct str endpoint = unpack_str(u);
@@ -133,19 +154,37 @@ static void on_connect(struct worker *w, struct unpack *u) {
         refuse(w, id, false, strerror(ENOENT));
         return;
     }
-    int why = connect_once(w, id, &at);
-    if (why == 0)
+    connect_for(w, id, &at);
+}
+
+/* --- servers that the administrator names (service/dial.h) --- */
+static void on_may_dial(struct worker *w, struct str path) {
+    struct endpoint at;
+    if (w->ready || w->may_dial_count == CONTROL_DIALS_MAX || !endpoint_unix(path, &at)) {
+        log_refusal(w, "a later wish for a connection", path);
         return;
-    struct connecting *c = why == EAGAIN && w->connects < CONNECTS_MAX ? calloc(1, sizeof *c) : NULL;
-    if (c) {
-        *c = (struct connecting){ w, id, at };
-        if (coro_spawn(connect_main, c, "connect")) {
-            w->connects++;
+    }
+    if (!w->may_dial && !(w->may_dial = calloc(CONTROL_DIALS_MAX, sizeof *w->may_dial)))
+        die_no_memory(CONTROL_DIALS_MAX * sizeof *w->may_dial);
+    char *copy = strndup(path.p, path.n);
+    if (!copy)
+        die_no_memory(path.n);
+    w->may_dial[w->may_dial_count++] = copy;
+}
+
+static void on_dial(struct worker *w, struct unpack *u) {
+    uint32_t id = unpack_u32(u);
+    struct str path = unpack_str(u);
+    struct endpoint at;
+    if (!unpack_done(u) || !endpoint_unix(path, &at))
+        return;
+    for (size_t i = 0; i < w->may_dial_count; i++)
+        if (str_eq(str_c(w->may_dial[i]), path)) {
+            connect_for(w, id, &at);
             return;
         }
-        free(c);
-    }
-    refuse(w, id, false, strerror(why));
+    log_refusal(w, "connection", path);
+    refuse(w, id, true, "not allowed: its configuration did not name it when it started");
 }
 
 static void on_trigger(struct worker *w, struct unpack *u) {
@@ -213,6 +252,12 @@ static void on_message(struct worker *w, const struct ipc_msg *m) {
         return;
     case CONTROL_CONNECT:
         on_connect(w, &u);
+        return;
+    case CONTROL_MAY_DIAL:
+        on_may_dial(w, m->payload);
+        return;
+    case CONTROL_DIAL:
+        on_dial(w, &u);
         return;
     case CONTROL_TRIGGER:
         on_trigger(w, &u);

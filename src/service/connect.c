@@ -127,6 +127,10 @@ void link_start(const struct link_events *events) {
         log_fatal("control socket: out of memory");
     logging_on_lost(log_lost, NULL);
 }
+void link_may_dial(struct str path) {
+    if (link_.control)
+        control_send(link_.control, CONTROL_MAY_DIAL, path, -1);
+}
 void link_ready(void) {
     if (link_.control)
         control_send(link_.control, CONTROL_READY, STR(""), -1);
@@ -150,19 +154,19 @@ void link_stop(void) {
 }
 
 /* --- the contract of service.h --- */
-error service_connect(struct service_ctx *ctx, struct str endpoint, int64_t deadline, struct ipc **ret) {
+
+/* Ask master for a connection, by a CONTROL_CONNECT or CONTROL_DIAL of this text. */
+static error ask_for_connection(uint8_t type, struct str what, int64_t deadline, int *ret_fd) {
     /* The text must outlive this call and has no arena: one per process is enough, callers log it at once. */
     static struct err refused = { .kind = ERR_TEMP };
     static char text[256];
-    if (ctx->standalone)
-        return ipc_connect(endpoint, deadline, ret);
     if (!link_.control)
         return &err_eof;
     struct pending p = { .next = link_.pending, .id = link_.next_id++, .fd = -1 };
     struct buf b = { 0 };
     pack_u32(&b, p.id);
-    pack_str(&b, endpoint);
-    control_send(link_.control, CONTROL_CONNECT, buf_str(&b), -1);
+    pack_str(&b, what);
+    control_send(link_.control, type, buf_str(&b), -1);
     buf_free(&b);
     link_.pending = &p;
     error e = NULL;
@@ -174,11 +178,11 @@ error service_connect(struct service_ctx *ctx, struct str endpoint, int64_t dead
             break;
         }
     if (p.done && p.fd >= 0) {
-        if (!e) {
-            *ret = ipc_new(p.fd);
-            return NULL;
-        }
-        close(p.fd);
+        if (e)
+            close(p.fd);
+        else
+            *ret_fd = p.fd;
+        return e;
     }
     if (!p.done)
         return e;
@@ -186,6 +190,20 @@ error service_connect(struct service_ctx *ctx, struct str endpoint, int64_t dead
     refused.kind = p.denied ? ERR_PERM : ERR_TEMP;
     refused.text = str_c(text);
     return &refused;
+}
+
+error service_connect(struct service_ctx *ctx, struct str endpoint, int64_t deadline, struct ipc **ret) {
+    if (ctx->standalone)
+        return ipc_connect(endpoint, deadline, ret);
+    int fd = -1;
+    error e = ask_for_connection(CONTROL_CONNECT, endpoint, deadline, &fd);
+    if (!e)
+        *ret = ipc_new(fd);
+    return e;
+}
+
+error link_dial(struct str path, int64_t deadline, int *ret_fd) {
+    return ask_for_connection(CONTROL_DIAL, path, deadline, ret_fd);
 }
 
 void service_trigger(struct service_ctx *ctx, struct str endpoint, struct str request) {

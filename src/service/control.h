@@ -7,6 +7,8 @@
  * READY      -                             init and confinement are done
  * SESSIONS   u32 sessions, u8 full         `full` has changed (sent only then): the session limit is reached, or no
  * more CONNECT    u32 id, str endpoint          connect me to "private/rewrite"; answered by CONNECTED or REFUSED
+ * MAY_DIAL   str path                      before READY only: what DIAL may name later (service/dial.h)
+ * DIAL       u32 id, str path              connect me to that unix socket; answered by CONNECTED or REFUSED
  * TRIGGER    str endpoint, str bytes       wake that service; no answer
  * LOG        -                             my log socket is dead: answered by LOGGER
  * LEAVING    -                             only a new process can read what I need: answered by DRAIN
@@ -29,6 +31,8 @@ enum control_type {
     CONTROL_TRIGGER,
     CONTROL_LOG,
     CONTROL_LEAVING,
+    CONTROL_MAY_DIAL,
+    CONTROL_DIAL,
     CONTROL_DRAIN = 32,
     CONTROL_WAKEUP,
     CONTROL_CONNECTED,
@@ -42,6 +46,7 @@ enum {
     CONTROL_UNSENT_FDS_MAX = 64,
     CONTROL_TRIGGER_MAX = 1024, /* bytes of a trigger request that are looked at */
     CONTROL_ENDPOINT_MAX = 256,
+    CONTROL_DIALS_MAX = 256,   /* paths one worker may name with MAY_DIAL */
     CONTROL_SEND_SECONDS = 60, /* a peer that takes nothing for so long is given up */
 };
 

@@ -22,15 +22,14 @@ struct dial_target {
     struct str text; /* as it was given, for logs */
 };
 
-enum { DIAL_TARGETS_MAX = 256 /* unix paths one process may declare */ };
-
 /* Looks up service names in files: in init(). ERR_SYNTAX with the reason in text (in `a`); `ret` borrows from `a`. */
 error dial_parse(struct arena *a, struct str text, struct dial_target *ret);
-/* In init(), before READY. Declaring one twice is no error. ERR_LIMIT: too many. Standalone, and for internet targets,
+/* In init(), before READY. Declaring one twice is no error. ERR_LIMIT: more than
+ * CONTROL_DIALS_MAX. Standalone, and for internet targets,
  * there is nothing to do. */
 error dial_declare(struct service_ctx *ctx, const struct dial_target *t);
-/* A new connection. A host with several addresses: one after the other within `deadline`. `dns` may be NULL when `host`
- * is numeric or in the hosts file never: then a name is ERR_TEMP. ERR_TEMP: not now, why is in `text` (valid until the
- * next call in this process); ERR_PERM: was not declared. */
+/* A new connection. A host with several addresses: one after the other within `deadline`. `dns` is
+ * needed for hosts that are names only. ERR_TEMP: no address, or master could not; ERR_PERM: was not declared; texts
+ * are valid until the next call in this process. Other errors are those of io_connect(). */
 error dial(struct service_ctx *ctx, struct dns *dns, const struct dial_target *t, int64_t deadline, struct io **ret);
 #endif

@@ -15,6 +15,12 @@ struct link_events {
 /* Take over WORKER_FD_CONTROL and read it in a coroutine. */
 void link_start(const struct link_events *events);
 void link_ready(void);
+/* Before link_ready(): link_dial() will name this. */
+void link_may_dial(struct str path);
+/* As service_connect(), to a unix socket that is no service of ours. */
+error link_dial(struct str path, int64_t deadline, int *ret_fd);
+/* dial.c: tells master what dial_declare() has gathered. */
+void dial_tell(void);
 void link_sessions(uint32_t n, bool full);
 void link_leaving(void);
 /* stdio.c */

@@ -600,6 +600,7 @@ static void start_loop(void) {
         spawn_or_die(start_main, NULL, "start", &run.starter);
     if (run.ctx.standalone)
         spawn_or_die(standalone_main, NULL, "session", NULL);
+    dial_tell();
     link_ready();
 }
 

@@ -2,10 +2,11 @@
  *
  * One line, one answer. "pid", "uid", "name", "limit", "echo TEXT", "log TEXT", "open PATH", "hold" (until drained),
  * "thread" (works in one for ever), "crash", "exit N", "connect ENDPOINT LINE" (passes the line on and the answer
- * back), "trigger ENDPOINT BYTES". Wakeups and datagrams are logged. master.cf arguments: "fail" (init fails), "multi".
+ * back), "trigger ENDPOINT BYTES", "dial TARGET LINE" (as connect). Wakeups and datagrams are logged. master.cf
+ * arguments: "fail" (init fails), "multi", "dial=TARGET" (declared in init).
  */
 #include "base/log.h"
-#include "service/service.h"
+#include "service/dial.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -44,6 +45,26 @@ static void reply_connect(struct service_ctx *ctx, struct io *io, struct str lin
     io_close(other);
 }
 
+/* "inet:host:port" or a unix socket that init() has declared. */
+static void reply_dial(struct service_ctx *ctx, struct io *io, struct str line) {
+    struct arena *a = arena_new();
+    struct dial_target to;
+    struct io *other = NULL;
+    struct str answer;
+    error e = dial_parse(a, word(&line), &to);
+    if (!e)
+        e = dial(ctx, NULL, &to, deadline_in(30), &other);
+    if (e) {
+        io_printf(io, "%s: %.*s\n", e->kind == ERR_PERM ? "denied" : "failed", STR_ARG(e->text));
+    } else {
+        io_printf(other, "%.*s\n", STR_ARG(str_trim(line)));
+        e = io_line(other, 1000, deadline_in(30), &answer);
+        io_printf(io, "%.*s\n", STR_ARG(e ? e->text : str_trim(answer)));
+    }
+    io_close(other);
+    arena_free(a);
+}
+
 static void libraries_end(void) {
     log_info("libraries end");
 }
@@ -76,6 +97,8 @@ static bool act(struct service_ctx *ctx, struct io *io, struct str line) {
         _exit(3);
     else if (str_eq(verb, STR("connect")))
         reply_connect(ctx, io, rest);
+    else if (str_eq(verb, STR("dial")))
+        reply_dial(ctx, io, rest);
     else if (str_eq(verb, STR("thread"))) {
         atexit(libraries_end);
         io_printf(io, "working\n");
@@ -121,6 +144,14 @@ static void drain(struct service_ctx *ctx) {
 static error init(struct service_ctx *ctx, struct arena *err_arena) {
     if (ctx->arg_count && str_eq(ctx->args[0], STR("fail")))
         return err_make(err_arena, ERR_CONFIG, "told to fail");
+    for (size_t i = 0; i < ctx->arg_count; i++) {
+        struct dial_target named;
+        if (!str_starts(ctx->args[i], STR("dial=")))
+            continue;
+        error e = dial_parse(err_arena, str_from(ctx->args[i], 5), &named);
+        if (e || (e = dial_declare(ctx, &named)))
+            return e;
+    }
     return NULL;
 }
 

@@ -262,6 +262,22 @@ def test_ordinary_user(make_probe):
     assert p.pids() == []
 
 
+def test_dial_reaches_what_the_configuration_names_and_nothing_else(make_probe):
+    """A confined daemon has no paths: master connects sockets that were named while it started."""
+    p = make_probe(smtpd="10 smtpd dial=unix:public/cleanup empty")
+    assert p.ask("dial unix:public/cleanup echo through") == "through"
+    assert p.ask("dial unix:public/qmgr echo no") == \
+        "denied: not allowed: its configuration did not name it when it started"
+    p.wait_log("connection to public/qmgr refused: smtpd has no business there")
+    assert p.ask(f"dial inet:127.0.0.1:{p.port} echo by network") == "by network"
+    assert p.ask("dial inet:[127.0.0.1]:1 echo nobody") == "failed: Connection refused"
+
+
+def test_dial_waits_for_nobody_who_is_not_there(make_probe):
+    p = make_probe(smtpd="10 smtpd dial=unix:private/gone empty")
+    assert p.ask("dial unix:private/gone echo x") == "failed: No such file or directory"
+
+
 def test_somebody_elses_queue(probe):
     if not ROOT:
         pytest.skip("needs another user")
