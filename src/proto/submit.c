@@ -135,11 +135,7 @@ static error wait_for(struct submit *m, bool (*done)(const void *), int64_t dead
 }
 
 static void send_frame(struct submit *m, enum submit_frame type, struct str bytes) {
-    struct buf b = { 0 };
-    pack_u32(&b, m->number);
-    buf_add(&b, bytes);
-    ipc_send(m->link->mux.ipc, (uint8_t)type, buf_str(&b), -1);
-    buf_free(&b);
+    ipc_send_numbered(m->link->mux.ipc, (uint8_t)type, m->number, bytes);
 }
 
 /* Everything gathered, as far as the window goes at a time. What comes after a result is of no use to anybody. */

@@ -60,11 +60,7 @@ static void say(struct submit_in *m, enum submit_frame type, const struct buf *r
     struct submit_conn *c = m->conn;
     if (m->gone || c->gone)
         return;
-    struct buf b = { 0 };
-    pack_u32(&b, m->number);
-    buf_add(&b, buf_str(rest));
-    ipc_send(c->ipc, (uint8_t)type, buf_str(&b), -1);
-    buf_free(&b);
+    ipc_send_numbered(c->ipc, (uint8_t)type, m->number, buf_str(rest));
     conn_flush(c);
 }
 

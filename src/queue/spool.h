@@ -51,7 +51,8 @@ error spool_create(struct spool *s, struct spool_new **ret);
 /* spool_create() would touch nothing but memory, nor would spool_abort() after it: messages may be begun ahead. */
 bool spool_create_is_free(const struct spool *s);
 const struct queue_id *spool_new_id(const struct spool_new *m);
-/* Content, LF line endings. Buffered; the first failure is kept and given by spool_commit(). */
+/* Content, LF line endings. Buffered; waits now and then for the disk to begin with what is there. The first failure is
+ * kept and given by spool_commit(). */
 void spool_write(struct spool_new *m, struct str bytes);
 uint64_t spool_new_size(const struct spool_new *m); /* content bytes so far */
 /* Replace content bytes 0..n with `head` at the end of writing (a header that can be made only when all is known):

@@ -35,6 +35,7 @@ struct spool {
     unsigned next_temporary;
     int64_t room_looked_us;        /* when room_short was found; 0: never */
     bool room_short;               /* less than min_free */
+    size_t gathered;               /* bytes of messages being written into files, in memory */
     int reader_fd;                 /* active/, locked by the READER in office; -1: not we */
     struct log_writer *log_writer; /* NULL: queue_log = no, or not the WRITER */
     struct log_reader *log_reader; /* of a READER */

@@ -1,6 +1,7 @@
 #include "queue/spool_test_util.h"
 
 #include "queue/spool_file.h"
+#include "test/fake_sys.h"
 #include <errno.h>
 #include <sys/file.h>
 
@@ -41,6 +42,36 @@ static void what_goes_in_comes_out(void **state) {
     spool_close(w);
     spool_close(r);
     assert_int_equal(test_open_files(), files);
+    test_queue_free(&q);
+}
+
+/* A large message is on its way to the disk while it comes, and that this fails is no failure. */
+static void large_ones_are_written_behind(void **state) {
+    (void)state;
+    enum { SIZE = 3 * 1024 * 1024 + 100 };
+    struct test_queue q = test_queue_new();
+    struct spool *w = test_spool(&q, SPOOL_WRITER), *r = test_spool(&q, SPOOL_READER);
+    struct queue_id id;
+    struct envelope e;
+    struct spool_content c;
+    fake_sys_install();
+    fake_sys_fail("sync_file_range", 2, EIO);
+    assert_null(test_message(w, q.arena, SIZE, 1, SPOOL_INCOMING, &id));
+    assert_int_equal(fake_sys_calls("sync_file_range"), 2);
+    assert_in_range(fake_sys_calls("pwrite"), 1, SIZE / (200 * 1024));
+    fake_sys_fail("pwrite", 3, EIO);
+    assert_int_equal(test_message(w, q.arena, SIZE, 1, SPOOL_INCOMING, &id)->sys, EIO);
+    fake_sys_remove();
+    assert_int_equal(test_count(r, SPOOL_INCOMING), 1);
+    struct spool_scan scan = { 0 };
+    struct spool_entry entry;
+    assert_true(spool_scan_next(r, &scan, SPOOL_INCOMING, &entry));
+    assert_null(spool_load(r, &entry.id, SPOOL_INCOMING, q.arena, &e, &c));
+    content_is(&c, SIZE);
+    close(c.fd);
+    spool_scan_end(r, &scan);
+    spool_close(w);
+    spool_close(r);
     test_queue_free(&q);
 }
 
@@ -413,6 +444,7 @@ static void long_names(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_goes_in_comes_out),
+        cmocka_unit_test(large_ones_are_written_behind),
         cmocka_unit_test(states_and_marks),
         cmocka_unit_test(one_reader_delivers),
         cmocka_unit_test(one_reader_is_in_office),

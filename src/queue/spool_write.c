@@ -12,7 +12,11 @@
 #include <unistd.h>
 
 enum {
-    WRITE_CHUNK = 64 * 1024, /* content is gathered up to this much; a message below it is one write */
+    WRITE_CHUNK = 64 * 1024,               /* content is gathered up to this much; a message below it is one write */
+    WRITE_CHUNK_LARGE = 256 * 1024 - 1024, /* the same for larger ones: fewer visits to a thread, */
+    LARGE_GATHERED_MAX = 16 * 1024 * 1024, /* as long as all of them together have no more than this in memory */
+    BEHIND = 1024 * 1024,                  /* bytes of a file that are given to the disk while more comes */
+    PAGE = 4096,
     NAME_TRIES = 16,
     ROOM_LOOK_US = 1000000, /* free space is asked for once a second */
 };
@@ -23,6 +27,8 @@ struct spool_new {
     int fd;              /* -1: in memory, for the log */
     struct buf gathered; /* begins with the room for the head while nothing has been written */
     uint64_t written;    /* bytes of the file that have been */
+    uint64_t begun;      /* of them, those that the disk has been told to take */
+    size_t counted;      /* of `gathered`, in spool->gathered */
     uint64_t size;       /* content so far */
     uint32_t crc;
     error failed; /* the first failure; static values only */
@@ -161,6 +167,31 @@ static void write_gathered(struct spool_new *m) {
     buf_clear(&m->gathered);
 }
 
+/* In a thread: the disk may be busy. It begins with what is there while more comes; otherwise all of a large message
+ * would wait for its end, where the client waits. */
+static void write_run(void *arg) {
+    struct spool_new *m = arg;
+    write_gathered(m);
+    uint64_t whole = m->written / PAGE * PAGE;
+    if (m->failed || whole < m->begun + BEHIND)
+        return;
+    /* this only begins; what fails here fails again at the sync that counts */
+    sys->sync_file_range(m->fd, (off_t)m->begun, (off_t)(whole - m->begun), SYNC_FILE_RANGE_WRITE);
+    m->begun = whole;
+}
+
+/* What is in memory of it has become more, or less. */
+static void count_gathered(struct spool_new *m) {
+    size_t now = m->fd < 0 ? 0 : m->gathered.n;
+    m->spool->gathered += now;
+    m->spool->gathered -= m->counted;
+    m->counted = now;
+}
+
+static size_t write_chunk(const struct spool_new *m) {
+    return m->spool->gathered > LARGE_GATHERED_MAX ? WRITE_CHUNK : WRITE_CHUNK_LARGE;
+}
+
 /* It does not go into the log: from now on it has a file, with the id that it has. */
 static void leave_log(struct spool_new *m) {
     m->failed = open_file(m->spool, false, &m->id, &m->fd);
@@ -176,14 +207,16 @@ void spool_write(struct spool_new *m, struct str bytes) {
         leave_log(m);
     while (bytes.n > 0 && !m->failed) {
         size_t n = bytes.n < WRITE_CHUNK ? bytes.n : WRITE_CHUNK;
+        if (m->fd >= 0 && m->gathered.n + n > write_chunk(m))
+            spool_offload(write_run, m);
         buf_add(&m->gathered, str_sub(bytes, 0, n));
         bytes = str_from(bytes, n);
-        if (m->fd >= 0 && m->gathered.n >= WRITE_CHUNK)
-            write_gathered(m);
+        count_gathered(m);
     }
 }
 
 static void forget(struct spool_new *m) {
+    m->spool->gathered -= m->counted;
     if (m->fd >= 0)
         sys->close(m->fd);
     buf_free(&m->gathered);

@@ -26,7 +26,8 @@ struct io {
 static const struct err err_buffered = { .kind = ERR_SYNTAX,
                                          .text = STR_INIT("data received before the change of protocol") };
 
-/* All reads go here first, so that a session that waits holds no buffer; nothing waits while it is in use. */
+/* Reads go here first, so that a session that waits holds no buffer; nothing waits while it is in use. Only where much
+ * comes they go to their place at once. */
 static char scratch[IO_READ_BULK_SIZE];
 
 struct io *io_new_transport(const struct io_transport *t, void *ctx, int fd) {
@@ -208,7 +209,8 @@ static void in_release(struct io *io) {
     }
 }
 
-static void in_add(struct io *io, const char *p, size_t n) {
+/* Room for `n` bytes behind what is unread. */
+static char *in_reserve(struct io *io, size_t n) {
     if (io->in_at > 0) {
         memmove(io->in, io->in + io->in_at, io->in_end - io->in_at);
         io->in_end -= io->in_at;
@@ -226,7 +228,11 @@ static void in_add(struct io *io, const char *p, size_t n) {
         io->in = in;
         io->in_room = room;
     }
-    memcpy(io->in + io->in_end, p, n);
+    return io->in + io->in_end;
+}
+
+static void in_add(struct io *io, const char *p, size_t n) {
+    memcpy(in_reserve(io, n), p, n);
     io->in_end += n;
 }
 
@@ -247,9 +253,11 @@ static error read_some(struct io *io, uint32_t *ret_wait) {
         return &err_eof;
     size_t want = io->bulk ? IO_READ_BULK_SIZE : IO_READ_SIZE;
     uint32_t wait;
-    ssize_t got = transport_read(io, scratch, want, &wait);
+    char *to = io->bulk ? in_reserve(io, want) : scratch;
+    ssize_t got = transport_read(io, to, want, &wait);
     if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
         *ret_wait = wait;
+        in_release(io);
         return NULL;
     }
     if (got < 0)
@@ -262,7 +270,10 @@ static error read_some(struct io *io, uint32_t *ret_wait) {
     io->drained = !io->transport && !io->bulk;
     if (io->drained)
         loop_fd_emptied(io->fd);
-    in_add(io, scratch, (size_t)got);
+    if (to == scratch)
+        in_add(io, scratch, (size_t)got);
+    else
+        io->in_end += (size_t)got;
     return NULL;
 }
 

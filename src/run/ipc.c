@@ -253,18 +253,34 @@ static void out_fd_settle(struct ipc *ipc) {
         out_fail(ipc, err_errno(errno));
 }
 
-void ipc_send(struct ipc *ipc, uint8_t type, struct str payload, int fd) {
+/* What stands in front of `n` bytes of payload. False: nothing is to be sent. */
+static bool frame_begin(struct ipc *ipc, uint8_t type, size_t n, bool has_fd) {
     if (ipc->write_error)
-        return;
-    if (payload.n > IPC_FRAME_MAX) {
+        return false;
+    if (n > IPC_FRAME_MAX) {
         out_fail(ipc, &err_limit);
-        return;
+        return false;
     }
     ipc->last_frame = ipc->out.n;
-    ipc->last_has_fd = fd >= 0;
-    pack_u32(&ipc->out, (uint32_t)payload.n);
+    ipc->last_has_fd = has_fd;
+    pack_u32(&ipc->out, (uint32_t)n);
     pack_u8(&ipc->out, type);
-    pack_u8(&ipc->out, fd >= 0);
+    pack_u8(&ipc->out, has_fd);
+    return true;
+}
+
+void ipc_send_numbered(struct ipc *ipc, uint8_t type, uint32_t number, struct str rest) {
+    if (!frame_begin(ipc, type, sizeof number + rest.n, false))
+        return;
+    pack_u32(&ipc->out, number);
+    buf_add(&ipc->out, rest);
+    if (ipc_unsent(ipc) > SEND_SOON_SIZE)
+        send_what_goes(ipc);
+}
+
+void ipc_send(struct ipc *ipc, uint8_t type, struct str payload, int fd) {
+    if (!frame_begin(ipc, type, payload.n, fd >= 0))
+        return;
     buf_add(&ipc->out, payload);
     if (fd >= 0) {
         out_fd_add(ipc, ipc->last_frame, fd);

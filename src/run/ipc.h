@@ -38,6 +38,8 @@ int ipc_release(struct ipc *ipc);
 /* Frames are gathered; ipc_flush() or ipc_recv() sends them. Never waits. `fd` (or -1) stays yours and may be closed at
  * once. A payload over IPC_FRAME_MAX is not sent: ERR_LIMIT from the next ipc_flush() or ipc_recv(). */
 void ipc_send(struct ipc *ipc, uint8_t type, struct str payload, int fd);
+/* The same; the payload is `number` and then `rest`: a frame of one of several streams. */
+void ipc_send_numbered(struct ipc *ipc, uint8_t type, uint32_t number, struct str rest);
 /* For content cut into small pieces (a line at a time): the bytes join the last frame gathered when it has this type,
  * carries no descriptor and would stay within `frame_max` bytes of payload; otherwise they begin a new frame. */
 void ipc_append(struct ipc *ipc, uint8_t type, struct str bytes, size_t frame_max);

@@ -68,6 +68,7 @@ const struct sys sys_real = {
     .fstatvfs = fstatvfs,
     .flock = flock,
     .syncfs = syncfs,
+    .sync_file_range = sync_file_range,
     .lock_range = real_lock_range,
 };
 

@@ -46,6 +46,7 @@ struct sys {
     int (*fstatvfs)(int fd, struct statvfs *st);
     int (*flock)(int fd, int operation);
     int (*syncfs)(int fd);
+    int (*sync_file_range)(int fd, off_t at, off_t n, unsigned flags);
     int (*lock_range)(int fd, int command, struct flock *range); /* fcntl with F_OFD_SETLK or F_OFD_GETLK */
 };
 

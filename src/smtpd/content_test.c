@@ -5,21 +5,16 @@
 #include "smtpd/content.h"
 #include <stdlib.h>
 
-static void collect(void *ctx, struct str bytes) {
-    ptrdiff_t lf = str_index(bytes, '\n');
-    assert_true(bytes.n > 0 && (lf < 0 || (size_t)lf == bytes.n - 1)); /* never more than one line at a time */
-    buf_add(ctx, bytes);
-}
-
 struct outcome {
     struct buf out;
     size_t used;
     bool ended, bare;
+    uint64_t size, ahead;
 };
 
 static struct outcome feed(struct str in, size_t piece, bool lenient) {
     struct outcome r = { 0 };
-    struct content c = { .lenient = lenient, .put = collect, .ctx = &r.out };
+    struct content c = { .lenient = lenient, .out = &r.out };
     while (r.used < in.n && !c.ended) {
         struct str s = str_sub(in, r.used, piece);
         char *copy = malloc(s.n);
@@ -32,7 +27,19 @@ static struct outcome feed(struct str in, size_t piece, bool lenient) {
     }
     r.ended = c.ended;
     r.bare = c.bare_newline;
+    r.size = c.size;
+    r.ahead = content_size_ahead(&c);
     return r;
+}
+
+static uint64_t size_of(struct str content) {
+    uint64_t n = 0, whole = 0;
+    for (size_t i = 0; i < content.n; i++) {
+        n++;
+        if (content.p[i] == '\n')
+            whole = ++n;
+    }
+    return whole;
 }
 
 /* The rules of content.h, a line at a time. */
@@ -75,6 +82,7 @@ static void compare(struct str in, bool lenient) {
             !str_starts(buf_str(&got.out), buf_str(&want.out)))
             fail_msg("\"%.*s\" in pieces of %zu, lenient %d: got \"%.*s\" %d, want \"%.*s\" %d", STR_ARG(in), piece,
                      lenient, STR_ARG(buf_str(&got.out)), got.ended, STR_ARG(buf_str(&want.out)), want.ended);
+        assert_int_equal(got.size, size_of(buf_str(&got.out)));
         buf_free(&got.out);
     }
     buf_free(&want.out);
@@ -129,11 +137,34 @@ static void test_nul_stays(void **state) {
     buf_free(&r.out);
 }
 
+/* A limit on the size counts the end of a line that has begun, and not a dot that may be the end of everything. */
+static void test_size(void **state) {
+    (void)state;
+    static const struct {
+        struct str in;
+        uint64_t size, ahead;
+    } rows[] = {
+        { STR_INIT("ab"), 0, 4 },        { STR_INIT("ab\r"), 0, 4 },
+        { STR_INIT("ab\r\n"), 4, 4 },    { STR_INIT("ab\r\n."), 4, 4 },
+        { STR_INIT("ab\r\n.\r"), 4, 4 }, { STR_INIT("ab\r\n..c"), 4, 8 },
+        { STR_INIT("ab\r\n\r"), 4, 6 },  { STR_INIT("ab\r\n\r\n.\r\n"), 6, 6 },
+        { STR_INIT("ab\n"), 4, 4 },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (size_t piece = 1; piece <= rows[i].in.n; piece++) {
+            struct outcome r = feed(rows[i].in, piece, false);
+            assert_int_equal(r.size, rows[i].size);
+            assert_int_equal(r.ahead, rows[i].ahead);
+            buf_free(&r.out);
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_short_content),
         cmocka_unit_test(test_rows),
         cmocka_unit_test(test_nul_stays),
+        cmocka_unit_test(test_size),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -51,8 +51,7 @@ enum fate { FINE, TOO_LARGE, BROKEN };
 struct stream {
     struct session *s;
     enum fate fate;
-    uint64_t line;       /* bytes of the line under way */
-    struct buf gathered; /* lines come one by one, and go to cleanup many at a time */
+    struct buf gathered; /* what comes in small pieces goes to cleanup in larger ones */
 };
 
 enum { GATHERED_MAX = 8 * 1024 };
@@ -74,25 +73,18 @@ static void send_gathered(struct stream *x) {
     give_up(x, BROKEN);
 }
 
-static void put(void *ctx, struct str bytes) {
-    struct stream *x = ctx;
+/* More of the content has been gathered. */
+static void content_came(struct stream *x, const struct content *c) {
     struct session *s = x->s;
-    struct tx *tx = s->tx;
-    bool line_ends = bytes.n && bytes.p[bytes.n - 1] == '\n';
-    x->line += bytes.n - line_ends;
     uint64_t limit = s->set->message_size;
-    if (x->fate == FINE && limit && tx->received + x->line + 2 > limit) {
+    s->tx->received = c->size;
+    if (x->fate == FINE && limit && content_size_ahead(c) > limit) {
         log_size_exceeded(s);
         give_up(x, TOO_LARGE);
     }
-    if (line_ends) {
-        tx->received += x->line + 2;
-        x->line = 0;
-    }
     if (x->fate != FINE)
-        return;
-    buf_add(&x->gathered, bytes);
-    if (x->gathered.n >= GATHERED_MAX)
+        buf_clear(&x->gathered);
+    else if (x->gathered.n >= GATHERED_MAX)
         send_gathered(x);
 }
 
@@ -122,6 +114,7 @@ static bool receive(struct stream *x, struct content *c) {
             size_t used = content_feed(c, bytes);
             e = io_some(s->io, used, deadline, &bytes);
         }
+        content_came(x, c);
         if (e) {
             session_broken(s, e);
             return false;
@@ -227,14 +220,14 @@ bool command_data(struct session *s, struct str args) {
         return false;
 
     struct stream x = { .s = s };
-    for (size_t i = 0; i < tx->actions.prepend.n; i++)
-        put(&x, arena_cat(session_scratch(s), tx->actions.prepend.at[i], STR("\n")));
-    put(&x, received_header(s));
-    tx->received = x.line = 0;
+    for (size_t i = 0; i < tx->actions.prepend.n; i++) {
+        buf_add(&x.gathered, tx->actions.prepend.at[i]);
+        buf_byte(&x.gathered, '\n');
+    }
+    buf_add(&x.gathered, received_header(s));
     reply_ok(s, "354 End data with <CR><LF>.<CR><LF>");
     struct content c = { .lenient = s->set->bare_newline == BARE_ALLOW || s->bare_newline_excluded,
-                         .put = put,
-                         .ctx = &x };
+                         .out = &x.gathered };
     if (!receive(&x, &c)) {
         buf_free(&x.gathered);
         return false;

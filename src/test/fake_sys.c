@@ -32,6 +32,7 @@ enum { FAULTS_MAX = 64, GIVE_UP_MS = 20 * 1000, OFFLOAD_POLL_MS = 1000 };
     X(fstatvfs)                                                                                                        \
     X(flock)                                                                                                           \
     X(syncfs)                                                                                                          \
+    X(sync_file_range)                                                                                                 \
     X(lock_range)
 
 enum call {
@@ -296,6 +297,10 @@ static int fake_flock(int fd, int operation) {
 
 static int fake_syncfs(int fd) {
     return ENTER(syncfs, .fd = fd) ? sys_real.syncfs(fd) : -1;
+}
+
+static int fake_sync_file_range(int fd, off_t at, off_t n, unsigned flags) {
+    return ENTER(sync_file_range, .fd = fd, .at = at, .n = (size_t)n) ? sys_real.sync_file_range(fd, at, n, flags) : -1;
 }
 
 static int fake_lock_range(int fd, int command, struct flock *range) {
