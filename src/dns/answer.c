@@ -89,6 +89,7 @@ static bool read_record(struct arena *a, const ldns_rr *rr, enum dns_type type, 
             ret->name = STR(".");
         return true;
     }
+    case DNS_NS:
     case DNS_PTR:
     case DNS_CNAME:
         ret->name = host_name(a, first);

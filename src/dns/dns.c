@@ -12,6 +12,8 @@ struct str dns_type_name(enum dns_type t) {
     switch (t) {
     case DNS_A:
         return STR("A");
+    case DNS_NS:
+        return STR("NS");
     case DNS_CNAME:
         return STR("CNAME");
     case DNS_PTR:

@@ -20,7 +20,7 @@ enum {
 };
 
 /* The record types we ask for, with their numbers (RFC 1035, 3.2.2; RFC 3596). */
-enum dns_type { DNS_A = 1, DNS_CNAME = 5, DNS_PTR = 12, DNS_MX = 15, DNS_TXT = 16, DNS_AAAA = 28 };
+enum dns_type { DNS_A = 1, DNS_NS = 2, DNS_CNAME = 5, DNS_PTR = 12, DNS_MX = 15, DNS_TXT = 16, DNS_AAAA = 28 };
 struct str dns_type_name(enum dns_type t);
 
 enum dns_status {
@@ -39,7 +39,7 @@ struct dns_record {
     enum dns_type type;
     uint32_t ttl;
     uint16_t preference;  /* MX */
-    struct str name;      /* MX, PTR, CNAME: without the trailing dot, valid as a host name; empty: invalid one */
+    struct str name;      /* MX, NS, PTR, CNAME: without the trailing dot, valid as a host name; empty: invalid one */
     struct str text;      /* TXT */
     struct endpoint addr; /* A, AAAA: port 0 */
 };

@@ -15,7 +15,8 @@ struct daemons {
     struct cond connected;
     bool connecting; /* to either: one of those who need it does it, the others wait */
     struct dns *dns;
-    struct str flush; /* endpoint */
+    enum dns_family family; /* inet_protocols */
+    struct str flush;       /* endpoint */
     struct answers answers;
     bool sender_matters; /* to what is asked about recipients */
     int64_t timeout;     /* seconds */
@@ -102,6 +103,16 @@ static error real_check_address(void *ctx, struct arena *a, const struct route_q
 static void real_client_name(void *ctx, struct arena *a, const struct endpoint *client, struct dns_client *ret) {
     struct daemons *d = ctx;
     dns_client_name(d->dns, a, client, deadline_in(NAME_LOOKUP_TIME), ret);
+}
+
+static void real_dns_query(void *ctx, struct arena *a, struct str name, enum dns_type type, struct dns_answer *ret) {
+    const struct daemons *d = ctx;
+    dns_query(d->dns, a, name, type, deadline_in(NAME_LOOKUP_TIME), ret);
+}
+
+static void real_dns_addresses(void *ctx, struct arena *a, struct str host, struct dns_answer *ret) {
+    const struct daemons *d = ctx;
+    dns_addresses(d->dns, a, host, d->family, true, deadline_in(NAME_LOOKUP_TIME), ret);
 }
 
 /* --- cleanup --- */
@@ -235,12 +246,18 @@ error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct back
     d.cleanup = arena_printf(d.arena, "public/%.*s", STR_ARG(conf_str(c, PARAM_cleanup_service_name)));
     d.rewrite = arena_printf(d.arena, "private/%.*s", STR_ARG(conf_str(c, PARAM_rewrite_service_name)));
     d.flush = arena_cat(d.arena, STR("public/"), conf_str(c, PARAM_flush_service_name));
+    struct str protocols = conf_str(c, PARAM_inet_protocols);
+    d.family = str_eq_icase(protocols, STR("ipv4"))   ? DNS_FAMILY_IPV4
+               : str_eq_icase(protocols, STR("ipv6")) ? DNS_FAMILY_IPV6
+                                                      : DNS_FAMILY_ANY;
     struct dns_options options = { .servers = conf_str(c, PARAM_dns_resolvers) };
     error e = dns_open(&options, err_arena, &d.dns);
     if (e)
         return e;
     *ret = (struct backend){ .ctx = &d,
                              .client_name = real_client_name,
+                             .dns_query = real_dns_query,
+                             .dns_addresses = real_dns_addresses,
                              .check_address = real_check_address,
                              .submit_open = real_submit_open,
                              .submit_envelope = real_submit_envelope,

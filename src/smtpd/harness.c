@@ -105,6 +105,68 @@ static error fake_check_address(void *ctx, struct arena *a, const struct route_q
     return NULL;
 }
 
+static bool zone_record(struct arena *a, enum dns_type type, struct str data, struct dns_record *ret) {
+    *ret = (struct dns_record){ .type = type, .ttl = 300, .name = STR(""), .text = STR("") };
+    struct str rest = data, word = STR("");
+    switch (type) {
+    case DNS_A:
+    case DNS_AAAA:
+        return endpoint_ip(data, 0, &ret->addr);
+    case DNS_TXT:
+        ret->text = arena_str(a, data);
+        return true;
+    case DNS_MX: {
+        uint32_t preference;
+        if (!str_word(&rest, STR(" "), &word) || !str_to_u32(word, UINT16_MAX, &preference))
+            return false;
+        ret->preference = (uint16_t)preference;
+        ret->name = arena_str(a, str_trim(rest));
+        return true;
+    }
+    default:
+        ret->name = arena_str(a, data);
+        return true;
+    }
+}
+
+/* "name TYPE data", where both match. */
+static void fake_dns_query(void *ctx, struct arena *a, struct str name, enum dns_type type, struct dns_answer *ret) {
+    struct harness *h = ctx;
+    struct str rest = str_c(h->zone ? h->zone : ""), line;
+    VEC(struct dns_record) found = { 0 };
+    h->dns_queries++;
+    *ret = (struct dns_answer){ .status = DNS_NOT_FOUND, .canonical = name };
+    while (rest.n && str_next(&rest, STR("\n"), &line)) {
+        struct str owner, kind;
+        if (!str_word(&line, STR(" "), &owner) || !str_word(&line, STR(" "), &kind) || !str_eq_icase(owner, name))
+            continue;
+        if (ret->status == DNS_NOT_FOUND)
+            ret->status = DNS_NO_DATA;
+        if (!str_eq(kind, dns_type_name(type)))
+            continue;
+        line = str_trim(line);
+        struct dns_record r;
+        if (str_eq(line, STR("!")))
+            ret->status = DNS_RETRY;
+        else if (str_eq(line, STR("?")))
+            ret->status = DNS_INVALID;
+        else if (str_eq(line, STR("0 .")))
+            ret->status = DNS_NULL_MX;
+        else if (zone_record(a, type, line, &r))
+            *vec_add(a, &found) = r;
+    }
+    if (found.n)
+        *ret = (struct dns_answer){ .status = DNS_OK, .records = found.at, .count = found.n, .canonical = name };
+}
+
+static void fake_dns_addresses(void *ctx, struct arena *a, struct str host, struct dns_answer *ret) {
+    struct dns_answer six;
+    fake_dns_query(ctx, a, host, DNS_AAAA, &six);
+    fake_dns_query(ctx, a, host, DNS_A, ret);
+    if (ret->status != DNS_OK && six.status == DNS_OK)
+        *ret = six;
+}
+
 /* By the first label; what is not named here is being sent. */
 static error fake_flush_site(void *ctx, struct str site, enum flush_status *ret) {
     struct harness *h = ctx;
@@ -240,6 +302,8 @@ void harness_begin(struct harness *h, const char *options) {
         die("harness: %.*s", STR_ARG(e->text));
     h->backend = (struct backend){ .ctx = h,
                                    .client_name = fake_client_name,
+                                   .dns_query = fake_dns_query,
+                                   .dns_addresses = fake_dns_addresses,
                                    .check_address = fake_check_address,
                                    .submit_open = fake_open,
                                    .submit_envelope = fake_envelope,
@@ -306,6 +370,8 @@ static void run_session(void *arg) {
     struct session s;
     session_init(&s, r->h->settings, &r->h->backend, r->io, &r->h->draining);
     s.clients = r->h->clients;
+    s.tls = r->h->tls;
+    s.login = r->h->login;
     session_run(&s, &r->client);
     session_free(&s);
     io_close(r->io);

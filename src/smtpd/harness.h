@@ -5,7 +5,8 @@
  *
  * The world: we are mx.here.example. here.example is local with user, user2 and postmaster; relay.example,
  * vmbox.example and valias.example have the recipient ok; temp.example cannot be asked about. 192.0.2.1 is
- * client.example, 127.0.0.* is localhost, others have no name. mynetworks is 127.0.0.2. */
+ * client.example, 127.0.0.* is localhost, others have no name. mynetworks is 127.0.0.2. The name service has what
+ * harness.zone says, a record a line: "name TYPE data", data "!" for a failure; a name with no line is not there. */
 #ifndef ANGARIUM_SMTPD_HARNESS_H
 #define ANGARIUM_SMTPD_HARNESS_H
 
@@ -37,6 +38,10 @@ struct harness {
     size_t flushes;   /* times that flush was asked; a site's first label (gone, denied, failed, bad) says what comes of
                          it */
     size_t questions; /* about addresses, to trivial-rewrite */
+    const char *zone; /* may be set after harness_begin() */
+    size_t dns_queries;
+    struct session_tls tls; /* what each session begins with */
+    struct session_login login;
     /* faults */
     bool open_fails, rcpt_fails, content_fails, end_fails;
     struct submit_result open_result, end_result; /* what cleanup says; status SUBMIT_OK: the usual */

@@ -30,6 +30,18 @@ static error ask_about_recipient(struct checks *c, unsigned want) {
     return NULL;
 }
 
+bool check_class_of(struct checks *c, struct str address, struct route_check *ret, enum verdict *ret_verdict) {
+    struct session *s = c->s;
+    struct route_question q = { .want = ROUTE_WANT_CLASS, .sender = STR(""), .address = address };
+    error e = s->back->check_address(s->back->ctx, c->arena, &q, ret);
+    if (!e && ret->unroutable && ret->unroutable->kind != ERR_PERM)
+        e = ret->unroutable;
+    if (!e)
+        return true;
+    *ret_verdict = no_answer(c, address, e);
+    return false;
+}
+
 enum verdict check_auth_destination(struct checks *c) {
     struct session *s = c->s;
     error e = c->known & ROUTE_WANT_CLASS ? NULL : ask_about_recipient(c, ROUTE_WANT_CLASS);
@@ -81,4 +93,43 @@ enum verdict check_listed_sender(struct checks *c) {
     struct route_check about;
     error e = s->back->check_address(s->back->ctx, c->arena, &q, &about);
     return e ? no_answer(c, c->sender, e) : listed(c, c->sender, about.unlisted, "Sender address");
+}
+
+/* --- the rows --- */
+enum verdict row_reject_unlisted_sender(struct checks *c, const struct restriction *r) {
+    (void)r;
+    return check_listed_sender(c);
+}
+
+enum verdict row_reject_unlisted_recipient(struct checks *c, const struct restriction *r) {
+    (void)r;
+    return check_listed_recipient(c);
+}
+
+enum verdict row_permit_auth_destination(struct checks *c, const struct restriction *r) {
+    (void)r;
+    return c->have_recipient ? check_auth_destination(c) : DUNNO;
+}
+
+static enum verdict unauth_destination(struct checks *c, int code) {
+    if (!c->have_recipient)
+        return DUNNO;
+    switch (check_auth_destination(c)) {
+    case PERMIT:
+        return DUNNO;
+    case REFUSE:
+        return REFUSE;
+    default:
+        return check_refuse(c, code, "5.7.1", false, "<%.*s>: Relay access denied", STR_ARG(c->recipient));
+    }
+}
+
+enum verdict row_reject_unauth_destination(struct checks *c, const struct restriction *r) {
+    (void)r;
+    return unauth_destination(c, c->s->set->relay_code);
+}
+
+enum verdict row_defer_unauth_destination(struct checks *c, const struct restriction *r) {
+    (void)r;
+    return unauth_destination(c, c->s->set->relay_code >= 500 ? c->s->set->relay_code - 100 : c->s->set->relay_code);
 }

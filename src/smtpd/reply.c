@@ -1,6 +1,7 @@
 #include "smtpd/reply.h"
 
 #include "mail/dsn.h"
+#include "smtpd/footer.h"
 
 /* The client pays for its mistakes with our time (smtpd_soft_error_limit). What it has coming is sent before. */
 static void penalty(struct session *s) {
@@ -35,7 +36,13 @@ static void put_final(struct session *s, struct str text) {
         if (b.n > 4 && dsn_status_length(str_from(buf_str(&b), 4)))
             b.p[4] = '4';
     }
-    put_line(s, buf_str(&b));
+    footer_add(s, &b);
+    struct str rest = buf_str(&b), line;
+    while (str_next(&rest, STR("\n"), &line)) {
+        if (rest.n && line.n > 3)
+            ((char *)(uintptr_t)line.p)[3] = '-';
+        put_line(s, line);
+    }
     buf_free(&b);
 }
 

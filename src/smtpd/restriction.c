@@ -1,18 +1,14 @@
 #include "smtpd/restriction.h"
 
 #include "base/log.h"
-#include "base/utf8.h"
-#include "mail/address.h"
 #include "mail/dsn.h"
 #include "smtpd/log.h"
-
-enum { SLEEP_MAX = 3600 /* seconds a restriction may pause */ };
 
 /* --- refusing --- */
 static enum verdict refuse(struct checks *c, int code, const char *dsn, bool may_soften, struct str text) {
     struct session *s = c->s;
     if (may_soften && !c->warn && code >= 500 && c->defer_if_reject.active) {
-        code = 450;
+        code = c->defer_if_reject.code;
         dsn = arena_cstr(c->arena, c->defer_if_reject.dsn);
         text = c->defer_if_reject.text;
     }
@@ -30,8 +26,8 @@ static enum verdict refuse(struct checks *c, int code, const char *dsn, bool may
     return REFUSE;
 }
 
-static struct str prefixed_text(struct checks *c, const char *text) {
-    return arena_printf(c->arena, "<%.*s>: %s rejected: %s", STR_ARG(c->subject), c->class, text);
+static struct str prefixed_text(struct checks *c, struct str text) {
+    return arena_printf(c->arena, "<%.*s>: %s rejected: %.*s", STR_ARG(c->subject), c->class, STR_ARG(text));
 }
 
 enum verdict check_refuse(struct checks *c, int code, const char *dsn, bool prefixed, const char *format, ...) {
@@ -39,7 +35,7 @@ enum verdict check_refuse(struct checks *c, int code, const char *dsn, bool pref
     va_start(ap, format);
     struct str text = arena_vprintf(c->arena, format, ap);
     va_end(ap);
-    return refuse(c, code, dsn, true, prefixed ? prefixed_text(c, text.p) : text);
+    return refuse(c, code, dsn, true, prefixed ? prefixed_text(c, text) : text);
 }
 
 enum verdict check_fail(struct checks *c, int code, const char *dsn, const char *format, ...) {
@@ -50,405 +46,229 @@ enum verdict check_fail(struct checks *c, int code, const char *dsn, const char 
     return refuse(c, code, dsn, false, text);
 }
 
-static enum verdict lookup_failed(struct checks *c) {
-    return check_fail(c, 451, "4.3.0", "<%.*s>: Temporary lookup failure", STR_ARG(c->subject));
+enum verdict check_config_error(struct checks *c) {
+    return check_fail(c, 451, "4.3.5", "Server configuration error");
 }
 
-/* --- the rows --- */
-static enum verdict row_permit(struct checks *c, const struct restriction *r) {
+enum verdict check_lookup_failed(struct checks *c, struct str about) {
+    return check_fail(c, 451, "4.3.0", "<%.*s>: Temporary lookup failure", STR_ARG(about));
+}
+
+enum verdict check_forbid_ok(struct checks *c, const struct restriction *r, enum verdict v) {
+    if (v != PERMIT || (c->s->tx && c->s->tx->actions.discard))
+        return v;
+    log_warn("restriction %.*s returns OK for %.*s", STR_ARG(r->name), STR_ARG(c->subject));
+    log_warn("this is not allowed for security reasons");
+    log_warn("use DUNNO instead of OK if you want to make an exception");
+    return check_config_error(c);
+}
+
+void check_defer(struct checks *c, struct deferral *d, int code, struct str dsn, bool prefixed, struct str text) {
+    if (!d->active && !c->warn)
+        *d = (struct deferral){ true, code, dsn, prefixed ? prefixed_text(c, text) : text };
+}
+
+enum verdict check_tempfail(struct checks *c, enum tempfail_action action, int code, const char *dsn,
+                            const char *format, ...) {
+    va_list ap;
+    va_start(ap, format);
+    struct str text = arena_vprintf(c->arena, format, ap);
+    va_end(ap);
+    if (c->warn || action == TEMPFAIL_DEFER)
+        return refuse(c, code, dsn, true, text);
+    check_defer(c, &c->defer_if_permit, code, str_c(dsn), false, text);
+    return DUNNO;
+}
+
+/* --- rows that are about the list itself --- */
+enum verdict row_permit(struct checks *c, const struct restriction *r) {
     (void)c, (void)r;
     return PERMIT;
 }
 
-static enum verdict row_reject(struct checks *c, const struct restriction *r) {
+enum verdict row_reject(struct checks *c, const struct restriction *r) {
     (void)r;
     return check_refuse(c, c->s->set->reject_code, "5.7.1", true, "Access denied");
 }
 
-static enum verdict row_defer(struct checks *c, const struct restriction *r) {
+enum verdict row_defer(struct checks *c, const struct restriction *r) {
     (void)r;
     return check_refuse(c, c->s->set->defer_code, "4.3.2", true, "Try again later");
 }
 
-static enum verdict row_warn_if_reject(struct checks *c, const struct restriction *r) {
+enum verdict row_warn_if_reject(struct checks *c, const struct restriction *r) {
     (void)r;
-    c->warn = true;
+    if (!c->warn)
+        c->warn = c->depth;
     return DUNNO;
 }
 
-void check_defer(struct checks *c, struct deferral *d, struct str dsn, struct str text) {
-    if (!d->active && !c->warn)
-        *d = (struct deferral){ true, dsn, prefixed_text(c, arena_cstr(c->arena, text)) };
-}
-
-static enum verdict set_deferral(struct checks *c, struct deferral *d, const char *text) {
-    check_defer(c, d, STR("4.7.0"), str_c(text));
+enum verdict row_defer_if_permit(struct checks *c, const struct restriction *r) {
+    (void)r;
+    check_defer(c, &c->defer_if_permit, 450, STR("4.7.0"), true, STR("defer_if_permit requested"));
     return DUNNO;
 }
 
-static enum verdict row_defer_if_permit(struct checks *c, const struct restriction *r) {
+enum verdict row_defer_if_reject(struct checks *c, const struct restriction *r) {
     (void)r;
-    return set_deferral(c, &c->defer_if_permit, "defer_if_permit requested");
+    check_defer(c, &c->defer_if_reject, 450, STR("4.7.0"), true, STR("defer_if_reject requested"));
+    return DUNNO;
 }
 
-static enum verdict row_defer_if_reject(struct checks *c, const struct restriction *r) {
-    (void)r;
-    return set_deferral(c, &c->defer_if_reject, "defer_if_reject requested");
-}
-
-static enum verdict row_sleep(struct checks *c, const struct restriction *r) {
-    uint32_t seconds = 0;
-    (void)str_to_u32(r->argument, SLEEP_MAX, &seconds);
+enum verdict row_sleep(struct checks *c, const struct restriction *r) {
     error e = io_flush(c->s->io, session_deadline(c->s));
     if (!e)
-        e = wait_until(deadline_in(seconds));
+        e = wait_until(deadline_in(r->number));
     if (e)
         session_broken(c->s, e);
     return DUNNO;
 }
 
-static enum verdict row_permit_mynetworks(struct checks *c, const struct restriction *r) {
-    (void)r;
-    switch (match_find(c->s->set->mynetworks, c->s->name, c->s->address)) {
-    case MATCH_YES:
-        return PERMIT;
-    case MATCH_ERROR:
-        return lookup_failed(c);
-    default:
-        return DUNNO;
-    }
+enum verdict row_class(struct checks *c, const struct restriction *r) {
+    c->nested.list = r->class;
+    c->nested.subject = c->subject;
+    c->nested.class = c->class;
+    c->nested.after = NULL;
+    return NESTED;
 }
 
-static enum verdict row_permit_inet_interfaces(struct checks *c, const struct restriction *r) {
-    (void)r;
-    const struct settings *set = c->s->set;
-    for (size_t i = 0; i < set->own_address_count; i++)
-        if (str_eq(set->own_addresses[i], c->s->address))
-            return PERMIT;
-    return DUNNO;
-}
-
-/* Nobody can log in to this server, nor show it a certificate. */
-static enum verdict row_permit_login(struct checks *c, const struct restriction *r) {
-    (void)c, (void)r;
-    return DUNNO;
-}
-
-static enum verdict row_reject_unauth_pipelining(struct checks *c, const struct restriction *r) {
-    (void)r;
-    if (!c->s->pipelined)
-        return DUNNO;
-    return check_refuse(c, 503, "5.5.0", true, "Improper use of SMTP command pipelining");
-}
-
-static enum verdict row_reject_plaintext_session(struct checks *c, const struct restriction *r) {
-    (void)r;
-    return check_refuse(c, c->s->set->plaintext_code, "4.7.1", false, "Session encryption is required");
-}
-
-static enum verdict row_reject_unknown_client(struct checks *c, const struct restriction *r) {
-    (void)r;
-    const struct session *s = c->s;
-    if (!str_eq(s->name, STR("unknown")))
-        return DUNNO;
-    int code = s->name_status == DNS_RETRY ? 450 : s->set->unknown_client_code;
-    return check_refuse(c, code, "4.7.25", false, "Client host rejected: cannot find your hostname, [%.*s]",
-                        STR_ARG(s->address));
-}
-
-static enum verdict row_reject_unknown_reverse(struct checks *c, const struct restriction *r) {
-    (void)r;
-    const struct session *s = c->s;
-    if (!str_eq(s->reverse_name, STR("unknown")))
-        return DUNNO;
-    int code = s->reverse_status == DNS_RETRY ? 450 : s->set->unknown_client_code;
-    return check_refuse(c, code, "4.7.1", false, "Client host rejected: cannot find your reverse hostname, [%.*s]",
-                        STR_ARG(s->address));
-}
-
-/* --- HELO names --- */
-static bool is_address(struct str s) {
-    struct endpoint e;
-    return endpoint_ip(s, 0, &e);
-}
-
-static struct str without_dot(struct str name) {
-    return name.n > 1 && name.p[name.n - 1] == '.' ? str_sub(name, 0, name.n - 1) : name;
-}
-
-static enum verdict helo_literal(struct checks *c) {
-    if (address_domain_is_literal(c->s->helo))
-        return DUNNO;
-    return check_refuse(c, c->s->set->invalid_hostname_code, "5.5.2", false,
-                        "<%.*s>: Helo command rejected: invalid ip address", STR_ARG(c->s->helo));
-}
-
-static enum verdict row_reject_invalid_helo(struct checks *c, const struct restriction *r) {
-    (void)r;
-    struct str helo = c->s->helo;
-    if (helo.n == 0)
-        return DUNNO;
-    if (helo.p[0] == '[')
-        return helo_literal(c);
-    if (hostname_valid(without_dot(helo)) || is_address(helo))
-        return DUNNO;
-    return check_refuse(c, c->s->set->invalid_hostname_code, "5.5.2", false,
-                        "<%.*s>: Helo command rejected: Invalid name", STR_ARG(helo));
-}
-
-static enum verdict row_reject_non_fqdn_helo(struct checks *c, const struct restriction *r) {
-    (void)r;
-    struct str helo = c->s->helo;
-    if (helo.n == 0)
-        return DUNNO;
-    if (helo.p[0] == '[')
-        return helo_literal(c);
-    struct str name = without_dot(helo);
-    if (hostname_valid(name) && str_index(name, '.') >= 0)
-        return DUNNO;
-    return check_refuse(c, c->s->set->non_fqdn_code, "5.5.2", false,
-                        "<%.*s>: Helo command rejected: need fully-qualified hostname", STR_ARG(helo));
-}
-
-/* --- addresses --- */
-static bool is_complete(struct str address) {
-    struct address_parts p = address_split(address);
-    if (p.domain.n && p.domain.p[0] == '[')
-        return true;
-    struct str name = without_dot(p.domain);
-    return name.n && str_index(name, '.') >= 0 && (hostname_valid(name) || !str_is_ascii(name));
-}
-
-static enum verdict non_fqdn(struct checks *c, struct str address, const char *class) {
-    if (address.n == 0 || is_complete(address))
-        return DUNNO;
-    return check_refuse(c, c->s->set->non_fqdn_code, "4.5.2", false,
-                        "<%.*s>: %s rejected: need fully-qualified address", STR_ARG(address), class);
-}
-
-static enum verdict row_reject_non_fqdn_sender(struct checks *c, const struct restriction *r) {
-    (void)r;
-    return c->have_sender ? non_fqdn(c, c->sender, "Sender address") : DUNNO;
-}
-
-static enum verdict row_reject_non_fqdn_recipient(struct checks *c, const struct restriction *r) {
-    (void)r;
-    return c->have_recipient ? non_fqdn(c, c->recipient, "Recipient address") : DUNNO;
-}
-
-static enum verdict row_reject_unlisted_sender(struct checks *c, const struct restriction *r) {
-    (void)r;
-    return check_listed_sender(c);
-}
-
-static enum verdict row_reject_unlisted_recipient(struct checks *c, const struct restriction *r) {
-    (void)r;
-    return check_listed_recipient(c);
-}
-
-static enum verdict row_permit_auth_destination(struct checks *c, const struct restriction *r) {
-    (void)r;
-    return c->have_recipient ? check_auth_destination(c) : DUNNO;
-}
-
-static enum verdict unauth_destination(struct checks *c, int code) {
-    if (!c->have_recipient)
-        return DUNNO;
-    switch (check_auth_destination(c)) {
-    case PERMIT:
-        return DUNNO;
-    case REFUSE:
-        return REFUSE;
-    default:
-        return check_refuse(c, code, "5.7.1", false, "<%.*s>: Relay access denied", STR_ARG(c->recipient));
-    }
-}
-
-static enum verdict row_reject_unauth_destination(struct checks *c, const struct restriction *r) {
-    (void)r;
-    return unauth_destination(c, c->s->set->relay_code);
-}
-
-static enum verdict row_defer_unauth_destination(struct checks *c, const struct restriction *r) {
-    (void)r;
-    return unauth_destination(c, c->s->set->relay_code >= 500 ? c->s->set->relay_code - 100 : c->s->set->relay_code);
-}
-
-/* A bounce has one recipient; until DATA we only know that there is a second one. */
-static enum verdict row_reject_multi_recipient_bounce(struct checks *c, const struct restriction *r) {
-    (void)r;
-    const struct tx *tx = c->s->tx;
-    bool recipient_stage = strcmp(c->s->stage, "RCPT") == 0;
-    if (!c->have_sender || c->sender.n || !tx || tx->rcpts < (recipient_stage ? 1 : 2))
-        return DUNNO;
-    return check_refuse(c, c->s->set->multi_bounce_code, "5.5.3", true, "Multi-recipient bounce");
-}
-
-#define ROW(name, argument, run)                                                                                       \
-    { STR_INIT(name), argument, run }
-const struct restriction_row restriction_rows[] = {
-    ROW("permit", ARG_NONE, row_permit),
-    ROW("reject", ARG_NONE, row_reject),
-    ROW("defer", ARG_NONE, row_defer),
-    ROW("warn_if_reject", ARG_NONE, row_warn_if_reject),
-    ROW("defer_if_permit", ARG_NONE, row_defer_if_permit),
-    ROW("defer_if_reject", ARG_NONE, row_defer_if_reject),
-    ROW("sleep", ARG_NUMBER, row_sleep),
-    ROW("check_client_access", ARG_MAP, access_client),
-    ROW("check_reverse_client_hostname_access", ARG_MAP, access_reverse_client),
-    ROW("check_helo_access", ARG_MAP, access_helo),
-    ROW("check_sender_access", ARG_MAP, access_sender),
-    ROW("check_recipient_access", ARG_MAP, access_recipient),
-    ROW("check_etrn_access", ARG_MAP, access_etrn),
-    ROW("permit_mynetworks", ARG_NONE, row_permit_mynetworks),
-    ROW("permit_inet_interfaces", ARG_NONE, row_permit_inet_interfaces),
-    ROW("permit_sasl_authenticated", ARG_NONE, row_permit_login),
-    ROW("permit_tls_all_clientcerts", ARG_NONE, row_permit_login),
-    ROW("permit_tls_clientcerts", ARG_NONE, row_permit_login),
-    ROW("permit_auth_destination", ARG_NONE, row_permit_auth_destination),
-    ROW("reject_unauth_destination", ARG_NONE, row_reject_unauth_destination),
-    ROW("defer_unauth_destination", ARG_NONE, row_defer_unauth_destination),
-    ROW("reject_unlisted_recipient", ARG_NONE, row_reject_unlisted_recipient),
-    ROW("check_recipient_maps", ARG_NONE, row_reject_unlisted_recipient), /* its old name */
-    ROW("reject_unlisted_sender", ARG_NONE, row_reject_unlisted_sender),
-    ROW("reject_unauth_pipelining", ARG_NONE, row_reject_unauth_pipelining),
-    ROW("reject_multi_recipient_bounce", ARG_NONE, row_reject_multi_recipient_bounce),
-    ROW("reject_non_fqdn_helo_hostname", ARG_NONE, row_reject_non_fqdn_helo),
-    ROW("reject_non_fqdn_hostname", ARG_NONE, row_reject_non_fqdn_helo),
-    ROW("reject_invalid_helo_hostname", ARG_NONE, row_reject_invalid_helo),
-    ROW("reject_invalid_hostname", ARG_NONE, row_reject_invalid_helo),
-    ROW("reject_non_fqdn_sender", ARG_NONE, row_reject_non_fqdn_sender),
-    ROW("reject_non_fqdn_recipient", ARG_NONE, row_reject_non_fqdn_recipient),
-    ROW("reject_unknown_client_hostname", ARG_NONE, row_reject_unknown_client),
-    ROW("reject_unknown_client", ARG_NONE, row_reject_unknown_client),
-    ROW("reject_unknown_reverse_client_hostname", ARG_NONE, row_reject_unknown_reverse),
-    ROW("reject_plaintext_session", ARG_NONE, row_reject_plaintext_session),
-};
-const size_t restriction_row_count = sizeof restriction_rows / sizeof *restriction_rows;
-
-/* --- lists --- */
-static const struct restriction_row *row_find(struct str name) {
-    for (size_t i = 0; i < restriction_row_count; i++)
-        if (str_eq_icase(name, restriction_rows[i].name))
-            return &restriction_rows[i];
-    return NULL;
-}
-
-static struct maps *open_maps(struct settings *set, struct str spec) {
-    if (!set || str_index(spec, ':') < 0)
-        return NULL;
-    struct maps *m = maps_open(set->conf, spec, TABLE_FOLD);
-    *vec_add(set->arena, &set->access_maps) = m;
-    return m;
-}
-
-static void parse(struct arena *a, struct settings *set, struct str text, struct str by_default,
-                  struct restrictions *ret) {
-    VEC(struct restriction) v = { 0 };
-    struct str word;
-    while (str_word_braced(&text, STR_COMMA_SPACE, &word)) {
-        struct restriction r = { .row = row_find(word), .name = arena_str(a, word), .argument = STR("") };
-        uint32_t number;
-        bool table = !r.row && str_index(word, ':') >= 0;
-        if (table && by_default.n) { /* static:x: the list's own check of that table */
-            r.row = row_find(by_default);
-            r.name = by_default;
-            r.argument = arena_str(a, word);
-        } else if (r.row && r.row->argument != ARG_NONE && str_word_braced(&text, STR_COMMA_SPACE, &word)) {
-            r.argument = arena_str(a, word);
-        }
-        if (r.row && r.row->argument == ARG_NUMBER && !str_to_u32(r.argument, SLEEP_MAX, &number))
-            r.row = NULL;
-        if (r.row && r.row->argument == ARG_MAP)
-            r.maps = open_maps(set, r.argument);
-        *vec_add(a, &v) = r;
-    }
-    if (text.n) /* unbalanced braces: nobody can say what was meant */
-        *vec_add(a, &v) = (struct restriction){ .name = arena_str(a, text), .argument = STR("") };
-    *ret = (struct restrictions){ v.at, v.n };
-}
-
-void restrictions_parse(struct settings *set, struct str text, struct str by_default, struct restrictions *ret) {
-    parse(set->arena, set, text, by_default, ret);
-}
-
-void restrictions_parse_answer(struct arena *a, struct str text, struct restrictions *ret) {
-    parse(a, NULL, text, STR(""), ret);
-}
-
-bool restrictions_guard_relay(const struct restrictions *list) {
-    static const struct str guards[] = {
-        STR_INIT("reject_unauth_destination"),
-        STR_INIT("defer_unauth_destination"),
-        STR_INIT("reject"),
-        STR_INIT("defer"),
-        STR_INIT("defer_if_permit"),
-    };
-    for (size_t i = 0; i < list->n; i++) {
-        for (size_t k = 0; k < sizeof guards / sizeof *guards; k++)
-            if (list->at[i].row && str_eq_icase(list->at[i].name, guards[k]))
-                return true;
-        if (list->at[i].row && list->at[i].row->run == row_permit)
-            return false;
-    }
-    return false;
-}
-
-/* permit, reject, defer: what stands behind them is never reached. */
-static void warn_about_rest(const struct restrictions *list, size_t at, bool warn_only) {
-    const struct restriction *r = &list->at[at];
-    bool final = r->row->run == row_permit || (!warn_only && (r->row->run == row_reject || r->row->run == row_defer));
-    if (final && at + 1 < list->n)
-        log_warn("restriction `%.*s' after `%.*s' is ignored", STR_ARG(list->at[at + 1].name), STR_ARG(r->name));
-}
-
-static enum verdict config_error(struct checks *c) {
-    return check_fail(c, 451, "4.3.5", "Server configuration error");
-}
-
-static enum verdict unknown_restriction(struct checks *c, const struct restriction *r) {
-    if (str_index(r->name, ':') >= 0)
+/* static:x: the list's own check of that table. The copy is what a nested list's verdict comes back to. */
+enum verdict row_bare_table(struct checks *c, const struct restriction *r) {
+    if (!c->bare_table) {
         log_warn("specify one of (check_client_access, check_reverse_client_hostname_access, check_helo_access, "
                  "check_sender_access, check_recipient_access, check_etrn_access) before %s restriction \"%.*s\"",
                  c->class, STR_ARG(r->name));
-    else
-        log_warn("unknown smtpd restriction: \"%.*s\"", STR_ARG(r->name));
-    return config_error(c);
+        return check_config_error(c);
+    }
+    struct restriction *check = arena_alloc(c->arena, sizeof *check);
+    *check = *r;
+    check->row = c->bare_table;
+    check->name = c->bare_table->name;
+    return check->row->run(c, check);
 }
 
-static enum verdict no_table(struct checks *c, const struct restriction *r) {
-    log_warn("restriction %.*s: bad argument \"%.*s\": need maptype:mapname", STR_ARG(r->name),
-             STR_ARG(r->argument.n ? r->argument : r->name));
-    return config_error(c);
+/* What Postfix has had once: mail waits until main.cf says what is meant. */
+enum verdict row_removed(struct checks *c, const struct restriction *r) {
+    static const struct {
+        struct str name;
+        const char *instead;
+    } hints[] = {
+        { STR_INIT("check_relay_domains"), "permit_mynetworks, reject_unauth_destination" },
+        { STR_INIT("permit_naked_ip_address"), "permit_mynetworks or permit_sasl_authenticated" },
+        { STR_INIT("reject_maps_rbl"), "reject_rbl_client domain-name" },
+    };
+    const char *instead = "";
+    for (size_t i = 0; i < sizeof hints / sizeof *hints; i++)
+        if (str_eq_icase(hints[i].name, r->row->name))
+            instead = hints[i].instead;
+    log_warn("support for restriction \"%.*s\" has been removed from %.*s; instead, specify \"%s\"",
+             STR_ARG(r->row->name), STR_ARG(c->s->set->mail_name), instead);
+    return check_config_error(c);
+}
+
+/* --- lists ---
+ * Lists inside lists (classes, restrictions that tables name) are frames, not calls: a session's stack is small, and
+ * how deep they go is the configuration's choice. */
+struct frame {
+    struct frame *up;
+    const struct restrictions *list;
+    size_t at; /* what is run next */
+    /* of the list above, which goes on behind this one */
+    const struct restriction *by;
+    after_nested *after;
+    struct str subject;
+    const char *class;
+};
+
+static struct frame *enter(struct checks *c, struct frame *up, const struct restrictions *list,
+                           const struct restriction *by) {
+    struct frame *f = ARENA_NEW(c->arena, struct frame);
+    *f = (struct frame){ .up = up, .list = list, .by = by, .subject = c->subject, .class = c->class };
+    c->depth++;
+    return f;
+}
+
+static enum verdict nest(struct checks *c, struct frame **f, const struct restriction *r) {
+    if (c->depth >= RESTRICTION_NESTING_MAX) {
+        log_warn("restriction %.*s causes unreasonable recursion: lists inside each other more than %d deep",
+                 STR_ARG(r->name), RESTRICTION_NESTING_MAX);
+        return check_config_error(c);
+    }
+    *f = enter(c, *f, c->nested.list, r);
+    (*f)->after = c->nested.after;
+    c->subject = c->nested.subject;
+    c->class = c->nested.class;
+    return DUNNO;
+}
+
+static void log_permit(struct checks *c, const struct restriction *r) {
+    struct session *s = c->s;
+    if (match_find(s->set->log_permit_actions, r->name, STR("")) != MATCH_YES)
+        return;
+    struct str text =
+        arena_printf(c->arena, "action=%.*s for %s=%.*s", STR_ARG(r->name), c->class, STR_ARG(c->subject));
+    if (c->permitted_by.n)
+        text = arena_printf(c->arena, "%.*s from %.*s", STR_ARG(text), STR_ARG(c->permitted_by));
+    log_refusal(s, "permit", text);
+}
+
+static enum verdict run_row(struct checks *c, const struct restriction *r) {
+    if (r->problem.n) {
+        log_warn("%.*s", STR_ARG(r->problem));
+        return check_config_error(c);
+    }
+    c->permitted_by = STR("");
+    enum verdict v = r->row->run(c, r);
+    if (v == PERMIT)
+        log_permit(c, r);
+    return v;
+}
+
+/* A restriction has been dealt with, with all that it named: the warning was for this one. */
+static void row_done(struct checks *c, const struct restriction *r) {
+    if (c->warn >= c->depth && (!r->row || r->row->run != row_warn_if_reject))
+        c->warn = 0;
 }
 
 enum verdict check_list(struct checks *c, const struct restrictions *list) {
-    for (size_t i = 0; i < list->n; i++) {
-        const struct restriction *r = &list->at[i];
-        if (!r->row)
-            return unknown_restriction(c, r);
-        if (r->row->argument == ARG_MAP && !r->maps)
-            return no_table(c, r);
-        bool warned = c->warn;
-        warn_about_rest(list, i, warned);
-        enum verdict v = r->row->run(c, r);
-        if (warned)
-            c->warn = false;
-        if (c->s->end != END_OPEN) /* the connection went away while we waited */
-            return DUNNO;
-        if (v != DUNNO)
-            return v;
+    struct frame *f = enter(c, NULL, list, NULL);
+    enum verdict v = DUNNO;
+    while (f) {
+        if (v == DUNNO && f->at < f->list->n) {
+            const struct restriction *r = &f->list->at[f->at];
+            restrictions_warn_about_rest(f->list, f->at++, c->warn);
+            v = run_row(c, r);
+            if (c->s->end != END_OPEN) { /* the connection went away while we waited */
+                c->depth = 0;
+                return DUNNO;
+            }
+            if (v == NESTED)
+                v = nest(c, &f, r);
+            else
+                row_done(c, r);
+            continue;
+        }
+        c->depth--;
+        if (f->after)
+            v = f->after(c, f->by, v);
+        c->subject = f->subject;
+        c->class = f->class;
+        if (f->by)
+            row_done(c, f->by);
+        f = f->up;
     }
-    return DUNNO;
+    return v;
 }
 
 static enum verdict run_list(struct checks *c, const struct restrictions *list, struct str subject, const char *class) {
     c->subject = subject;
     c->class = class;
-    c->warn = false;
+    c->bare_table = list->bare_table;
+    c->warn = 0;
     return check_list(c, list);
 }
 
+/* --- stages --- */
 static struct checks begin(struct session *s) {
     struct checks c = { .s = s, .arena = session_scratch(s) };
     if (s->tx) {
@@ -461,8 +281,8 @@ static struct checks begin(struct session *s) {
 /* Permission becomes deferral when something earlier could not be checked. */
 static error finish(struct checks *c, enum verdict v) {
     if (v != REFUSE && c->defer_if_permit.active) {
-        c->warn = false;
-        v = check_refuse(c, 450, arena_cstr(c->arena, c->defer_if_permit.dsn), false, "%.*s",
+        c->warn = 0;
+        v = check_refuse(c, c->defer_if_permit.code, arena_cstr(c->arena, c->defer_if_permit.dsn), false, "%.*s",
                          STR_ARG(c->defer_if_permit.text));
     }
     return v == REFUSE ? c->refusal : NULL;

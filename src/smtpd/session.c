@@ -5,6 +5,7 @@
 #include "mail/header.h"
 #include "smtpd/clients.h"
 #include "smtpd/command.h"
+#include "smtpd/dnsbl.h"
 #include "smtpd/log.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
@@ -28,6 +29,7 @@ void session_init(struct session *s, const struct settings *set, const struct ba
 
 void session_free(struct session *s) {
     tx_end(s);
+    dns_cache_free(s->dns_cache);
     arena_free(s->scratch);
     arena_free(s->arena);
     s->scratch = s->arena = NULL;
@@ -315,7 +317,8 @@ static void command_loop(struct session *s) {
         /* where the time ran out may be in the middle of content: END_TIMEOUT is logged with that stage */
         reply_part(s, "421 4.4.2 %.*s Error: timeout exceeded", STR_ARG(s->set->myhostname));
     }
-    if (s->end != END_LOST && io_flush(s->io, session_deadline(s)) && s->end == END_OPEN && !s->hang_up)
+    if (s->end != END_LOST && s->end != END_HANGUP && io_flush(s->io, session_deadline(s)) && s->end == END_OPEN &&
+        !s->hang_up)
         s->end = END_LOST;
 }
 

@@ -15,12 +15,16 @@
 #include "smtpd/settings.h"
 
 struct clients;    /* clients.h */
+struct dns_cache;  /* dnsbl.h */
 struct submission; /* one message on its way to cleanup; the backend's own */
 
 struct backend {
     void *ctx;
     /* The names of a client. Never fails otherwise than by what `ret` says. */
     void (*client_name)(void *ctx, struct arena *a, const struct endpoint *client, struct dns_client *ret);
+    /* As dns_query() and dns_addresses() with the hosts file; when they must answer is the back end's business. */
+    void (*dns_query)(void *ctx, struct arena *a, struct str name, enum dns_type type, struct dns_answer *ret);
+    void (*dns_addresses)(void *ctx, struct arena *a, struct str host, struct dns_answer *ret);
     /* As route_check(); the outer error is the connection's. */
     error (*check_address)(void *ctx, struct arena *a, const struct route_question *q, struct route_check *ret);
     /* Begin a message. NULL error with ret->status not SUBMIT_OK: refused, and there is no submission. */
@@ -41,6 +45,7 @@ struct backend {
 /* What a check wants to happen later: smtpd(8) defer_if_permit, defer_if_reject. */
 struct deferral {
     bool active;
+    int code;
     struct str dsn, text;
 };
 
@@ -99,6 +104,7 @@ enum session_end {           /* why the loop ended; decides the closing log line
                    END_LOST,
                    END_TIMEOUT,
                    END_ERRORS,
+                   END_HANGUP, /* by an access table: what was not sent stays unsent */
 };
 
 struct session {
@@ -115,6 +121,7 @@ struct session {
     enum dns_status name_status, reverse_status;
     bool trusted; /* standard input: sendmail -bs; no access checks */
     bool bare_newline_excluded;
+    struct dns_cache *dns_cache; /* what DNS lists have said; NULL: not asked yet */
 
     struct str server_address, server_port; /* where the client came in; empty: standard input */
 

@@ -1,6 +1,7 @@
 #include "smtpd/settings.h"
 
 #include "proto/submit.h"
+#include "smtpd/footer.h"
 #include "smtpd/restriction.h"
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -128,6 +129,9 @@ static void read_numbers(struct settings *s, const struct conf *c) {
     s->non_fqdn_code = code_param(c, PARAM_non_fqdn_reject_code);
     s->unknown_client_code = code_param(c, PARAM_unknown_client_reject_code);
     s->multi_bounce_code = code_param(c, PARAM_multi_recipient_bounce_reject_code);
+    s->unknown_hostname_code = code_param(c, PARAM_unknown_hostname_reject_code);
+    s->unknown_address_code = code_param(c, PARAM_unknown_address_reject_code);
+    s->rbl_code = code_param(c, PARAM_maps_rbl_reject_code);
 }
 
 static void read_choices(struct settings *s, const struct conf *c) {
@@ -153,6 +157,40 @@ static void read_choices(struct settings *s, const struct conf *c) {
     s->numeric_domains = conf_bool(c, PARAM_resolve_numeric_domain);
 }
 
+/* The actions that reject_tempfail_action and its kin know. */
+static error tempfail_param(const struct conf *c, enum param p, const char *name, struct arena *err_arena,
+                            enum tempfail_action *ret) {
+    struct str value = conf_str(c, p);
+    if (!str_eq_icase(value, STR("defer_if_permit")) && !str_eq_icase(value, STR("defer")))
+        return err_make(err_arena, ERR_CONFIG, "bad parameter value: '%s = %.*s': specify defer or defer_if_permit",
+                        name, STR_ARG(value));
+    *ret = str_eq_icase(value, STR("defer")) ? TEMPFAIL_DEFER : TEMPFAIL_DEFER_IF_PERMIT;
+    return NULL;
+}
+
+static error read_tempfail(struct settings *s, const struct conf *c, struct arena *err_arena) {
+    enum tempfail_action unused;
+    error e = tempfail_param(c, PARAM_reject_tempfail_action, "reject_tempfail_action", err_arena, &unused);
+    if (!e)
+        e = tempfail_param(c, PARAM_unknown_helo_hostname_tempfail_action, "unknown_helo_hostname_tempfail_action",
+                           err_arena, &s->unknown_helo_tempfail);
+    if (!e)
+        e = tempfail_param(c, PARAM_unknown_address_tempfail_action, "unknown_address_tempfail_action", err_arena,
+                           &s->unknown_address_tempfail);
+    return e;
+}
+
+/* NULL when the parameter is empty. */
+static struct maps *own_maps(struct settings *s, struct str list, unsigned flags) {
+    struct maps *m = maps_open(s->conf, list, flags);
+    if (maps_is_empty(m)) {
+        maps_close(m);
+        return NULL;
+    }
+    *vec_add(s->arena, &s->access_maps) = m;
+    return m;
+}
+
 /* A table in that list that fails leaves us with what the list has by default. */
 static bool access_parents(const struct conf *c) {
     struct match *list = match_open(c, STR("parent_domain_matches_subdomains"),
@@ -175,6 +213,14 @@ static void read_lists(struct settings *s, const struct conf *c) {
         match_open(c, STR("smtpd_noop_commands"), conf_str(c, PARAM_smtpd_noop_commands), MATCH_STRING, 0);
     s->fast_flush_domains =
         match_open(c, STR("fast_flush_domains"), conf_str(c, PARAM_fast_flush_domains), MATCH_DOMAIN, TABLE_FOLD);
+    s->log_permit_actions = match_open(c, STR("smtpd_log_access_permit_actions"),
+                                       conf_str(c, PARAM_smtpd_log_access_permit_actions), MATCH_STRING, 0);
+    s->mx_backup_networks =
+        match_open(c, STR("permit_mx_backup_networks"), conf_str(c, PARAM_permit_mx_backup_networks), MATCH_ADDRESS, 0);
+    s->rbl_replies = own_maps(s, conf_str(c, PARAM_rbl_reply_maps), TABLE_FOLD);
+    s->relay_clientcerts = own_maps(s, conf_str(c, PARAM_relay_clientcerts), TABLE_FOLD);
+    s->login_maps = own_maps(s, conf_str(c, PARAM_smtpd_sender_login_maps), TABLE_FOLD);
+    s->reject_footers = own_maps(s, conf_str(c, PARAM_smtpd_reject_footer_maps), TABLE_FOLD);
     restrictions_parse(s, conf_str(c, PARAM_smtpd_client_restrictions), STR("check_client_access"), &s->client);
     restrictions_parse(s, conf_str(c, PARAM_smtpd_helo_restrictions), STR("check_helo_access"), &s->helo);
     restrictions_parse(s, conf_str(c, PARAM_smtpd_sender_restrictions), STR("check_sender_access"), &s->sender);
@@ -199,6 +245,9 @@ error settings_load(const struct conf *c, struct str service, struct arena *err_
     s->banner = conf_str(c, PARAM_smtpd_banner);
     s->null_sender_key = conf_str(c, PARAM_smtpd_null_access_lookup_key);
     s->delimiter = conf_str(c, PARAM_recipient_delimiter);
+    s->rbl_reply = conf_str(c, PARAM_default_rbl_reply);
+    s->reject_footer = conf_str(c, PARAM_smtpd_reject_footer);
+    s->expansion_filter = expansion_filter(s->arena, conf_str(c, PARAM_smtpd_expansion_filter));
     s->ehlo_keywords_off = conf_str(c, PARAM_smtpd_discard_ehlo_keywords);
     read_numbers(s, c);
     read_choices(s, c);
@@ -210,6 +259,10 @@ error settings_load(const struct conf *c, struct str service, struct arena *err_
     struct str mode = conf_str(c, PARAM_smtpd_forbid_bare_newline);
     if (!e && !bare_newline_mode(mode, &s->bare_newline))
         e = err_make(err_arena, ERR_CONFIG, "invalid smtpd_forbid_bare_newline value: \"%.*s\"", STR_ARG(mode));
+    if (!e)
+        e = read_tempfail(s, c, err_arena);
+    if (!e)
+        e = restriction_classes_read(s, err_arena);
     if (!e) {
         read_lists(s, c);
         own_addresses(s, c);
@@ -236,6 +289,8 @@ void settings_free(struct settings *s) {
     match_close(s->forbidden_commands);
     match_close(s->noop_commands);
     match_close(s->fast_flush_domains);
+    match_close(s->log_permit_actions);
+    match_close(s->mx_backup_networks);
     for (size_t i = 0; i < s->access_maps.n; i++)
         maps_close(s->access_maps.at[i]);
     arena_free(s->arena);

@@ -8,18 +8,30 @@
 #include "table/match.h"
 
 struct restriction_row; /* restriction.h */
+struct dns_list;        /* dnsbl.h */
 
-/* One entry of a restriction list. `row` is NULL for a name we do not know: evaluating it is a server configuration
- * error. */
+/* One entry of a restriction list. What belongs to its row's kind of argument is set. */
 struct restriction {
-    const struct restriction_row *row;
+    const struct restriction_row *row; /* NULL: a name that we do not know */
     struct str name, argument;
-    struct maps *maps; /* check_..._access: the table `argument` names; NULL: that is none */
+    struct str problem;               /* not empty: running it logs this and is a server configuration error */
+    struct maps *maps;                /* check_..._access */
+    uint32_t number;                  /* sleep: seconds */
+    unsigned search_order;            /* check_ccert_access: enum ccert_key, four bits each */
+    const struct dns_list *list;      /* reject_rbl_client and its kin */
+    const struct restrictions *class; /* a restriction class */
 };
 struct restrictions {
     struct restriction *at;
     size_t n;
+    const struct restriction_row *bare_table; /* what a bare type:table is here; NULL: a mistake */
 };
+struct restriction_class { /* smtpd_restriction_classes */
+    struct str name, text;
+    struct restrictions list;
+};
+
+enum tempfail_action { TEMPFAIL_DEFER_IF_PERMIT, TEMPFAIL_DEFER };
 
 enum bare_newline { BARE_ALLOW, BARE_NORMALIZE, BARE_REJECT, BARE_NOTE };
 
@@ -44,6 +56,8 @@ struct settings {
     /* reply codes */
     int bare_newline_code, reject_code, defer_code, relay_code, plaintext_code;
     int invalid_hostname_code, non_fqdn_code, unknown_client_code, multi_bounce_code;
+    int unknown_hostname_code, unknown_address_code, rbl_code;
+    enum tempfail_action unknown_helo_tempfail, unknown_address_tempfail;
 
     /* choices */
     enum bare_newline bare_newline;
@@ -61,8 +75,12 @@ struct settings {
     struct restrictions client, helo, sender, relay, recipient, data, end_of_data, etrn;
     struct restrictions local_rewrite_clients; /* permit: headers are rewritten as for local mail */
 
-    VEC(struct maps *) access_maps; /* of all lists */
-    bool access_parents;            /* example.com in an access table is also for x.example.com */
+    VEC(struct restriction_class *) classes;
+    VEC(struct maps *) access_maps; /* of all lists, and the four below that are set */
+    struct maps *rbl_replies, *relay_clientcerts, *login_maps, *reject_footers;
+    struct str rbl_reply, reject_footer, expansion_filter; /* templates, and what their values may be made of */
+    struct match *log_permit_actions, *mx_backup_networks;
+    bool access_parents; /* example.com in an access table is also for x.example.com */
     int access_reject_code, access_defer_code;
     struct str null_sender_key, delimiter;
 
