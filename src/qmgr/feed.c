@@ -11,6 +11,13 @@ enum {
     REFILL_S = 1,   /* messages that wait for room for their recipients are looked at */
     LOG_TURN = 16,  /* messages of the log for one of each other kind */
     CLOG_SHARE = 5, /* a destination with more than this part of the active queue is warned of */
+    /* The slow start: who comes to a server just started is served before the backlog has all of the machine. The first
+     * messages that were there already are this far apart, each pause is a little shorter than the one before, and
+     * after some 1.2 seconds and 500 messages there is none. */
+    OLD_PAUSE_US = 10000,
+    OLD_PAUSE_MIN_US = 200,
+    OLD_PAUSE_SHRINK = 128,
+    OLD_PASSED = 64, /* messages looked at, not due, that count as one taken up */
 };
 
 static void params_of(void *ctx, struct str name, struct transport_params *ret) {
@@ -47,6 +54,7 @@ struct qmgr *qmgr_new(const struct conf *c, struct spool *spool, const struct qm
     q->active_left.scan.files_only = q->incoming.scan.files_only = true;
     q->active_left.wanted = q->incoming.wanted = q->deferred.wanted = true;
     q->next_incoming_scan = INT64_MAX;
+    q->old_pause = OLD_PAUSE_US;
     return q;
 }
 
@@ -168,12 +176,31 @@ static bool source_next(struct qmgr *q, struct feed_source *src, enum spool_stat
     return false;
 }
 
+static bool is_starting(const struct qmgr *q) {
+    return q->old_pause && !q->ignore_times && !q->ignore_times_next; /* a flush is in a hurry */
+}
+
+static bool old_may(const struct qmgr *q) {
+    return !is_starting(q) || sys->mono_us() >= q->next_old;
+}
+
+static void old_taken(struct qmgr *q) {
+    q->next_old = sys->mono_us() + q->old_pause;
+    q->old_pause -= q->old_pause / OLD_PAUSE_SHRINK;
+    if (q->old_pause < OLD_PAUSE_MIN_US)
+        q->old_pause = 0;
+    q->old_passed = 0;
+}
+
 static bool feed_left(struct qmgr *q) {
     struct spool_entry e;
-    if (!source_next(q, &q->active_left, SPOOL_ACTIVE, &e))
+    if (!old_may(q) || !source_next(q, &q->active_left, SPOOL_ACTIVE, &e))
         return false;
-    if (!map_get(&q->active, queue_id_str(&e.id)) && message_take_up(q, &e.id, SPOOL_ACTIVE, false) == BUSY_ELSEWHERE)
+    if (map_get(&q->active, queue_id_str(&e.id)))
+        return true;
+    if (message_take_up(q, &e.id, SPOOL_ACTIVE, false) == BUSY_ELSEWHERE)
         q->next_active_scan = deadline_in(RESCAN_S);
+    old_taken(q);
     return true;
 }
 
@@ -224,10 +251,13 @@ static bool is_due(const struct qmgr *q, int64_t next_try_us) {
 
 static bool feed_deferred(struct qmgr *q) {
     struct spool_entry e;
-    if (!source_next(q, &q->deferred, SPOOL_DEFERRED, &e))
+    if (!old_may(q) || !source_next(q, &q->deferred, SPOOL_DEFERRED, &e))
         return false;
-    if (q->ignore_times || is_due(q, e.next_try_us))
+    bool due = q->ignore_times || is_due(q, e.next_try_us);
+    if (due)
         message_take_up(q, &e.id, SPOOL_DEFERRED, q->ignore_times);
+    if (due || ++q->old_passed == OLD_PASSED)
+        old_taken(q);
     return true;
 }
 
@@ -266,7 +296,15 @@ static int64_t next_timer(const struct qmgr *q) {
     at = at < q->next_incoming_scan ? at : q->next_incoming_scan;
     if (q->hungry && q->next_refill < at)
         at = q->next_refill;
+    bool old = q->active_left.running || q->active_left.wanted || q->deferred.running || q->deferred.wanted;
+    if (old && is_starting(q) && room(q) && q->next_old < at)
+        at = q->next_old;
     return at < scheduler_wake(q->scheduler) ? at : scheduler_wake(q->scheduler);
+}
+
+/* A scan that was asked for while another one ran. */
+static bool scan_can_begin(const struct qmgr *q) {
+    return room(q) && (q->incoming.wanted || (old_may(q) && (q->active_left.wanted || q->deferred.wanted)));
 }
 
 void feed_run(struct qmgr *q) {
@@ -286,7 +324,7 @@ void feed_run(struct qmgr *q) {
             some = feed_incoming(q) || some;
         if (room(q))
             some = feed_deferred(q) || some;
-        if (some) {
+        if (some || scan_can_begin(q)) {
             coro_yield();
             continue;
         }

@@ -79,6 +79,8 @@ struct qmgr {
     bool ignore_times_next;                                   /* the next one: trigger A */
     int64_t next_deferred_scan, next_active_scan, next_sweep; /* mono_us */
     int64_t next_incoming_scan, next_refill;                  /* mono_us */
+    int64_t next_old, old_pause;                              /* mono_us, and microseconds: the slow start */
+    unsigned old_passed;
 };
 
 /* What main.cf says; `spool` is a READER. */

@@ -455,6 +455,64 @@ static void taken_up_again(void **state) {
     world_free(w);
 }
 
+enum { BACKLOG = 300 };
+
+/* Messages from before the start, to be tried again at that time. */
+static void with_backlog(int64_t next_try, void (*what)(struct world *w)) {
+    const struct conf_override o[] = { { STR_INIT("myhostname"), STR_INIT("test.example") } };
+    struct world *w = world_new(o, 1);
+    for (unsigned i = 0; i < BACKLOG; i++) {
+        struct queue_id id = mail(w, "a@b.example", "old@there.example", 0);
+        /* some have waited, some were active when the last one was ended */
+        enum spool_state state = i % 3 || next_try > 1 ? SPOOL_DEFERRED : SPOOL_ACTIVE;
+        assert_null(spool_move(w->reader, &id, SPOOL_INCOMING, state));
+        assert_null(spool_set_next_try(w->reader, &id, state, next_try));
+    }
+    run(w, what);
+    world_free(w);
+}
+
+/* New mail that comes at the start is served while the backlog has hardly begun; soon there is no pause any more. */
+static void slow_start_script(struct world *w) {
+    told(w, "a@b.example", "new@there.example");
+    wait_until(deadline_in_us(95000));
+    CHECK(delivered("new@there.example") == 1);
+    CHECK(delivered("old@there.example") > 0 && delivered("old@there.example") < 15);
+    wait_until(deadline_in(2));
+    CHECK(delivered("old@there.example") == BACKLOG);
+}
+
+static void slow_start(void **state) {
+    (void)state;
+    with_backlog(1, slow_start_script);
+}
+
+/* Who asks for all of it now does not wait for that. */
+static void flush_at_the_start_script(struct world *w) {
+    feed_trigger(w->q, STR("FAD"));
+    wait_until(deadline_in_us(95000));
+    CHECK(delivered("old@there.example") == BACKLOG);
+}
+
+static void flush_at_the_start(void **state) {
+    (void)state;
+    with_backlog(1, flush_at_the_start_script);
+}
+
+/* A scan has begun already, and passes over all of them: the one that was asked for meanwhile follows. */
+static void flush_during_a_scan_script(struct world *w) {
+    wait_until(deadline_in_us(15000));
+    CHECK(w->q->deferred.running && w->seen_count == 0);
+    feed_trigger(w->q, STR("FAD"));
+    wait_until(deadline_in_us(95000));
+    CHECK(delivered("old@there.example") == BACKLOG);
+}
+
+static void flush_during_a_scan(void **state) {
+    (void)state;
+    with_backlog(FAKE_WALL_START + INT64_C(60) * US_PER_S, flush_during_a_scan_script);
+}
+
 /* Each file call fails once, somewhere: nothing is lost, and what can be delivered is, at the latest by the next start.
  */
 static void faults(void **state) {
@@ -526,6 +584,9 @@ int main(void) {
         cmocka_unit_test(drain),
         cmocka_unit_test(drain_while_asking),
         cmocka_unit_test(taken_up_again),
+        cmocka_unit_test(slow_start),
+        cmocka_unit_test(flush_at_the_start),
+        cmocka_unit_test(flush_during_a_scan),
         cmocka_unit_test(faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

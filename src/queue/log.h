@@ -45,6 +45,7 @@
 #include "base/map.h"
 #include "queue/segment.h"
 #include "queue/spool_private.h"
+#include <dirent.h>
 
 enum {
     LOG_NAME_MAX = 32, /* "log/free.0123456789abcdef" and NUL */
@@ -55,6 +56,18 @@ enum {
 void log_name(const char *prefix, uint64_t number, char ret[LOG_NAME_MAX]);
 /* N of a name below log/ ("free.0123..." with prefix "free."). False: not such a name. */
 bool log_number(const char *name, const char *prefix, uint64_t *ret);
+/* All names of segments, in no order: `prefix` and `number` are those of the last one. */
+struct log_names {
+    DIR *dir;
+    const char *prefix;
+    uint64_t number;
+};
+/* Below log/ of the directory `dir`. After an error there are none. */
+error log_names_open(int dir, struct log_names *ret);
+bool log_names_next(struct log_names *n);
+void log_names_close(struct log_names *n);
+/* The numbers of those with `prefix`, ascending; malloc'ed. */
+uint64_t *log_numbers(const struct spool *s, const char *prefix, size_t *ret_count);
 
 /* --- log_write.c: the WRITER --- */
 struct log_writer;
@@ -189,8 +202,10 @@ error log_remove(struct spool *s, struct log_message *m);
 /* syncfs, and what has moved before it is done. Waits. */
 error log_settle(struct spool *s);
 
-/* For the files of the reader. */
-error log_open_head(struct spool *s, uint64_t number, int *ret_fd, struct segment_head *ret_head);
+/* Of an open file; SEGMENT_UNREADABLE: errno says why. */
+enum segment_front log_read_front(int fd, struct segment_head *ret);
+/* For the files of the reader. `*ret_repaired`: by the second head. */
+error log_open_head(struct spool *s, uint64_t number, int *ret_fd, struct segment_head *ret_head, bool *ret_repaired);
 struct log_message *log_message_new(struct log_reader *r, struct log_segment *seg, uint64_t at,
                                     const struct segment_record *rec, enum log_state state);
 /* Remove log/`prefix`N, unless a writer is just making it ready. */
@@ -240,6 +255,4 @@ bool log_walk_find(struct log_walk *w, const struct queue_id *id, struct log_wal
  * spool has just given is found at once. */
 error log_list_load(struct spool *s, const struct queue_id *id, struct arena *a, struct envelope *ret,
                     struct spool_content *ret_content);
-/* Of the segments whose names have `prefix` (log_name()), ascending; malloc'ed. */
-uint64_t *log_numbers(struct spool *s, const char *prefix, size_t *ret_count);
 #endif

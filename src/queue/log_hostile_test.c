@@ -136,7 +136,32 @@ static void flipped_bits(void **state) {
     }
 }
 
-/* Each byte of a segment's head: it is kept whole in corrupt/, and other segments are read. */
+/* Each bit of a segment's head: the second one serves all of it. */
+static void one_wrong_bit_in_a_head(void **state) {
+    (void)state;
+    struct test_queue q = test_queue_new();
+    uint64_t at[MESSAGES + 1], all = 0;
+    struct written w = fill(&q, 0xd1, at);
+    for (unsigned i = 0; i < MESSAGES; i++)
+        all |= is_held(i) ? 0 : UINT64_C(1) << i;
+    for (unsigned bit = 0; bit < 2 * 8 * SEGMENT_HEAD_SIZE; bit++) {
+        bool first = bit < 8 * SEGMENT_HEAD_SIZE;
+        uint64_t byte = first ? bit / 8 : SEGMENT_HEAD_2_AT + bit / 8 - SEGMENT_HEAD_SIZE;
+        flip(w.fd, byte, bit % 8);
+        struct spool *s = in_office(&q);
+        uint64_t loaded = read_all(&q, s).loaded;
+        if (loaded != all || logged("log/00000000000000d1: damaged head -- the second one is used") != first)
+            fail_msg("bit %u: %llx of %llx\n%.*s", bit, (unsigned long long)loaded, (unsigned long long)all,
+                     STR_ARG(buf_str(&said)));
+        spool_close(s);
+        buf_clear(&said);
+        flip(w.fd, byte, bit % 8);
+    }
+    close(w.fd);
+    test_queue_free(&q);
+}
+
+/* Each byte of both heads of a segment: it is kept whole in corrupt/, and other segments are read. */
 static void damaged_heads(void **state) {
     (void)state;
     for (unsigned byte = 0; byte < SEGMENT_HEAD_SIZE; byte++) {
@@ -144,6 +169,7 @@ static void damaged_heads(void **state) {
         uint64_t at[MESSAGES + 1];
         struct written w = fill(&q, 0xd1, at);
         flip(w.fd, byte, byte % 8);
+        flip(w.fd, SEGMENT_HEAD_2_AT + byte, byte % 8);
         close(w.fd);
         w = segment_new(&q, 0xd2, 9);
         put(&q, &w, "A3F", 100, 1, SEGMENT_INCOMING);
@@ -165,7 +191,7 @@ static void damaged_heads(void **state) {
 static void cut_segments(void **state) {
     (void)state;
     static const off_t sizes[] = {
-        0, 1, 47, 48, 4095, 4096, 40000, SEGMENT_SIZE_MIN - 1, SEGMENT_SIZE_MIN + 1, INT64_C(1) << 40
+        0, 1, 47, 48, 2095, 2096, 4095, 4096, 40000, SEGMENT_SIZE_MIN - 1, SEGMENT_SIZE_MIN + 1, INT64_C(1) << 40
     };
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         struct test_queue q = test_queue_new();
@@ -192,15 +218,7 @@ static void another_version(void **state) {
         struct test_queue q = test_queue_new();
         struct written w = segment_new(&q, 0xd1, 7);
         put(&q, &w, "A01", 100, 1, SEGMENT_INCOMING);
-        struct buf b = { 0 };
-        segment_head_pack(&b, &w.head);
-        for (unsigned k = 0; k < 4; k++)
-            b.p[8 + k] = (char)(versions[i] >> (8 * k));
-        uint32_t crc = crc32c(0, str_n(b.p, SEGMENT_HEAD_SIZE - 4));
-        for (unsigned k = 0; k < 4; k++)
-            b.p[SEGMENT_HEAD_SIZE - 4 + k] = (char)(crc >> (8 * k));
-        assert_int_equal(pwrite(w.fd, b.p, b.n, 0), b.n);
-        buf_free(&b);
+        set_version(&w, versions[i]);
         close(w.fd);
         w = segment_new(&q, 0xd2, 9);
         put(&q, &w, "A3F", 100, 1, SEGMENT_INCOMING);
@@ -456,6 +474,7 @@ static void deferred_by_the_old_one(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         HOSTILE_TEST(flipped_bits),
+        HOSTILE_TEST(one_wrong_bit_in_a_head),
         HOSTILE_TEST(damaged_heads),
         HOSTILE_TEST(cut_segments),
         HOSTILE_TEST(another_version),

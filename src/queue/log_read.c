@@ -57,10 +57,21 @@ void log_reader_free(struct log_reader *r) {
 
 /* --- opening --- */
 
-error log_open_head(struct spool *s, uint64_t number, int *ret_fd, struct segment_head *ret_head) {
-    char name[LOG_NAME_MAX], bytes[SEGMENT_HEAD_SIZE];
-    log_name("", number, name);
+enum segment_front log_read_front(int fd, struct segment_head *ret) {
+    char bytes[SEGMENT_FRONT_SIZE];
     struct stat st;
+    if (sys->fstatat(fd, "", &st, AT_EMPTY_PATH) < 0)
+        return SEGMENT_UNREADABLE;
+    if (!S_ISREG(st.st_mode) || st.st_size < SEGMENT_FRONT_SIZE)
+        return SEGMENT_BAD;
+    if (!spool_pread_all(fd, bytes, sizeof bytes, 0))
+        return SEGMENT_UNREADABLE;
+    return segment_front_unpack(str_n(bytes, sizeof bytes), (uint64_t)st.st_size, ret);
+}
+
+error log_open_head(struct spool *s, uint64_t number, int *ret_fd, struct segment_head *ret_head, bool *ret_repaired) {
+    char name[LOG_NAME_MAX];
+    log_name("", number, name);
     int flags = (s->access == SPOOL_READER ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
     int fd = sys->openat(s->fd, name, flags, 0);
     if (fd < 0)
@@ -68,16 +79,14 @@ error log_open_head(struct spool *s, uint64_t number, int *ret_fd, struct segmen
     error e = NULL;
     static const struct err damaged = { .kind = ERR_SYNTAX, .text = STR_INIT("not a segment, or damaged") };
     static const struct err other = { .kind = ERR_PERM, .text = STR_INIT("a segment of another version") };
-    if (sys->fstatat(fd, "", &st, AT_EMPTY_PATH) < 0)
+    enum segment_front front = log_read_front(fd, ret_head);
+    if (front == SEGMENT_UNREADABLE)
         e = err_errno(errno);
-    else if (!S_ISREG(st.st_mode) || st.st_size < SEGMENT_HEAD_SIZE)
-        e = &damaged;
-    else if (!spool_pread_all(fd, bytes, sizeof bytes, 0))
-        e = err_errno(errno);
-    else if (segment_other_version(str_n(bytes, sizeof bytes)))
+    else if (front == SEGMENT_OF_ANOTHER_VERSION)
         e = &other;
-    else if (!segment_head_unpack(str_n(bytes, sizeof bytes), (uint64_t)st.st_size, ret_head))
+    else if (front == SEGMENT_BAD)
         e = &damaged;
+    *ret_repaired = front == SEGMENT_OURS_REPAIRED;
     if (e)
         sys->close(fd);
     else
@@ -114,12 +123,15 @@ static void refuse_segment(struct log_reader *r, uint64_t number, error e) {
 static struct log_segment *segment_open(struct log_reader *r, uint64_t number) {
     int fd = -1;
     struct segment_head head = { 0 };
-    error e = log_open_head(r->spool, number, &fd, &head);
+    bool repaired = false;
+    error e = log_open_head(r->spool, number, &fd, &head, &repaired);
     if (e) {
         if (e->kind != ERR_SYS || e->sys != ENOENT)
             refuse_segment(r, number, e);
         return NULL;
     }
+    if (repaired)
+        log_warn("log/%016llx: damaged head -- the second one is used", (unsigned long long)number);
     struct log_segment *seg = calloc(1, sizeof *seg);
     if (!seg)
         die_no_memory(sizeof *seg);

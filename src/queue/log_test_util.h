@@ -24,11 +24,26 @@ static inline struct written segment_new(struct test_queue *q, uint64_t number, 
     assert_true(w.fd >= 0);
     assert_int_equal(ftruncate(w.fd, SEGMENT_SIZE_MIN), 0);
     struct buf b = { 0 };
-    segment_head_pack(&b, &w.head);
+    segment_front_pack(&b, &w.head);
     assert_int_equal(pwrite(w.fd, b.p, b.n, 0), b.n);
     buf_free(&b);
     w.at = segment_records_at(&w.head);
     return w;
+}
+
+/* Its heads are those of another version, whose check sums are right. */
+static inline void set_version(struct written *w, uint32_t version) {
+    struct buf b = { 0 };
+    segment_front_pack(&b, &w->head);
+    for (size_t at = 0; at <= SEGMENT_HEAD_2_AT; at += SEGMENT_HEAD_2_AT) {
+        for (unsigned i = 0; i < 4; i++)
+            b.p[at + 8 + i] = (char)(version >> (8 * i));
+        uint32_t crc = crc32c(0, str_n(b.p + at, SEGMENT_HEAD_SIZE - 4));
+        for (unsigned i = 0; i < 4; i++)
+            b.p[at + SEGMENT_HEAD_SIZE - 4 + i] = (char)(crc >> (8 * i));
+    }
+    assert_int_equal(pwrite(w->fd, b.p, b.n, 0), b.n);
+    buf_free(&b);
 }
 
 static inline struct envelope envelope(struct arena *a, size_t rcpts) {

@@ -2,12 +2,10 @@
 #include "queue/log.h"
 
 #include "base/die.h"
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 
-enum { NUMBERS_FIRST = 16, MARKS_FIRST = 64 };
+enum { MARKS_FIRST = 64 };
 
 struct log_walk {
     struct spool *spool;
@@ -19,40 +17,6 @@ struct log_walk {
     char *marks;
     size_t marks_room;
 };
-
-static int compare_numbers(const void *a, const void *b) {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
-uint64_t *log_numbers(struct spool *s, const char *prefix, size_t *ret_count) {
-    size_t n = 0, room = NUMBERS_FIRST;
-    uint64_t *numbers = malloc(room * sizeof *numbers), number;
-    if (!numbers)
-        die_no_memory(room * sizeof *numbers);
-    int fd = sys->openat(s->fd, "log", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    struct dirent *entry;
-    while (d && (entry = readdir(d))) {
-        if (!log_number(entry->d_name, prefix, &number))
-            continue;
-        if (n == room) {
-            room *= 2;
-            uint64_t *grown = realloc(numbers, room * sizeof *numbers);
-            if (!grown)
-                die_no_memory(room * sizeof *numbers);
-            numbers = grown;
-        }
-        numbers[n++] = number;
-    }
-    if (d)
-        closedir(d);
-    else if (fd >= 0)
-        sys->close(fd);
-    qsort(numbers, n, sizeof *numbers, compare_numbers);
-    *ret_count = n;
-    return numbers;
-}
 
 struct log_walk *log_walk_new(struct spool *s) {
     struct log_walk *w = calloc(1, sizeof *w);
@@ -88,7 +52,8 @@ static void open_next(struct log_walk *w) {
     if (!seg)
         die_no_memory(sizeof *seg);
     seg->number = number;
-    if (log_open_head(w->spool, number, &seg->fd, &seg->head)) {
+    bool repaired;
+    if (log_open_head(w->spool, number, &seg->fd, &seg->head, &repaired)) {
         free(seg);
         return;
     }

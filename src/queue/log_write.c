@@ -7,7 +7,6 @@
 #include "queue/log.h"
 
 #include "base/die.h"
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -101,34 +100,16 @@ static void add_free(struct names *n, uint64_t number) {
 
 static error read_names(int dir, struct names *ret) {
     *ret = (struct names){ 0 };
-    int fd = sys->openat(dir, "log", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    if (!d) {
-        int why = errno;
-        if (fd >= 0)
-            sys->close(fd);
-        return err_errno(why);
+    struct log_names n;
+    error e = log_names_open(dir, &n);
+    while (log_names_next(&n)) {
+        if (n.number > ret->highest)
+            ret->highest = n.number;
+        if (strcmp(n.prefix, "free.") == 0)
+            add_free(ret, n.number);
     }
-    for (struct dirent *e; (e = readdir(d));) {
-        uint64_t number;
-        bool is_free = log_number(e->d_name, "free.", &number);
-        if (!is_free && !log_number(e->d_name, "", &number) && !log_number(e->d_name, "new.", &number))
-            continue;
-        if (number > ret->highest)
-            ret->highest = number;
-        if (is_free)
-            add_free(ret, number);
-    }
-    closedir(d);
-    return NULL;
-}
-
-static bool read_head(int fd, struct segment_head *ret) {
-    char bytes[SEGMENT_HEAD_SIZE];
-    struct stat st;
-    return sys->fstatat(fd, "", &st, AT_EMPTY_PATH) == 0 && S_ISREG(st.st_mode) && st.st_size > SEGMENT_HEAD_SIZE &&
-           spool_pread_all(fd, bytes, sizeof bytes, 0) &&
-           segment_head_unpack(str_n(bytes, sizeof bytes), (uint64_t)st.st_size, ret);
+    log_names_close(&n);
+    return e;
 }
 
 static bool is_free(int dir, const char *prefix, uint64_t number) {
@@ -172,7 +153,7 @@ static int take_free(const struct make *m, const struct names *names, uint64_t n
         if (fd < 0)
             continue;
         if (sys->flock(fd, LOCK_EX | LOCK_NB) == 0) {
-            bool good = read_head(fd, ret_head);
+            bool good = log_read_front(fd, ret_head) <= SEGMENT_OURS_REPAIRED;
             if (good && ret_head->size == m->size && sys->renameat(m->dir, from, m->dir, to) == 0)
                 return fd;
             if (good && ret_head->size != m->size) /* the parameter has been changed since */
@@ -202,13 +183,13 @@ static error fill(const struct out_segment *g, bool is_new) {
     uint64_t end = is_new ? g->head.size : segment_records_at(&g->head);
     size_t room = end < FILL_CHUNK ? (size_t)end : FILL_CHUNK;
     memset(buf_reserve(&b, room), 0, room);
-    segment_head_pack(&b, &g->head);
+    segment_front_pack(&b, &g->head);
     error e = NULL;
     for (uint64_t at = 0; at < end && !e; at += room) {
         size_t n = end - at < room ? (size_t)(end - at) : room;
         e = spool_pwrite_all(g->fd, str_n(b.p, n), at);
         if (at == 0)
-            memset(b.p, 0, SEGMENT_HEAD_SIZE);
+            memset(b.p, 0, SEGMENT_FRONT_SIZE);
     }
     if (!e && (is_new ? sys->fsync(g->fd) : sys->fdatasync(g->fd)) < 0)
         e = err_errno(errno);

@@ -12,7 +12,7 @@ struct segment_head segment_head_for(uint64_t size, uint64_t generation) {
     return (struct segment_head){ .mark_size = marks, .size = size, .generation = generation };
 }
 
-void segment_head_pack(struct buf *b, const struct segment_head *h) {
+static void head_pack(struct buf *b, const struct segment_head *h) {
     size_t start = b->n;
     buf_add(b, MAGIC);
     pack_u32(b, SEGMENT_VERSION);
@@ -22,6 +22,13 @@ void segment_head_pack(struct buf *b, const struct segment_head *h) {
     while (b->n - start < HEAD_CRC_AT)
         buf_byte(b, 0);
     pack_u32(b, crc32c(0, str_n(b->p + start, HEAD_CRC_AT)));
+}
+
+void segment_front_pack(struct buf *b, const struct segment_head *h) {
+    head_pack(b, h);
+    for (unsigned i = SEGMENT_HEAD_SIZE; i < SEGMENT_HEAD_2_AT; i++)
+        buf_byte(b, 0);
+    head_pack(b, h);
 }
 
 /* The version; 0: not one of ours, or damaged. All versions have their check sum here. */
@@ -35,14 +42,7 @@ static uint32_t head_version(struct str bytes) {
     return unpack_u32(&u);
 }
 
-bool segment_other_version(struct str bytes) {
-    uint32_t version = head_version(bytes);
-    return version != 0 && version != SEGMENT_VERSION;
-}
-
-bool segment_head_unpack(struct str bytes, uint64_t file_size, struct segment_head *ret) {
-    if (head_version(bytes) != SEGMENT_VERSION)
-        return false;
+static bool head_unpack(struct str bytes, uint64_t file_size, struct segment_head *ret) {
     struct unpack u = unpack_from(str_sub(bytes, MAGIC.n + 4, HEAD_CRC_AT - MAGIC.n - 4));
     struct segment_head h = { 0 };
     h.mark_size = unpack_u32(&u);
@@ -53,6 +53,21 @@ bool segment_head_unpack(struct str bytes, uint64_t file_size, struct segment_he
         return false;
     *ret = h;
     return true;
+}
+
+enum segment_front segment_front_unpack(struct str bytes, uint64_t file_size, struct segment_head *ret) {
+    for (unsigned at = 0; at <= SEGMENT_HEAD_2_AT; at += SEGMENT_HEAD_2_AT) {
+        struct str head = bytes.n > at ? str_from(bytes, at) : STR("");
+        uint32_t version = head_version(head);
+        if (version == 0)
+            continue;
+        if (version != SEGMENT_VERSION)
+            return SEGMENT_OF_ANOTHER_VERSION;
+        if (!head_unpack(head, file_size, ret))
+            return SEGMENT_BAD; /* cut, or of two minds: the other one says nothing else */
+        return at ? SEGMENT_OURS_REPAIRED : SEGMENT_OURS;
+    }
+    return SEGMENT_BAD;
 }
 
 static uint32_t seed(const struct segment_head *h) {

@@ -1,13 +1,14 @@
 /* segment.h - the bytes of a segment of the log (queue_directory/log). Pure: no files, no clock. Little endian.
  *
- *   at 0                    head, padded with zeros to SEGMENT_MARKS_AT: magic "ANGLOG1\n", u32 version, u32 bytes of
- * the mark area, u64 size of the file, u64 generation, zeros, u32 CRC32C of all before it at SEGMENT_MARKS_AT     mark
- * area: one byte a message and one a recipient, SEGMENT_MARK_*; zeros at first. The only bytes that the reader writes,
- * and outside all checks: overwriting one byte cannot tear then                    records, each beginning at a
- * multiple of SEGMENT_ALIGN: u32 CRC32C (seeded with the generation) of the rest of the record's head, u32 state, u32
- * content size, u32 envelope size, u32 recipients, u32 first mark, u32 CRC32C of the content, u32 CRC32C of the
- * envelope, queue id (QUEUE_ID_MAX bytes, zeros behind it); content (LF line endings); envelope as in spool_file.h,
- * without marks
+ * At 0: the head: magic "ANGLOG1\n", u32 version, u32 bytes of the mark area, u64 size of the file, u64 generation,
+ * zeros, u32 CRC32C of all before it. The same again at SEGMENT_HEAD_2_AT, in another sector: without a head nothing of
+ * the segment can be read, so the first copy that passes its check counts. Zeros between and up to SEGMENT_MARKS_AT.
+ * At SEGMENT_MARKS_AT: the mark area: one byte a message and one a recipient, SEGMENT_MARK_*; zeros at first. The only
+ * bytes that the reader writes, and outside all checks: overwriting one byte cannot tear.
+ * Then records, each beginning at a multiple of SEGMENT_ALIGN: u32 CRC32C (seeded with the generation) of the rest of
+ * the record's head, u32 state, u32 content size, u32 envelope size, u32 recipients, u32 first mark, u32 CRC32C of the
+ * content, u32 CRC32C of the envelope, queue id (QUEUE_ID_MAX bytes, zeros behind it); content (LF line endings);
+ * envelope as in spool_file.h, without marks.
  *
  * A segment is used again and again; each use is a new generation, and what earlier ones have left behind the last
  * record does not pass the check. Records follow each other without gaps: the first that is not whole ends the log. */
@@ -20,7 +21,9 @@
 enum {
     SEGMENT_VERSION = 1,
     SEGMENT_MARKS_AT = 4096,
-    SEGMENT_HEAD_SIZE = 48, /* bytes in use of the above */
+    SEGMENT_HEAD_SIZE = 48,
+    SEGMENT_HEAD_2_AT = 2048,
+    SEGMENT_FRONT_SIZE = SEGMENT_HEAD_2_AT + SEGMENT_HEAD_SIZE, /* both heads */
     SEGMENT_ALIGN = 8,
     SEGMENT_RECORD_HEAD = 64,
     SEGMENT_MARK_SHARE = 32, /* the mark area is this part of the segment: about 20 bytes a recipient fit */
@@ -48,13 +51,18 @@ static inline uint64_t segment_records_at(const struct segment_head *h) {
 }
 /* The head of a segment of `size` bytes (a multiple of SEGMENT_MARKS_AT between MIN and MAX). */
 struct segment_head segment_head_for(uint64_t size, uint64_t generation);
-/* Appends SEGMENT_HEAD_SIZE bytes. */
-void segment_head_pack(struct buf *b, const struct segment_head *h);
-/* `bytes` is the front of a file of `file_size` bytes. False: none of ours, another version, damaged or cut; nothing is
- * set. */
-bool segment_head_unpack(struct str bytes, uint64_t file_size, struct segment_head *ret);
-/* Is it one of ours, of another version than this program knows? Then it is left alone, and said. */
-bool segment_other_version(struct str bytes);
+/* Appends SEGMENT_FRONT_SIZE bytes. */
+void segment_front_pack(struct buf *b, const struct segment_head *h);
+enum segment_front {
+    SEGMENT_OURS,
+    SEGMENT_OURS_REPAIRED,      /* by the second head: the first is damaged */
+    SEGMENT_OF_ANOTHER_VERSION, /* than this program knows: to be left alone, and said */
+    SEGMENT_BAD,                /* none of ours, damaged or cut */
+    SEGMENT_UNREADABLE,         /* for who reads it from a file */
+};
+/* `bytes` are the first of a file of `file_size` bytes, SEGMENT_FRONT_SIZE or, when there are no more, fewer. `*ret` is
+ * set when it is ours. */
+enum segment_front segment_front_unpack(struct str bytes, uint64_t file_size, struct segment_head *ret);
 
 struct segment_record {
     enum segment_state state;

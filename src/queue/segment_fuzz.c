@@ -67,9 +67,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct segment_head h;
     if (mend && n >= SEGMENT_HEAD_SIZE)
         put_u32(bytes + SEGMENT_HEAD_SIZE - 4, crc32c(0, str_n(bytes, SEGMENT_HEAD_SIZE - 4)));
-    segment_other_version(str_n(bytes, n));
-    if (!segment_head_unpack(str_n(bytes, n), SEGMENT_SIZE_MIN, &h))
+    size_t head = n < SEGMENT_HEAD_SIZE ? n : SEGMENT_HEAD_SIZE;
+    enum segment_front front = segment_front_unpack(str_n(bytes, head), SEGMENT_SIZE_MIN, &h), second;
+    if (front != SEGMENT_OURS)
         h = segment_head_for(SEGMENT_SIZE_MIN, 1);
+    char fronts[SEGMENT_FRONT_SIZE] = { 0 }; /* the same where the first one is damaged */
+    memcpy(fronts + SEGMENT_HEAD_2_AT, bytes, head);
+    struct segment_head same;
+    second = segment_front_unpack(str_n(fronts, sizeof fronts), SEGMENT_SIZE_MIN, &same);
+    if (second != (front == SEGMENT_OURS ? SEGMENT_OURS_REPAIRED : front))
+        abort();
     /* the head page and the marks are left out of the input: records begin behind the head */
     size_t at = n < SEGMENT_HEAD_SIZE ? 0 : SEGMENT_HEAD_SIZE;
     uint64_t pretend = segment_records_at(&h);
