@@ -199,3 +199,8 @@ uint64_t str_hash(struct str s) { /* FNV-1a */
         h = (h ^ (unsigned char)s.p[i]) * 0x100000001b3u;
     return h;
 }
+
+void str_wipe(struct str s) {
+    if (s.n)
+        explicit_bzero((void *)(uintptr_t)s.p, s.n);
+}

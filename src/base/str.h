@@ -70,6 +70,9 @@ bool str_to_u32(struct str s, uint32_t max, uint32_t *ret);
 /* An optional '-', then digits. */
 bool str_to_i64(struct str s, int64_t min, int64_t max, int64_t *ret);
 
+/* Overwrite bytes that the caller knows to be writable and its own: for secrets. */
+void str_wipe(struct str s);
+
 uint64_t str_hash(struct str s); /* not for hostile keys without a seed: see base/map.h */
 
 /* What main.cf, master.cf and table lists separate words with. */

@@ -14,6 +14,7 @@ struct io {
     bool drained;
     bool bulk; /* the last read filled what was asked for */
     bool eof;
+    bool secret; /* buffers are overwritten before they are freed */
     error read_error, write_error;
     int64_t write_deadline;
 
@@ -51,6 +52,28 @@ struct io *io_new(int fd) {
     return io_new_transport(NULL, NULL, fd);
 }
 
+static void in_free(struct io *io) {
+    if (io->secret && io->in)
+        explicit_bzero(io->in, io->in_room);
+    free(io->in);
+    io->in = NULL;
+    io->in_at = io->in_end = io->in_room = 0;
+}
+
+/* The results of the last call are no longer needed: an empty buffer can go. */
+static void in_release(struct io *io) {
+    if (io->in && io->in_at == io->in_end)
+        in_free(io);
+}
+
+static void out_drop(struct io *io) {
+    if (io->secret)
+        buf_wipe(&io->out);
+    else
+        buf_free(&io->out);
+    io->out_at = 0;
+}
+
 void io_close(struct io *io) {
     if (!io)
         return;
@@ -60,9 +83,19 @@ void io_close(struct io *io) {
         io->transport->close(io->ctx);
     else
         sys->close(io->fd);
-    free(io->in);
-    buf_free(&io->out);
+    in_free(io);
+    out_drop(io);
     free(io);
+}
+
+void io_secret(struct io *io, bool on) {
+    io->secret = io->secret || on;
+    if (on)
+        return;
+    in_release(io); /* still under the old rule */
+    if (io->in)
+        explicit_bzero(io->in, io->in_at);
+    io->secret = false;
 }
 
 int io_fd(const struct io *io) {
@@ -103,11 +136,6 @@ static ssize_t transport_write(struct io *io, struct iovec *iov, int count, uint
             n = sys->writev(io->fd, iov, count);
     } while (n < 0 && errno == EINTR);
     return n;
-}
-
-static void out_drop(struct io *io) {
-    buf_free(&io->out);
-    io->out_at = 0;
 }
 
 static void out_sent(struct io *io, size_t n) {
@@ -200,15 +228,6 @@ static void in_consume(struct io *io, size_t n) {
     io->in_at += n;
 }
 
-/* The results of the last call are no longer needed: an empty buffer can go. */
-static void in_release(struct io *io) {
-    if (io->in && io->in_at == io->in_end) {
-        free(io->in);
-        io->in = NULL;
-        io->in_at = io->in_end = io->in_room = 0;
-    }
-}
-
 /* Room for `n` bytes behind what is unread. */
 static char *in_reserve(struct io *io, size_t n) {
     if (io->in_at > 0) {
@@ -222,9 +241,14 @@ static char *in_reserve(struct io *io, size_t n) {
         size_t room = io->in ? io->in_room * 2 : 0;
         if (room < need)
             room = need;
-        char *in = realloc(io->in, room);
+        char *in = io->secret ? malloc(room) : realloc(io->in, room);
         if (!in)
             die_no_memory(room);
+        if (io->secret && io->in) {
+            memcpy(in, io->in, io->in_end);
+            explicit_bzero(io->in, io->in_room);
+            free(io->in);
+        }
         io->in = in;
         io->in_room = room;
     }
@@ -270,10 +294,13 @@ static error read_some(struct io *io, uint32_t *ret_wait) {
     io->drained = !io->transport && !io->bulk;
     if (io->drained)
         loop_fd_emptied(io->fd);
-    if (to == scratch)
+    if (to == scratch) {
         in_add(io, scratch, (size_t)got);
-    else
+        if (io->secret)
+            explicit_bzero(scratch, (size_t)got);
+    } else {
         io->in_end += (size_t)got;
+    }
     return NULL;
 }
 

@@ -39,6 +39,9 @@ int io_fd(const struct io *io);
  * switch must not be read after it); unsent output is flushed first, and a failure of that is returned. The old
  * transport's ctx and the descriptor go to the new one's owner, they are not closed. */
 error io_switch(struct io *io, const struct io_transport *t, void *ctx);
+/* From now on (or no longer) passwords come and go: what is read and written is overwritten in the buffers before they
+ * are given back. A transport sees to its own. */
+void io_secret(struct io *io, bool on);
 
 /* --- reading: results are borrowed until the next call on the io --- */
 /* A line with its LF (and CR). `limit` bytes without LF: &err_limit with those bytes consumed and given in *ret_line,

@@ -3,6 +3,7 @@
 #include "base/die.h"
 #include "proto/rewrite.h"
 #include "smtpd/answers.h"
+#include "smtpd/login_server.h"
 #include <stdlib.h>
 
 struct daemons {
@@ -254,6 +255,10 @@ error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct back
     error e = dns_open(&options, err_arena, &d.dns);
     if (e)
         return e;
+    struct sasl_server *sasl = NULL;
+    e = login_server_open(ctx, d.dns, d.arena, err_arena, &sasl);
+    if (e)
+        return e;
     *ret = (struct backend){ .ctx = &d,
                              .client_name = real_client_name,
                              .dns_query = real_dns_query,
@@ -266,6 +271,7 @@ error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct back
                              .submit_content = real_submit_content,
                              .submit_end = real_submit_end,
                              .submit_abort = real_submit_abort,
-                             .flush_site = real_flush_site };
+                             .flush_site = real_flush_site,
+                             .sasl = sasl };
     return NULL;
 }

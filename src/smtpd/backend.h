@@ -14,5 +14,6 @@ enum {
 };
 
 /* Reads resolv.conf and hosts: before the process is confined. `ret` is used by one process for as long as it lives. */
+/* With smtpd_sasl_auth_enable: ret->sasl, too. */
 error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct backend *ret);
 #endif

@@ -1,5 +1,6 @@
 #include "smtpd/command.h"
 
+#include "smtpd/auth.h"
 #include "smtpd/log.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
@@ -84,11 +85,6 @@ static bool command_quit(struct session *s, struct str args) {
 static bool command_not_here(struct session *s, struct str args) {
     (void)args;
     return reply_fail(s, "502 5.5.1 Error: command not implemented");
-}
-
-static bool command_auth(struct session *s, struct str args) {
-    (void)args;
-    return reply_fail(s, "503 5.5.1 Error: authentication not enabled");
 }
 
 static bool command_xclient(struct session *s, struct str args) {

@@ -15,20 +15,33 @@ static bool is_ipv6(struct str address) {
     return str_index(address, ':') >= 0;
 }
 
+/* smtpd_sasl_authenticated_header: a line of its own. What would end the comment is masked. */
+static struct str login_comment(const struct session *s, struct arena *a) {
+    if (!s->set->auth.header || s->login.username.n == 0)
+        return STR("");
+    struct str name = arena_str(a, s->login.username);
+    char *p = arena_cstr(a, name);
+    for (size_t i = 0; i < name.n; i++)
+        if (str_index(STR("()\\"), p[i]) >= 0)
+            p[i] = '?';
+    return arena_printf(a, "\t(Authenticated sender: %s)\n", p);
+}
+
 static struct str received_header(struct session *s) {
     const struct settings *set = s->set;
     const struct tx *tx = s->tx;
     struct arena *a = session_scratch(s);
     struct str id = session_queue_id(s), date = date_rfc5322(a, tx->arrival_us / US_PER_S);
     struct buf b = { 0 };
+    struct str login = login_comment(s, a);
     if (set->hide_client)
         buf_printf(&b, "Received: by %.*s (%.*s) id %.*s", STR_ARG(set->myhostname), STR_ARG(set->mail_name),
                    STR_ARG(id));
     else
-        buf_printf(&b, "Received: from %.*s (%.*s [%s%.*s])\n\tby %.*s (%.*s) with %s id %.*s",
+        buf_printf(&b, "Received: from %.*s (%.*s [%s%.*s])\n%.*s\tby %.*s (%.*s) with %s id %.*s",
                    STR_ARG(s->helo.n ? s->helo : s->name), STR_ARG(s->name), is_ipv6(s->address) ? "IPv6:" : "",
-                   STR_ARG(s->address), STR_ARG(set->myhostname), STR_ARG(set->mail_name), session_protocol(s),
-                   STR_ARG(id));
+                   STR_ARG(s->address), STR_ARG(login), STR_ARG(set->myhostname), STR_ARG(set->mail_name),
+                   session_received_with(s), STR_ARG(id));
     if (tx->rcpts == 1) {
         struct str to = address_quote(a, tx->first_rcpt);
         buf_printf(&b, "\n\tfor <%.*s>; ", STR_ARG(to));

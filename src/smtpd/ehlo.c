@@ -1,4 +1,5 @@
 /* The answer to EHLO (RFC 5321, 4.1.1.1) as a table: a row a keyword, in the order the client sees them. */
+#include "smtpd/auth.h"
 #include "smtpd/command.h"
 #include "smtpd/reply.h"
 
@@ -21,6 +22,12 @@ static struct str line_etrn(struct session *s) {
     (void)s;
     return STR("ETRN");
 }
+static struct str line_auth(struct session *s) {
+    return auth_ehlo_line(s, ' ');
+}
+static struct str line_auth_equals(struct session *s) {
+    return auth_ehlo_line(s, '=');
+}
 static struct str line_enhanced(struct session *s) {
     (void)s;
     return STR("ENHANCEDSTATUSCODES");
@@ -38,6 +45,8 @@ static const struct {
     { STR_INIT("SIZE"), line_size },
     { STR_INIT("VRFY"), line_vrfy },
     { STR_INIT("ETRN"), line_etrn },
+    { STR_INIT("AUTH"), line_auth },
+    { STR_INIT("AUTH"), line_auth_equals },
     { STR_INIT("ENHANCEDSTATUSCODES"), line_enhanced },
     { STR_INIT("8BITMIME"), line_8bit },
 };

@@ -16,7 +16,8 @@ static const char world[] = "myhostname = mx.here.example\n"
                             "compatibility_level = 3.6\n"
                             "mynetworks = 127.0.0.2/32\n"
                             "inet_interfaces = 127.0.0.1\n"
-                            "smtpd_error_sleep_time = 0\n";
+                            "smtpd_error_sleep_time = 0\n"
+                            "smtpd_sasl_type = dovecot\n";
 
 /* --- back ends --- */
 static bool in_list(struct str s, struct str list) {
@@ -180,6 +181,95 @@ static error fake_flush_site(void *ctx, struct str site, enum flush_status *ret)
     return NULL;
 }
 
+/* --- the login server: what comes of a login is what the client says, in base64 (tests/login_server.py) --- */
+static const struct {
+    const char *response; /* "good", "fail", ... */
+    struct sasl_answer answer;
+} login_answers[] = {
+    { "Z29vZA==", { .outcome = SASL_OK, .username = STR_INIT("joe") } },
+    { "bWFzaw==", { .outcome = SASL_OK, .username = STR_INIT("a(b)\\c") } },
+    { "ZmFpbA==", { .outcome = SASL_FAILED, .username = STR_INIT("joe") } },
+    { "cmVhc29u", { .outcome = SASL_FAILED, .username = STR_INIT("joe"), .reason = STR_INIT("Because") } },
+    { "bm91c2Vy", { .outcome = SASL_FAILED } },
+    { "bW9yZQ==", { .outcome = SASL_MORE, .challenge = STR_INIT("bW9yZQ==") } },
+    { "ZW1wdHk=", { .outcome = SASL_MORE } },
+    { "Y2xvc2U=",
+      { .outcome = SASL_TEMP,
+        .reason = STR_INIT("Connection lost to authentication server"),
+        .detail = STR_INIT("connection closed") } },
+};
+
+static void login_answer(struct str response, struct sasl_answer *ret) {
+    *ret = (struct sasl_answer){ .outcome = SASL_FAILED, .username = STR("unknown") };
+    for (size_t i = 0; i < sizeof login_answers / sizeof *login_answers; i++)
+        if (str_eq(response, str_c(login_answers[i].response)))
+            *ret = login_answers[i].answer;
+}
+
+static const struct sasl_mechanism login_mechanisms[] = {
+    { STR_INIT("PLAIN"), SASL_PLAINTEXT },
+    { STR_INIT("LOGIN"), SASL_PLAINTEXT },
+    { STR_INIT("CRAM-MD5"), SASL_DICTIONARY | SASL_ACTIVE },
+    { STR_INIT("ANONYMOUS"), SASL_ANONYMOUS },
+    { STR_INIT("XMUT"), SASL_MUTUAL_AUTH | SASL_FORWARD_SECRECY },
+};
+enum { LOGIN_MECHANISMS = sizeof login_mechanisms / sizeof *login_mechanisms };
+
+static error fake_mechanisms(struct sasl_server *s, const struct sasl_peer *peer, const struct sasl_policy *p,
+                             int64_t deadline, struct arena *a, struct sasl_mechanism **ret, size_t *ret_count) {
+    (void)s, (void)peer, (void)deadline;
+    *ret = arena_array(a, LOGIN_MECHANISMS, sizeof **ret);
+    *ret_count = 0;
+    for (size_t i = 0; i < LOGIN_MECHANISMS; i++)
+        if (sasl_policy_allows(p, &login_mechanisms[i]))
+            (*ret)[(*ret_count)++] = login_mechanisms[i];
+    return NULL;
+}
+
+static size_t exchanges; /* begun and neither ended nor cancelled: there must be none behind a session */
+static struct sasl_exchange *ended(struct sasl_exchange *x, const struct sasl_answer *answer) {
+    if (answer->outcome == SASL_MORE)
+        return x;
+    exchanges--;
+    return NULL;
+}
+
+static struct sasl_exchange *fake_begin(struct sasl_server *s, const struct sasl_peer *peer,
+                                        const struct sasl_policy *p, struct str mechanism, const struct str *initial,
+                                        int64_t deadline, struct arena *a, struct sasl_answer *ret) {
+    static struct sasl_exchange x;
+    (void)peer, (void)deadline, (void)a;
+    x.server = s;
+    exchanges++;
+    for (size_t i = 0; i < LOGIN_MECHANISMS; i++)
+        if (str_eq_icase(login_mechanisms[i].name, mechanism) && sasl_policy_allows(p, &login_mechanisms[i])) {
+            if (initial)
+                login_answer(*initial, ret);
+            else
+                *ret = (struct sasl_answer){ .outcome = SASL_MORE, .challenge = STR("Y2hhbA==") };
+            return ended(&x, ret);
+        }
+    *ret = (struct sasl_answer){ .outcome = SASL_FAILED, .reason = STR("Invalid authentication mechanism") };
+    return ended(&x, ret);
+}
+
+static void fake_respond(struct sasl_exchange *x, struct str response, int64_t deadline, struct arena *a,
+                         struct sasl_answer *ret) {
+    (void)deadline, (void)a;
+    login_answer(response, ret);
+    (void)ended(x, ret);
+}
+
+static void fake_cancel(struct sasl_exchange *x) {
+    (void)x;
+    exchanges--;
+}
+
+static const struct sasl_ops login_ops = {
+    .mechanisms = fake_mechanisms, .begin = fake_begin, .respond = fake_respond, .cancel = fake_cancel
+};
+static struct sasl_server login_server = { .ops = &login_ops };
+
 struct submission {
     struct harness *h;
     struct harness_message *message;
@@ -312,7 +402,9 @@ void harness_begin(struct harness *h, const char *options) {
                                    .submit_content = fake_content,
                                    .submit_end = fake_submit_end,
                                    .submit_abort = fake_abort,
-                                   .flush_site = fake_flush_site };
+                                   .flush_site = fake_flush_site,
+                                   .sasl = h->settings->auth.enabled ? &login_server : NULL };
+    exchanges = 0;
     harness_resume(h);
 }
 
@@ -385,6 +477,8 @@ void harness_session(struct harness *h, const char *address, int fd) {
     error e = loop_run();
     if (e)
         die("harness: loop_run: %.*s", STR_ARG(e->text));
+    if (exchanges > 0)
+        die("harness: a login was neither ended nor cancelled");
 }
 
 void harness_script(struct harness *h, const char *address, const char *script) {

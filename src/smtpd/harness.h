@@ -6,7 +6,8 @@
  * The world: we are mx.here.example. here.example is local with user, user2 and postmaster; relay.example,
  * vmbox.example and valias.example have the recipient ok; temp.example cannot be asked about. 192.0.2.1 is
  * client.example, 127.0.0.* is localhost, others have no name. mynetworks is 127.0.0.2. The name service has what
- * harness.zone says, a record a line: "name TYPE data", data "!" for a failure; a name with no line is not there. */
+ * harness.zone says, a record a line: "name TYPE data", data "!" for a failure; a name with no line is not there.
+ * With smtpd_sasl_auth_enable who says "good" (base64) is joe; harness.c has the other words. */
 #ifndef ANGARIUM_SMTPD_HARNESS_H
 #define ANGARIUM_SMTPD_HARNESS_H
 

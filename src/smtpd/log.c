@@ -10,6 +10,16 @@ void log_connect(const struct session *s) {
     log_info("connect from %.*s", STR_ARG(s->log_name));
 }
 
+static void add_login(struct buf *b, const struct session *s, const char *separator) {
+    const struct session_login *l = &s->login;
+    if (l->method.n)
+        buf_printf(b, "%s sasl_method=%.*s", separator, STR_ARG(l->method));
+    if (l->username.n)
+        buf_printf(b, "%s sasl_username=%.*s", separator, STR_ARG(l->username));
+    if (l->sender.n)
+        buf_printf(b, "%s sasl_sender=%.*s", separator, STR_ARG(l->sender));
+}
+
 static void add_count(struct buf *b, const char *name, struct command_count n) {
     if (n.total == 0)
         return;
@@ -38,7 +48,11 @@ void log_disconnect(const struct session *s) {
 }
 
 void log_client(const struct session *s) {
-    log_info("%.*s: client=%.*s", STR_ARG(session_queue_id(s)), STR_ARG(s->log_name));
+    struct buf b = { 0 };
+    buf_printf(&b, "%.*s: client=%.*s", STR_ARG(session_queue_id(s)), STR_ARG(s->log_name));
+    add_login(&b, s, ",");
+    log_info("%.*s", STR_ARG(buf_str(&b)));
+    buf_free(&b);
 }
 
 /* from=<S> to=<R> proto=P helo=<H>: what is known. */
@@ -58,6 +72,7 @@ static void add_context(struct buf *b, const struct session *s) {
     buf_printf(b, " proto=%s", session_protocol(s));
     if (s->helo.n)
         buf_printf(b, " helo=<%.*s>", STR_ARG(s->helo));
+    add_login(b, s, "");
     arena_free(a);
 }
 
@@ -87,6 +102,8 @@ void log_session_end(const struct session *s) {
 void log_pipelining(const struct session *s, struct str input) {
     struct buf b = { 0 };
     struct str shown = str_sub(input, 0, PIPELINED_MAX);
+    if (strcmp(s->stage, "AUTH") == 0) /* passwords */
+        shown = STR("(not shown)");
     for (size_t i = 0; i < shown.n; i++) {
         char c = shown.p[i];
         if (c == '\r')
@@ -117,12 +134,33 @@ void log_address_syntax(const struct session *s, struct str address) {
 }
 
 void log_line_too_long(const struct session *s, struct str line) {
+    if (str_starts_icase(line, STR("AUTH ")))
+        line = str_sub(line, 0, 4); /* what follows may be a password */
     log_warn("%.*s: request longer than %zu: %.*s...", STR_ARG(s->log_name), s->set->line_length,
              STR_ARG(str_sub(line, 0, LINE_HEAD)));
 }
 
 void log_not_smtp(const struct session *s, struct str line) {
+    if (s->after_auth) /* the rest of a login that has failed */
+        line = STR("(not shown: it comes after AUTH)");
     log_warn("non-SMTP command from %.*s: %.*s", STR_ARG(s->log_name), STR_ARG(str_sub(line, 0, PIPELINED_MAX)));
+}
+
+void log_response_too_long(const struct session *s) {
+    log_warn("%.*s: SASL response longer than %zu", STR_ARG(s->log_name), s->set->auth.response_limit);
+}
+
+void log_login_failed(const struct session *s, struct str mechanism, struct str reason, struct str username) {
+    log_warn("%.*s: SASL %.*s authentication failed: %.*s, sasl_username=%.*s", STR_ARG(s->log_name),
+             STR_ARG(mechanism), STR_ARG(reason), STR_ARG(username.n ? username : STR("(unavailable)")));
+}
+
+void log_login_aborted(const struct session *s, struct str mechanism) {
+    log_warn("%.*s: SASL %.*s authentication aborted", STR_ARG(s->log_name), STR_ARG(mechanism));
+}
+
+void log_login_server(const struct session *s, struct str why) {
+    log_warn("SASL: login server %.*s (smtpd_sasl_path): %.*s", STR_ARG(s->set->auth.path), STR_ARG(why));
 }
 
 void log_concurrency(const struct session *s, uint32_t count) {

@@ -13,6 +13,10 @@ void log_pipelining(const struct session *s, struct str input);
 void log_name_mismatch(const struct session *s, struct str name, const char *reason);
 void log_address_syntax(const struct session *s, struct str address);
 void log_line_too_long(const struct session *s, struct str line);
+void log_response_too_long(const struct session *s); /* to a challenge of AUTH */
+void log_login_failed(const struct session *s, struct str mechanism, struct str reason, struct str username);
+void log_login_aborted(const struct session *s, struct str mechanism);
+void log_login_server(const struct session *s, struct str why); /* it is not there, or not to be understood */
 void log_not_smtp(const struct session *s, struct str line);
 void log_concurrency(const struct session *s, uint32_t count);
 void log_size_exceeded(const struct session *s);

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/utf8.h"
 #include "mail/address.h"
+#include "smtpd/auth.h"
 #include "smtpd/log.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
@@ -77,7 +78,8 @@ static bool dsn_is_off(struct session *s) {
     return reply_fail(s, "501 5.7.1 DSN support is disabled");
 }
 
-static bool mail_option(struct session *s, struct str option, uint64_t *ret_size, unsigned *ret_flags) {
+static bool mail_option(struct session *s, struct str option, uint64_t *ret_size, unsigned *ret_flags,
+                        struct str *ret_login_sender) {
     if (str_starts_icase(option, STR("SIZE=")))
         return option_size(s, str_from(option, 5), ret_size);
     if (str_eq_icase(option, STR("BODY=8BITMIME"))) {
@@ -88,6 +90,8 @@ static bool mail_option(struct session *s, struct str option, uint64_t *ret_size
         *ret_flags &= ~(unsigned)ENVELOPE_8BIT;
         return true;
     }
+    if (str_starts_icase(option, STR("AUTH=")))
+        return auth_mail_option(s, str_from(option, 5), ret_login_sender);
     if (str_starts_icase(option, STR("RET=")) || str_starts_icase(option, STR("ENVID=")))
         return dsn_is_off(s);
     return reply_fail(s, "555 5.5.4 Unsupported option: %.*s", STR_ARG(option));
@@ -115,9 +119,9 @@ static struct envelope make_envelope(struct session *s) {
                     .helo = s->helo,
                     .protocol = str_c(session_protocol(s)),
                     .ident = STR(""),
-                    .sasl_method = STR(""),
-                    .sasl_username = STR(""),
-                    .sasl_sender = STR("") },
+                    .sasl_method = s->login.method,
+                    .sasl_username = s->login.username,
+                    .sasl_sender = s->login.sender },
         .content_filter = conf_str(s->set->conf, PARAM_content_filter),
     };
     return e;
@@ -176,8 +180,9 @@ bool command_mail(struct session *s, struct str args) {
         return false;
     uint64_t size = 0;
     unsigned flags = 0;
+    struct str login_sender = STR("");
     while (str_word(&options, STR_SPACE, &option))
-        if (!mail_option(s, option, &size, &flags))
+        if (!mail_option(s, option, &size, &flags, &login_sender))
             return false;
 
     struct arena *a = arena_new();
@@ -188,6 +193,7 @@ bool command_mail(struct session *s, struct str args) {
                           .envelope_flags = flags,
                           .first_rcpt = STR(""),
                           .arrival_us = sys->wall_us() };
+    s->login.sender = arena_str(a, login_sender);
     error e = check_size(s, size);
     if (!e)
         e = check_sender(s);

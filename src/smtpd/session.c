@@ -40,6 +40,7 @@ void tx_end(struct session *s) {
     s->tx = NULL;
     if (!tx)
         return;
+    s->login.sender = STR("");
     if (tx->message)
         s->back->submit_abort(tx->message);
     arena_free(tx->arena);
@@ -65,6 +66,10 @@ int64_t session_deadline(const struct session *s) {
 }
 
 const char *session_protocol(const struct session *s) {
+    return s->esmtp ? "ESMTP" : "SMTP";
+}
+
+const char *session_received_with(const struct session *s) {
     if (!s->esmtp)
         return "SMTP";
     if (s->tls.active)
@@ -141,7 +146,7 @@ static bool spoke_too_soon(struct session *s) {
 
 /* --- reading commands --- */
 
-/* The rest of a line that was too long. False: too long for that too, or gone. */
+/* `*ret_last` is the end of the line. */
 static bool skip_line(struct session *s, int64_t deadline, struct str *ret_last) {
     size_t skipped = 0;
     for (;;) {
@@ -160,6 +165,11 @@ static bool skip_line(struct session *s, int64_t deadline, struct str *ret_last)
     }
 }
 
+bool session_skip_line(struct session *s, int64_t deadline) {
+    struct str last;
+    return skip_line(s, deadline, &last);
+}
+
 /* One command line without its end, in the scratch arena. */
 static bool read_command(struct session *s, struct str *ret) {
     int64_t deadline = session_deadline(s);
@@ -170,7 +180,10 @@ static bool read_command(struct session *s, struct str *ret) {
         return false;
     }
     *ret = arena_str(session_scratch(s), line);
+    if (str_starts_icase(line, STR("AUTH "))) /* command_auth() ends it */
+        io_secret(s->io, true);
     end = line;
+    s->command_cut = e != NULL;
     if (e) {
         log_line_too_long(s, *ret);
         if (!skip_line(s, deadline, &end))
@@ -251,6 +264,7 @@ static void run_command(struct session *s, const struct command *c, struct str a
 static void handle_line(struct session *s, struct str line) {
     if (refuse_bare_newline(s) || !well_formed(s, line))
         return;
+    s->after_auth = strcmp(s->stage, "AUTH") == 0;
     struct str rest = line, verb = STR("");
     (void)str_word(&rest, STR_SPACE, &verb);
     rest = str_trim(rest);

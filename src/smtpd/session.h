@@ -14,9 +14,10 @@
 #include "route/route.h"
 #include "smtpd/settings.h"
 
-struct clients;    /* clients.h */
-struct dns_cache;  /* dnsbl.h */
-struct submission; /* one message on its way to cleanup; the backend's own */
+struct clients;     /* clients.h */
+struct dns_cache;   /* dnsbl.h */
+struct sasl_server; /* sasl/server.h */
+struct submission;  /* one message on its way to cleanup; the backend's own */
 
 struct backend {
     void *ctx;
@@ -40,6 +41,7 @@ struct backend {
     void (*submit_abort)(struct submission *m); /* cleanup keeps nothing */
     /* As in proto/flush.h. */
     error (*flush_site)(void *ctx, struct str site, enum flush_status *ret);
+    struct sasl_server *sasl; /* who knows the passwords; NULL: nobody logs in here */
 };
 
 /* What a check wants to happen later: smtpd(8) defer_if_permit, defer_if_reject. */
@@ -149,6 +151,8 @@ struct session {
     bool hang_up;   /* the last reply ends the session */
     bool bare_newline_seen;
     bool command_bare_newline; /* the line just read ended in a bare LF */
+    bool command_cut;          /* it was longer than we look at */
+    bool after_auth;           /* the command before it was AUTH: it may hold a password */
     enum session_end end;
 };
 
@@ -168,10 +172,13 @@ void session_free(struct session *s);
 void tx_end(struct session *s);
 /* Memory that lives until the command is done. */
 struct arena *session_scratch(struct session *s);
-struct str session_queue_id(const struct session *s); /* or "NOQUEUE" */
-int64_t session_deadline(const struct session *s);    /* smtpd_timeout from now */
-/* "SMTP", "ESMTP", with S for TLS and A for a login behind it (RFC 3848): Received:, proto= in logs. */
-const char *session_protocol(const struct session *s);
+struct str session_queue_id(const struct session *s);  /* or "NOQUEUE" */
+int64_t session_deadline(const struct session *s);     /* smtpd_timeout from now */
+const char *session_protocol(const struct session *s); /* "SMTP", "ESMTP": proto= in logs, policy servers, filters */
+/* With S for TLS and A for a login behind it (RFC 3848): Received: */
+const char *session_received_with(const struct session *s);
+/* Read on to the end of a line that was too long. False: too long for that too, or gone. */
+bool session_skip_line(struct session *s, int64_t deadline);
 /* The read or write failed: sets how the session ends. */
 void session_broken(struct session *s, error e);
 #endif

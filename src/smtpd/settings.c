@@ -272,6 +272,8 @@ error settings_load(const struct conf *c, struct str service, struct arena *err_
                          "working instance of: reject_unauth_destination, defer_unauth_destination, reject, defer, "
                          "defer_if_permit or check_relay_domains");
     }
+    if (!e)
+        e = auth_settings_load(c, err_arena, &s->auth);
     if (e) {
         settings_free(s);
         return e;
@@ -283,6 +285,7 @@ error settings_load(const struct conf *c, struct str service, struct arena *err_
 void settings_free(struct settings *s) {
     if (!s)
         return;
+    auth_settings_free(&s->auth);
     match_close(s->mynetworks);
     match_close(s->bare_newline_exclusions);
     match_close(s->limit_exceptions);

@@ -5,6 +5,7 @@
 #define ANGARIUM_SMTPD_SETTINGS_H
 
 #include "conf/conf.h"
+#include "smtpd/auth.h"
 #include "table/match.h"
 
 struct restriction_row; /* restriction.h */
@@ -67,6 +68,8 @@ struct settings {
     bool untrusted_routing, swap_bangpath, percent_hack, numeric_domains;
     bool request_deadline; /* the whole content has smtpd_timeout, not each read of it */
     unsigned submit_flags; /* receive_override_options: enum submit_flags */
+
+    struct auth_settings auth;
 
     struct match *mynetworks, *bare_newline_exclusions, *limit_exceptions;
     struct match *forbidden_commands, *noop_commands;

@@ -159,6 +159,8 @@ relay_transport = discard:
 default_transport = discard:
 inet_protocols = ipv4
 smtpd_error_sleep_time = 0
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = private/login
 smtpd_client_connection_count_limit = 0
 """
 

@@ -4,6 +4,7 @@ import fnmatch
 import pytest
 
 from instance import Instance, free_port, wait_for
+from login_server import LoginServer
 from smtpd.dialogue import WORLD, dialogues, play, services
 
 ALL = [d for d in dialogues() if d.with_server]
@@ -14,7 +15,8 @@ def server():
     lines, ports = services(ALL, free_port, "n - n - -")
     instance = Instance(main_cf=WORLD, master_extra=lines, name="dialogues")
     try:
-        yield instance.start(), ports
+        with LoginServer(instance.start().queue / "private/login"):
+            yield instance, ports
     finally:
         print(instance.log())
         instance.stop()

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from instance import Instance, free_port, wait_for
+from login_server import LoginServer
 from oracle import Oracle
 from smtpd.dialogue import WORLD, dialogues, play, services
 from smtpd.test_dialogues import records
@@ -31,7 +32,8 @@ def oracle():
         master_cf.write(lines)
     write, server.write = server.write, lambda: None
     try:
-        yield server.start(), ports
+        with LoginServer(server.start().directory / "queue/private/login"):
+            yield server, ports
     finally:
         server.write = write
         server.stop()
@@ -42,7 +44,8 @@ def ours():
     lines, ports = services(ALL, free_port, "n - n - -")
     instance = Instance(main_cf=WORLD, master_extra=lines, name="differential")
     try:
-        yield instance.start(), ports
+        with LoginServer(instance.start().queue / "private/login"):
+            yield instance, ports
     finally:
         instance.stop()
 
