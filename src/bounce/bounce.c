@@ -4,7 +4,7 @@
 #include "bounce/notice.h"
 #include "mail/address.h"
 #include "mail/dsn.h"
-#include "proto/submit.h"
+#include "proto/receive.h"
 #include <errno.h>
 
 enum { NOTICE_ROOM = 16 * 1024 /* bytes of a notice beside the message that is returned in it */ };
@@ -133,7 +133,10 @@ static error submit_on(struct telling *t, struct notice *n, struct submit_link *
                        const char *what, struct queue_id *ret_id) {
     struct sink sink = { NULL, deadline_in(conf_time(t->ctx->conf, PARAM_ipc_timeout)) };
     struct submit_result result = { 0 };
-    error e = submit_open(link, SUBMIT_MAP | SUBMIT_LOCAL_HEADERS, sink.deadline, t->arena, &sink.to, ret_id, &result);
+    struct str class = n->postmaster ? STR("notify") : STR("bounce");
+    unsigned flags = SUBMIT_MAP | SUBMIT_LOCAL_HEADERS | receive_detect_utf8(t->ctx->conf, class) |
+                     receive_internal_filter(t->ctx->conf, class);
+    error e = submit_open(link, flags, sink.deadline, t->arena, &sink.to, ret_id, &result);
     if (e)
         return e;
     if (result.status != SUBMIT_OK)

@@ -1,5 +1,6 @@
 #include "cleanup/content.h"
 
+#include "base/utf8.h"
 #include "cleanup/header_rewrite.h"
 #include "mail/address.h"
 #include "mail/date.h"
@@ -87,6 +88,8 @@ static void field_done(struct content *c) {
     c->resent = c->resent || (row->flags & HEADER_RESENT);
     if (row->id == HEADER_RECEIVED)
         c->hops++;
+    if (c->m->detect_utf8 && !c->utf8)
+        c->utf8 = !str_is_ascii(field);
     if (row->id == HEADER_MESSAGE_ID || row->id == HEADER_RESENT_MESSAGE_ID)
         c->m->message_id(c->m->ctx, row->id == HEADER_RESENT_MESSAGE_ID, header_unfold(c->arena, value));
     if (!dropped(c->rules, name, row->id)) {

@@ -40,6 +40,7 @@ struct content_rules content_rules(const struct conf *c);
 /* What is special to this message. */
 struct content_message {
     bool add_missing;            /* fields that are missing are added */
+    bool detect_utf8;            /* is there UTF-8 in the header? */
     bool rewrite;                /* addresses in header fields go through `address` */
     struct str queue_id, sender; /* the complete sender, internal form */
     struct str full_name;        /* of a local submitter, or empty */
@@ -66,6 +67,7 @@ struct content {
     bool resent;                /* a Resent- field was seen */
     /* results */
     unsigned hops;            /* Received: fields */
+    bool utf8;                /* `detect_utf8`: a header field is not ASCII */
     bool rejected;            /* a byte of message_reject_characters was there */
     struct buf rejected_line; /* the beginning of its line, for the log */
 };

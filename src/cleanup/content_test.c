@@ -312,12 +312,37 @@ static void test_many_messages(void **state) {
     got_free(&g);
 }
 
+/* smtputf8_autodetect_classes: header fields count, the body does not. */
+static void test_utf8(void **state) {
+    (void)state;
+    const struct {
+        struct str in;
+        bool detect, found;
+    } rows[] = {
+        { STR("A: b\n\nm\xc3\xbcller\n"), true, false },
+        { STR("A: b\nSubject: m\xc3\xbcller\n\nx\n"), true, true },
+        { STR("Bcc: m\xc3\xbcller@b\n\nx\n"), true, true },
+        { STR("A: m\xc3\xbcller\n\nx\n"), false, false },
+    };
+    struct content_rules r = rules();
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct got g = { 0 };
+        struct content_message m = { .detect_utf8 = rows[i].detect, .ctx = &g, .write = take, .message_id = take_id };
+        struct content c;
+        content_begin(&c, &r, &m);
+        feed(&c, rows[i].in, 1);
+        assert_int_equal(c.utf8, rows[i].found);
+        content_free(&c);
+        got_free(&g);
+    }
+}
+
 int main(void) {
     setenv("TZ", "UTC", 1);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_messages),      cmocka_unit_test(test_from),          cmocka_unit_test(test_undisclosed),
-        cmocka_unit_test(test_hops_and_seen), cmocka_unit_test(test_limits),        cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_characters),    cmocka_unit_test(test_many_messages),
+        cmocka_unit_test(test_utf8),        cmocka_unit_test(test_messages),      cmocka_unit_test(test_from),
+        cmocka_unit_test(test_undisclosed), cmocka_unit_test(test_hops_and_seen), cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_memory),      cmocka_unit_test(test_characters),    cmocka_unit_test(test_many_messages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

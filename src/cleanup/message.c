@@ -1,6 +1,7 @@
 #include "cleanup/message.h"
 
 #include "base/log.h"
+#include "base/utf8.h"
 #include "mail/address.h"
 #include "run/sys.h"
 
@@ -145,6 +146,7 @@ static void content_start(struct message *m) {
     bool internal = m->env.flags & ENVELOPE_INTERNAL;
     m->about = (struct content_message){
         .add_missing = local || (conf_bool(c, PARAM_always_add_missing_headers) && !internal),
+        .detect_utf8 = m->flags & SUBMIT_DETECT_UTF8,
         .rewrite = local || (conf_str(c, PARAM_remote_header_rewrite_domain).n > 0 && !internal),
         .queue_id = queue_id_str(&m->id),
         .sender = m->env.sender,
@@ -230,6 +232,16 @@ static void make_bounce(struct message *m) {
     m->status = SUBMIT_OK;
 }
 
+/* RFC 6531, 3.6: mail that only a server with SMTPUTF8 can take. */
+static bool is_utf8(const struct message *m) {
+    if (m->content.utf8 || !str_is_ascii(m->env.sender))
+        return true;
+    for (size_t i = 0; i < m->env.rcpt_count; i++)
+        if (!str_is_ascii(m->env.rcpts[i].address))
+            return true;
+    return false;
+}
+
 void message_end(struct message *m, struct submit_result *ret) {
     if (!m->content_begun)
         content_start(m);
@@ -253,6 +265,8 @@ void message_end(struct message *m, struct submit_result *ret) {
         result(m, ret);
         return;
     }
+    if (m->status == SUBMIT_OK && (m->flags & SUBMIT_DETECT_UTF8) && is_utf8(m))
+        m->env.flags |= ENVELOPE_SMTPUTF8;
     if (m->status == SUBMIT_OK) {
         enum spool_state state = m->env.flags & ENVELOPE_HOLD ? SPOOL_HOLD : SPOOL_INCOMING;
         uint64_t size = spool_new_size(m->file);

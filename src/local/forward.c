@@ -3,7 +3,7 @@
 #include "mail/address.h"
 #include "mail/date.h"
 #include "mail/dsn.h"
-#include "proto/submit.h"
+#include "proto/receive.h"
 
 /* One new message per sender and per recipient that is expanded, so that its Received: and Delivered-To: are true. */
 struct forward {
@@ -73,7 +73,8 @@ static error submit_on(struct delivery *d, const struct forward *f, struct submi
     const struct rcpt *rcpt = &req->env.rcpts[d->index];
     struct submit *to;
     struct queue_id id;
-    error e = submit_open(link, SUBMIT_MAP, deadline, d->arena, &to, &id, ret);
+    error e = submit_open(link, SUBMIT_MAP | receive_detect_utf8(d->r->ctx->conf, STR("forward")), deadline, d->arena,
+                          &to, &id, ret);
     if (e || ret->status != SUBMIT_OK)
         return e;
     struct envelope env = req->env;
@@ -82,7 +83,7 @@ static error submit_on(struct delivery *d, const struct forward *f, struct submi
     env.rcpts = NULL;
     env.rcpt_count = 0;
     env.content_filter = STR("");
-    env.flags &= ENVELOPE_8BIT | ENVELOPE_SMTPUTF8 | ENVELOPE_REMOTE;
+    env.flags &= ENVELOPE_8BIT | ENVELOPE_SMTPUTF8 | ENVELOPE_REQUIRETLS | ENVELOPE_REMOTE;
     if (f->own_sender) {
         env.dsn_envid = STR("");
         env.dsn_ret = 0;

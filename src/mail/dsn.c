@@ -129,6 +129,55 @@ bool xtext_decode(struct arena *a, struct str s, struct str *ret) {
     return true;
 }
 
+/* --- unitext --- */
+
+/* EmbeddedUnicodeChar = "\x{" HEXPOINT "}"     ; RFC 6533, 3. Returns its length, or 0. */
+static size_t embedded_char(struct str s, uint32_t *ret) {
+    uint32_t value = 0;
+    size_t i = 3;
+    if (!str_starts(s, STR("\\x{")))
+        return 0;
+    for (int digit; i < s.n && i < 3 + 6 && (digit = hex_value(s.p[i])) >= 0; i++)
+        value = value * 16 + (uint32_t)digit;
+    if (i == 3 || i == s.n || s.p[i] != '}')
+        return 0;
+    *ret = value;
+    return i + 1;
+}
+
+static size_t put_utf8(char *to, uint32_t c) {
+    if (c < 0x80) {
+        to[0] = (char)c;
+        return 1;
+    }
+    size_t n = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    static const unsigned char lead[] = { 0, 0, 0xc0, 0xe0, 0xf0 };
+    to[0] = (char)(lead[n] | c >> 6 * (n - 1));
+    for (size_t i = 1; i < n; i++)
+        to[i] = (char)(0x80 | (c >> 6 * (n - 1 - i) & 0x3f));
+    return n;
+}
+
+bool unitext_decode(struct arena *a, struct str s, struct str *ret) {
+    char *out = arena_alloc(a, s.n + 1);
+    size_t n = 0;
+    for (size_t i = 0; i < s.n;) {
+        uint32_t c;
+        if (s.p[i] != '\\') {
+            out[n++] = s.p[i++];
+            continue;
+        }
+        size_t length = embedded_char(str_from(s, i), &c);
+        if (length == 0 || (c < 0x80 && c != ' ' && c != '+' && c != '=' && c != '\\'))
+            return false;
+        i += length;
+        n += put_utf8(out + n, c); /* at most four bytes, of an escape that has five or more */
+    }
+    out[n] = 0;
+    *ret = str_n(out, n);
+    return utf8_valid(*ret);
+}
+
 bool dsn_orcpt_valid(struct str decoded) {
     ptrdiff_t at = str_index(decoded, ';');
     if (at <= 0 || decoded.n > ORCPT_MAX)

@@ -21,6 +21,9 @@ struct str dsn_notify_format(struct arena *a, unsigned mask);
 /* xtext (RFC 3461, 4). Decoding refuses malformed input and encoded NUL. */
 struct str xtext_encode(struct arena *a, struct str s);
 bool xtext_decode(struct arena *a, struct str s, struct str *ret);
+/* The escapes of a utf-8-addr-xtext, "\x{FC}" for U+00FC (RFC 6533, 3), made UTF-8. Refuses malformed ones, and those
+ * of what needs none: letters, digits, control characters and whatever else ASCII has but + = \ and the blank. */
+bool unitext_decode(struct arena *a, struct str s, struct str *ret);
 /* ORCPT value "rfc822;user@dom": both parts checked; type utf-8 may hold valid UTF-8 (RFC 6533, 3). */
 bool dsn_orcpt_valid(struct str decoded);
 #endif

@@ -1,5 +1,6 @@
 /* Fuzz: status codes, NOTIFY, xtext, ORCPT. */
 #include "base/die.h"
+#include "base/utf8.h"
 #include "mail/dsn.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -18,6 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (!xtext_decode(a, xtext_encode(a, decoded), &again) || !str_eq(again, decoded))
             die("xtext changes on the way");
         dsn_orcpt_valid(decoded);
+        if (unitext_decode(a, decoded, &again) && (again.n > decoded.n || !utf8_valid(again)))
+            die("unitext grows, or is no UTF-8");
     }
     dsn_orcpt_valid(in);
     arena_free(a);

@@ -102,6 +102,14 @@ static void xtext(void **state) {
             fail_msg("row %zu", i);
         free(copy);
     }
+    assert_true(unitext_decode(a, STR("utf-8;m\\x{FC}ller\\x{1f600}@b\\x{20}"), &out));
+    assert_str(out, "utf-8;m\xc3\xbcller\xf0\x9f\x98\x80@b ");
+    const struct str bad_unitext[] = { STR("\\"),     STR("\\x"),          STR("\\x{"),      STR("\\x{}"),
+                                       STR("\\x{0}"), STR("\\x{41}"),      STR("\\x{D800}"), STR("\\x{110000}"),
+                                       STR("\\x{FC"), STR("\\x{00000FC}"), STR("\xff") };
+    for (size_t i = 0; i < sizeof bad_unitext / sizeof *bad_unitext; i++)
+        if (unitext_decode(a, bad_unitext[i], &out))
+            fail_msg("unitext row %zu", i);
     assert_true(dsn_orcpt_valid(STR("rfc822;a@b")));
     assert_true(dsn_orcpt_valid(STR("rfc822;\"a b\"@c")));
     assert_true(dsn_orcpt_valid(STR("utf-8;m\xc3\xbcller@b")));

@@ -20,6 +20,11 @@ enum {
 
 error pickup_open(struct pickup *p, const struct conf *c, struct arena *err_arena) {
     *p = (struct pickup){ .c = c, .maildrop_fd = -1, .corrupt_fd = -1 };
+    bool no_unknown_checks; /* of no interest: local mail is always taken */
+    error e = receive_flags(c, err_arena, &p->submit_flags, &no_unknown_checks);
+    if (e)
+        return e;
+    p->submit_flags |= SUBMIT_BOUNCE | receive_detect_utf8(c, STR("sendmail"));
     p->maildrop_fd = open("maildrop", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (p->maildrop_fd < 0)
         return err_make(err_arena, ERR_SYS, "open directory maildrop: %s", strerror(errno));
@@ -172,7 +177,7 @@ static error submit(struct pickup *p, struct drop *d, struct arena *a, struct su
         return requeued_submit(p, d->requeued, a, ret);
     struct sending out = { .deadline = deadline_in(conf_time(p->c, PARAM_ipc_timeout)) };
     bool gateway = false;
-    unsigned flags = SUBMIT_FILTER | SUBMIT_MAP | SUBMIT_BOUNCE;
+    unsigned flags = p->submit_flags;
     error e = rewind_drop(d) ? find_gateway(d, &gateway) : err_errno(errno);
     if (e)
         return e;

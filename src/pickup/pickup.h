@@ -7,10 +7,11 @@
 #define ANGARIUM_PICKUP_PICKUP_H
 
 #include "conf/conf.h"
-#include "proto/submit.h"
+#include "proto/receive.h"
 
 struct pickup {
     const struct conf *c;
+    unsigned submit_flags;       /* receive_override_options and the like */
     int maildrop_fd, corrupt_fd; /* directories */
     struct submit_link *cleanup; /* kept between messages; NULL: none */
     error (*connect)(void *ctx, struct ipc **ret);

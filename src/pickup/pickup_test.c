@@ -186,7 +186,8 @@ static void test_good(void **state) {
     assert_true(asprintf(&want,
                          "[%u from=a@b flags=3 ret=2 envid=e name=N Received: by mx.example (Angarium, from userid "
                          "%ld)\n\tid QID; ",
-                         SUBMIT_FILTER | SUBMIT_MAP | SUBMIT_BOUNCE | SUBMIT_LOCAL_HEADERS, (long)getuid()) > 0);
+                         SUBMIT_FILTER | SUBMIT_MILTER | SUBMIT_MAP | SUBMIT_BOUNCE | SUBMIT_LOCAL_HEADERS,
+                         (long)getuid()) > 0);
     if (!str_starts(told, str_c(want)))
         fail_msg("%.*s", STR_ARG(told));
     free(want);
@@ -195,7 +196,7 @@ static void test_good(void **state) {
 
     put("maildrop/A2", STR("\1\0\0\0\0\5\1\0\0\0\4" RCPT END), MAILDROP_READY); /* a gateway's, without content */
     run();
-    assert_true(str_starts(buf_str(&t.told), STR("[19 from= flags=0 ret=0 envid= rcpt=c@d(c@d)0 Received: ")));
+    assert_true(str_starts(buf_str(&t.told), STR("[83 from= flags=0 ret=0 envid= rcpt=c@d(c@d)0 Received: ")));
     assert_false(there("maildrop/A2"));
 }
 

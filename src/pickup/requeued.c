@@ -10,7 +10,8 @@
 enum {
     CHUNK = 64 * 1024,
     /* what says something of the message itself; the rest was about its old life */
-    FLAGS_KEPT = ENVELOPE_8BIT | ENVELOPE_SMTPUTF8 | ENVELOPE_INTERNAL | ENVELOPE_VERIFY | ENVELOPE_REMOTE,
+    FLAGS_KEPT =
+        ENVELOPE_8BIT | ENVELOPE_SMTPUTF8 | ENVELOPE_INTERNAL | ENVELOPE_VERIFY | ENVELOPE_REMOTE | ENVELOPE_REQUIRETLS,
 };
 
 error requeued_open(int fd, const char *name, const struct stat *st, struct arena *a, bool *ret_is,
@@ -71,7 +72,7 @@ static error send_all(struct pickup *p, const struct requeued *r, const struct s
 error requeued_submit(struct pickup *p, struct requeued *r, struct arena *a, struct submit_result *ret) {
     struct sending out = { .deadline = deadline_in(conf_time(p->c, PARAM_ipc_timeout)) };
     const struct envelope *env = &r->file.env;
-    unsigned flags = SUBMIT_FILTER | SUBMIT_MAP | SUBMIT_BOUNCE;
+    unsigned flags = p->submit_flags;
     if (!(env->flags & ENVELOPE_REMOTE))
         flags |= SUBMIT_LOCAL_HEADERS;
     error e = submit_open(p->cleanup, flags, out.deadline, a, &out.to, &out.id, ret);

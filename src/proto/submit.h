@@ -43,9 +43,11 @@ enum {
 };
 
 enum submit_flags {
-    SUBMIT_FILTER = 1,        /* header and body checks, milters apply (not for mail made by ourselves) */
+    SUBMIT_FILTER = 1,        /* header and body checks apply (not for mail made by ourselves) */
     SUBMIT_MAP = 2,           /* canonical, virtual alias, bcc maps apply */
     SUBMIT_LOCAL_HEADERS = 8, /* rewrite headers as for local mail; add missing ones */
+    SUBMIT_DETECT_UTF8 = 32,  /* without being told, SMTPUTF8 mail is known by its header and addresses */
+    SUBMIT_MILTER = 64,       /* milters apply */
     SUBMIT_BOUNCE = 16,       /* refused content is returned to the sender instead of refused (pickup) */
 };
 enum submit_status {

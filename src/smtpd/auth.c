@@ -66,7 +66,7 @@ static struct sasl_peer peer_of(const struct session *s) {
                                .tls = s->tls.active };
 }
 
-static bool may_log_in(const struct session *s) {
+static bool may_log_in(struct session *s) {
     return s->back->sasl && (s->tls.active || !s->set->auth.tls_only) && !ehlo_keyword_off(s, STR("AUTH"));
 }
 

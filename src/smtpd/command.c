@@ -105,7 +105,7 @@ const struct command commands[] = {
     COMMAND("MAIL", "mail", 0, command_mail),
     COMMAND("RCPT", "rcpt", 0, command_rcpt),
     COMMAND("DATA", "data", COMMAND_LAST, command_data),
-    COMMAND("BDAT", "bdat", 0, command_not_here),
+    COMMAND("BDAT", "bdat", 0, command_bdat),
     COMMAND("RSET", "rset", COMMAND_JUNK, command_rset),
     COMMAND("NOOP", "noop", COMMAND_LAST | COMMAND_JUNK, command_noop),
     COMMAND("VRFY", "vrfy", COMMAND_LAST | COMMAND_JUNK, command_vrfy),

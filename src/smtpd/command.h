@@ -24,12 +24,13 @@ const struct command *command_find(struct str name);
 /* ehlo.c */
 bool ehlo_reply(struct session *s);
 /* Does smtpd_discard_ehlo_keywords name it for this client? */
-bool ehlo_keyword_off(const struct session *s, struct str keyword);
+bool ehlo_keyword_off(struct session *s, struct str keyword);
 
-/* mail_rcpt.c, data.c, etrn.c */
+/* mail_rcpt.c, data.c, bdat.c, etrn.c */
 bool command_mail(struct session *s, struct str args);
 bool command_rcpt(struct session *s, struct str args);
 bool command_vrfy(struct session *s, struct str args);
 bool command_data(struct session *s, struct str args);
+bool command_bdat(struct session *s, struct str args);
 bool command_etrn(struct session *s, struct str args);
 #endif

@@ -43,7 +43,7 @@ static size_t plain_lines(struct content *c, struct str bytes) {
     struct buf *out = c->out;
     const char *from = bytes.p, *end = bytes.p + bytes.n;
     char *begin = buf_reserve(out, bytes.n), *to = begin;
-    while (from < end && *from != '.') {
+    while (from < end && (*from != '.' || c->chunk)) {
         const char *cr = memchr(from, '\r', (size_t)(end - from));
         if (!cr || cr + 1 == end || cr[1] != '\n' || memchr(from, '\n', (size_t)(cr - from)))
             break;
@@ -85,7 +85,7 @@ size_t content_feed(struct content *c, struct str bytes) {
         } else if (byte == '\r') {
             i++;
             take_cr(c);
-        } else if (c->state == CONTENT_LINE && byte == '.') {
+        } else if (c->state == CONTENT_LINE && byte == '.' && !c->chunk) {
             i++;
             c->state = CONTENT_DOT;
         } else {
@@ -94,4 +94,14 @@ size_t content_feed(struct content *c, struct str bytes) {
         }
     }
     return i;
+}
+
+void content_finish(struct content *c) {
+    put_crs(c);
+    if (c->state == CONTENT_INSIDE) {
+        buf_byte(c->out, '\n');
+        c->size += c->line + 2;
+        c->line = 0;
+    }
+    c->state = CONTENT_LINE;
 }

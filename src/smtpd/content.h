@@ -16,6 +16,7 @@ enum content_state { CONTENT_LINE, CONTENT_DOT, CONTENT_INSIDE };
 
 struct content { /* `{0}` with `out` set is ready for use */
     bool lenient;
+    bool chunk;        /* BDAT: a dot is content, the end is the caller's business (RFC 3030, 2) */
     struct buf *out;   /* what the content is, is added here */
     uint64_t size;     /* of its whole lines, each LF counted as CRLF */
     bool ended;        /* the end was seen; nothing behind it was touched */
@@ -27,6 +28,8 @@ struct content { /* `{0}` with `out` set is ready for use */
     size_t crs;      /* CRs held back until we know whether an LF follows */
 };
 
+/* BDAT: all has come. A last line without its end gets one. */
+void content_finish(struct content *c);
 /* Take bytes; returns how many were used: all of them unless the end came. */
 size_t content_feed(struct content *c, struct str bytes);
 /* What `size` will be at the least: with the line under way, which needs an end. */

@@ -1,11 +1,11 @@
 /* data.c - DATA: the content of a message (RFC 5321, 4.1.1.4, 4.5.2). */
-#include "smtpd/command.h"
+#include "smtpd/data.h"
 
 #include "base/log.h"
 #include "mail/address.h"
 #include "mail/date.h"
 #include "mail/dsn.h"
-#include "smtpd/content.h"
+#include "smtpd/command.h"
 #include "smtpd/log.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
@@ -57,16 +57,6 @@ static struct str received_header(struct session *s) {
 
 /* --- the stream --- */
 
-/* What became of the content so far. After anything but FINE the rest is read and thrown away: the client hears of it
- * at the end, where it listens. */
-enum fate { FINE, TOO_LARGE, BROKEN };
-
-struct stream {
-    struct session *s;
-    enum fate fate;
-    struct buf gathered; /* what comes in small pieces goes to cleanup in larger ones */
-};
-
 enum { GATHERED_MAX = 8 * 1024 };
 
 static void give_up(struct stream *x, enum fate fate) {
@@ -87,7 +77,8 @@ static void send_gathered(struct stream *x) {
 }
 
 /* More of the content has been gathered. */
-static void content_came(struct stream *x, const struct content *c) {
+void stream_came(struct stream *x) {
+    const struct content *c = &x->content;
     struct session *s = x->s;
     uint64_t limit = s->set->message_size;
     s->tx->received = c->size;
@@ -103,7 +94,7 @@ static void content_came(struct stream *x, const struct content *c) {
 
 /* When the next bytes must be here: each read has its own time, or (smtpd_per_request_deadline) all of the content has
  * one, to which what has come adds what it needs at the least data rate. */
-static int64_t next_deadline(const struct session *s, int64_t deadline, size_t received) {
+int64_t stream_deadline(const struct session *s, int64_t deadline, size_t received) {
     int64_t fresh = session_deadline(s);
     if (!s->set->request_deadline)
         return fresh;
@@ -112,8 +103,9 @@ static int64_t next_deadline(const struct session *s, int64_t deadline, size_t r
 }
 
 /* True when the end was seen; else the connection is broken. */
-static bool receive(struct stream *x, struct content *c) {
+static bool receive(struct stream *x) {
     struct session *s = x->s;
+    struct content *c = &x->content;
     int64_t deadline = session_deadline(s);
     while (!c->ended) {
         struct str bytes = io_peek(s->io);
@@ -122,12 +114,12 @@ static bool receive(struct stream *x, struct content *c) {
             e = io_some(s->io, 1, deadline, &bytes);
             if (!e)
                 content_feed(c, bytes);
-            deadline = next_deadline(s, deadline, 1 + io_pending(s->io, false));
+            deadline = stream_deadline(s, deadline, 1 + io_pending(s->io, false));
         } else {
             size_t used = content_feed(c, bytes);
             e = io_some(s->io, used, deadline, &bytes);
         }
-        content_came(x, c);
+        stream_came(x);
         if (e) {
             session_broken(s, e);
             return false;
@@ -141,6 +133,9 @@ static bool reply_result(struct session *s, const struct submit_result *r) {
     switch (r->status) {
     case SUBMIT_OK:
         s->errors = s->junk = 0;
+        if (s->bdat != BDAT_NONE)
+            return reply_ok(s, "250 2.0.0 Ok: %llu bytes queued as %.*s", (unsigned long long)s->tx->received,
+                            STR_ARG(queue_id_str(&r->id)));
         return reply_ok(s, "250 2.0.0 Ok: queued as %.*s", STR_ARG(queue_id_str(&r->id)));
     case SUBMIT_NO_SPACE:
         return reply_fail(s, "452 4.3.1 Insufficient system storage");
@@ -196,10 +191,8 @@ static bool finish(struct stream *x) {
     struct session *s = x->s;
     struct tx *tx = s->tx;
     send_gathered(x);
-    if (x->fate == TOO_LARGE)
-        return reply_fail(s, "552 5.3.4 Error: message file too big");
-    if (x->fate == BROKEN)
-        return reply_fail(s, "451 4.3.0 Error: queue file write error");
+    if (x->fate != FINE)
+        return stream_fate_reply(x);
     error e = check_end_of_data(s);
     if (e)
         return reply_refusal(s, e);
@@ -217,13 +210,60 @@ static bool finish(struct stream *x) {
     return reply_result(s, &r);
 }
 
-bool command_data(struct session *s, struct str args) {
-    struct tx *tx = s->tx;
-    if (!tx || tx->rcpts == 0) {
-        if (tx)
-            return reply_fail(s, "554 5.5.1 Error: no valid recipients");
-        return reply_fail(s, "503 5.5.1 Error: need RCPT command");
+bool stream_fate_reply(struct stream *x) {
+    if (x->fate == TOO_LARGE)
+        return reply_fail(x->s, "552 5.3.4 Error: message file too big");
+    return reply_fail(x->s, "451 4.3.0 Error: queue file write error");
+}
+
+bool stream_refuses_bare_newline(struct stream *x) {
+    struct session *s = x->s;
+    if (!x->content.bare_newline)
+        return false;
+    s->bare_newline_seen = true;
+    if (s->set->bare_newline != BARE_REJECT || s->bare_newline_excluded)
+        return false;
+    log_refusal(s, "reject", STR("bare <LF> received"));
+    reply_fail(s, "%d 5.5.2 %.*s Error: bare <LF> received", s->set->bare_newline_code, STR_ARG(s->set->myhostname));
+    return true;
+}
+
+void stream_begin(struct stream *x, struct session *s) {
+    const struct tx *tx = s->tx;
+    *x = (struct stream){ .s = s };
+    x->content.lenient = s->set->bare_newline == BARE_ALLOW || s->bare_newline_excluded;
+    x->content.out = &x->gathered;
+    for (size_t i = 0; i < tx->actions.prepend.n; i++) {
+        buf_add(&x->gathered, tx->actions.prepend.at[i]);
+        buf_byte(&x->gathered, '\n');
     }
+    buf_add(&x->gathered, received_header(s));
+}
+
+bool stream_end(struct stream *x) {
+    x->s->stage = "END-OF-MESSAGE";
+    bool ok = !stream_refuses_bare_newline(x) && finish(x);
+    tx_end(x->s);
+    return ok;
+}
+
+void stream_free(struct stream *x) {
+    buf_free(&x->gathered);
+}
+
+bool data_may_begin(struct session *s) {
+    const struct tx *tx = s->tx;
+    if (tx && tx->rcpts > 0)
+        return true;
+    return tx ? reply_fail(s, "554 5.5.1 Error: no valid recipients")
+              : reply_fail(s, "503 5.5.1 Error: need RCPT command");
+}
+
+bool command_data(struct session *s, struct str args) {
+    if (s->bdat != BDAT_NONE)
+        return reply_fail(s, "503 5.5.1 Error: DATA after BDAT");
+    if (!data_may_begin(s))
+        return false;
     if (args.n)
         return reply_fail(s, "501 5.5.4 Syntax: DATA");
     error e = check_data(s);
@@ -232,31 +272,10 @@ bool command_data(struct session *s, struct str args) {
     if (s->end != END_OPEN)
         return false;
 
-    struct stream x = { .s = s };
-    for (size_t i = 0; i < tx->actions.prepend.n; i++) {
-        buf_add(&x.gathered, tx->actions.prepend.at[i]);
-        buf_byte(&x.gathered, '\n');
-    }
-    buf_add(&x.gathered, received_header(s));
+    struct stream x;
+    stream_begin(&x, s);
     reply_ok(s, "354 End data with <CR><LF>.<CR><LF>");
-    struct content c = { .lenient = s->set->bare_newline == BARE_ALLOW || s->bare_newline_excluded,
-                         .out = &x.gathered };
-    if (!receive(&x, &c)) {
-        buf_free(&x.gathered);
-        return false;
-    }
-    s->stage = "END-OF-MESSAGE";
-    bool ok;
-    if (c.bare_newline)
-        s->bare_newline_seen = true;
-    if (c.bare_newline && s->set->bare_newline == BARE_REJECT) {
-        log_refusal(s, "reject", STR("bare <LF> received"));
-        ok = reply_fail(s, "%d 5.5.2 %.*s Error: bare <LF> received", s->set->bare_newline_code,
-                        STR_ARG(s->set->myhostname));
-    } else {
-        ok = finish(&x);
-    }
-    buf_free(&x.gathered);
-    tx_end(s);
+    bool ok = receive(&x) && stream_end(&x);
+    stream_free(&x);
     return ok;
 }

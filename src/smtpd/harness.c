@@ -305,14 +305,20 @@ static error fake_open(void *ctx, struct arena *a, unsigned flags, struct submis
 static error fake_envelope(struct submission *m, const struct envelope *e) {
     m->message->sender = arena_str(m->h->strings, e->sender);
     m->message->envelope_flags = e->flags;
+    m->message->envid = arena_str(m->h->strings, e->dsn_envid);
+    m->message->ret = e->dsn_ret;
     return NULL;
 }
 
 static error fake_rcpt(struct submission *m, const struct rcpt *r) {
     if (m->h->rcpt_fails)
         return &gone;
-    if (m->message->rcpt_count < HARNESS_RCPTS_MAX)
-        m->message->rcpts[m->message->rcpt_count] = arena_str(m->h->strings, r->address);
+    size_t n = m->message->rcpt_count;
+    if (n < HARNESS_RCPTS_MAX) {
+        m->message->rcpts[n] = arena_str(m->h->strings, r->address);
+        m->message->orcpt[n] = arena_str(m->h->strings, r->dsn_orcpt);
+        m->message->notify[n] = r->dsn_notify;
+    }
     m->message->rcpt_count++;
     return NULL;
 }

@@ -18,7 +18,8 @@ enum { HARNESS_MESSAGES_MAX = 32, HARNESS_RCPTS_MAX = 16 };
 struct harness_message {
     bool opened, ended, aborted;
     unsigned flags, envelope_flags;
-    struct str sender, rcpts[HARNESS_RCPTS_MAX];
+    struct str sender, envid, rcpts[HARNESS_RCPTS_MAX], orcpt[HARNESS_RCPTS_MAX];
+    unsigned ret, notify[HARNESS_RCPTS_MAX];
     size_t rcpt_count;
     struct buf content;
     struct buf actions; /* "hold()filter(smtp:x)" */

@@ -92,7 +92,7 @@ void log_session_end(const struct session *s) {
     if (s->end != END_LOST && s->end != END_TIMEOUT && s->end != END_ERRORS)
         return;
     struct str id = session_queue_id(s);
-    if (strcmp(s->stage, "DATA") == 0)
+    if (strcmp(s->stage, "DATA") == 0 || strcmp(s->stage, "BDAT") == 0)
         log_info("%.*s: %s after %s (%llu bytes) from %.*s", STR_ARG(id), reasons[s->end], s->stage,
                  (unsigned long long)(s->tx ? s->tx->received : 0), STR_ARG(s->log_name));
     else
@@ -170,6 +170,34 @@ void log_concurrency(const struct session *s, uint32_t count) {
 
 void log_size_exceeded(const struct session *s) {
     log_warn("%.*s: queue file size limit exceeded", STR_ARG(session_queue_id(s)));
+}
+
+void log_lookup_error(struct str tables, struct str key) {
+    log_warn("%.*s lookup error for \"%.*s\"", STR_ARG(tables), STR_ARG(str_sub(key, 0, PIPELINED_MAX)));
+}
+
+void log_local_data_error(const struct session *s) {
+    log_info("%.*s: reject: %s from %.*s: 421 4.3.0 %.*s Server local data error", STR_ARG(session_queue_id(s)),
+             s->stage, STR_ARG(s->log_name), STR_ARG(s->set->myhostname));
+}
+
+void log_null_bdat(const struct session *s) {
+    log_warn("%.*s: null BDAT request from %.*s", STR_ARG(session_queue_id(s)), STR_ARG(s->log_name));
+}
+
+void log_bdat_syntax(const struct session *s, struct str args) {
+    log_warn("%.*s: malformed BDAT command syntax from %.*s: BDAT %.*s", STR_ARG(session_queue_id(s)),
+             STR_ARG(s->log_name), STR_ARG(str_sub(args, 0, PIPELINED_MAX)));
+}
+
+void log_bdat_too_large(const struct session *s) {
+    log_warn("%.*s: BDAT request from %.*s exceeds message size limit", STR_ARG(session_queue_id(s)),
+             STR_ARG(s->log_name));
+}
+
+void log_replaced_command(const struct session *s, struct str old, struct str now) {
+    log_info("%.*s: replacing command \"%.*s\" with \"%.*s\"", STR_ARG(s->log_name),
+             STR_ARG(str_sub(old, 0, PIPELINED_MAX)), STR_ARG(str_sub(now, 0, PIPELINED_MAX)));
 }
 
 void log_etrn_denied(const struct session *s, struct str domain) {

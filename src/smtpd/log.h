@@ -20,6 +20,12 @@ void log_login_server(const struct session *s, struct str why); /* it is not the
 void log_not_smtp(const struct session *s, struct str line);
 void log_concurrency(const struct session *s, uint32_t count);
 void log_size_exceeded(const struct session *s);
+void log_lookup_error(struct str tables, struct str key);
+void log_local_data_error(const struct session *s);
+void log_null_bdat(const struct session *s);
+void log_bdat_syntax(const struct session *s, struct str args);
+void log_bdat_too_large(const struct session *s);
+void log_replaced_command(const struct session *s, struct str old, struct str now);
 void log_etrn_denied(const struct session *s, struct str domain);
 void log_flush_failed(const struct session *s, struct str why);
 #endif

@@ -6,6 +6,7 @@
 #include "mail/address.h"
 #include "smtpd/auth.h"
 #include "smtpd/log.h"
+#include "smtpd/params.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
 
@@ -51,50 +52,19 @@ static bool take_path(struct session *s, struct str args, bool may_be_empty, con
         log_address_syntax(s, shown);
         return reply_fail(s, "%s", refusal);
     }
-    if (s->set->smtputf8 && s->set->strict_smtputf8 && !str_is_ascii(*ret))
-        return reply_fail(s, "553 5.6.7 Must declare SMTPUTF8 to send unicode address");
     return true;
+}
+
+/* RFC 6531, 3.4: who sends such an address has to say so. */
+static bool utf8_allowed(struct session *s, struct str address, bool declared) {
+    if (declared || !s->set->smtputf8 || !s->set->strict_smtputf8 || str_is_ascii(address))
+        return true;
+    return reply_fail(s, "553 5.6.7 Must declare SMTPUTF8 to send unicode address");
 }
 
 /* --- MAIL --- */
 static bool needs_greeting(struct session *s) {
     return s->set->helo_required && s->helo.n == 0;
-}
-
-enum { SIZE_DIGITS_MAX = 20 /* RFC 1870, 3 */ };
-
-static bool option_size(struct session *s, struct str value, uint64_t *ret) {
-    bool digits = value.n > 0 && value.n <= SIZE_DIGITS_MAX;
-    for (size_t i = 0; digits && i < value.n; i++)
-        digits = byte_is_digit(value.p[i]);
-    if (!digits)
-        return reply_fail(s, "501 5.5.4 Bad message size syntax");
-    if (!str_to_u64(value, UINT64_MAX, ret))
-        *ret = UINT64_MAX;
-    return true;
-}
-
-static bool dsn_is_off(struct session *s) {
-    return reply_fail(s, "501 5.7.1 DSN support is disabled");
-}
-
-static bool mail_option(struct session *s, struct str option, uint64_t *ret_size, unsigned *ret_flags,
-                        struct str *ret_login_sender) {
-    if (str_starts_icase(option, STR("SIZE=")))
-        return option_size(s, str_from(option, 5), ret_size);
-    if (str_eq_icase(option, STR("BODY=8BITMIME"))) {
-        *ret_flags |= ENVELOPE_8BIT;
-        return true;
-    }
-    if (str_eq_icase(option, STR("BODY=7BIT"))) {
-        *ret_flags &= ~(unsigned)ENVELOPE_8BIT;
-        return true;
-    }
-    if (str_starts_icase(option, STR("AUTH=")))
-        return auth_mail_option(s, str_from(option, 5), ret_login_sender);
-    if (str_starts_icase(option, STR("RET=")) || str_starts_icase(option, STR("ENVID=")))
-        return dsn_is_off(s);
-    return reply_fail(s, "555 5.5.4 Unsupported option: %.*s", STR_ARG(option));
 }
 
 static error check_size(struct session *s, uint64_t size) {
@@ -110,7 +80,8 @@ static struct envelope make_envelope(struct session *s) {
     struct envelope e = {
         .arrival_us = tx->arrival_us,
         .sender = tx->sender,
-        .dsn_envid = STR(""),
+        .dsn_envid = tx->dsn_envid,
+        .dsn_ret = tx->dsn_ret,
         .flags = tx->envelope_flags,
         .client = { .name = s->name,
                     .reverse_name = s->reverse_name,
@@ -173,28 +144,29 @@ bool command_mail(struct session *s, struct str args) {
         return reply_fail(s, "503 5.5.1 Error: send HELO/EHLO first");
     if (s->tx)
         return reply_fail(s, "503 5.5.1 Error: nested MAIL command");
+    if (s->bdat != BDAT_NONE)
+        return reply_fail(s, "503 5.5.1 Error: MAIL after BDAT");
     if (!take_keyword(&args, STR("FROM:")))
         return reply_fail(s, "501 5.5.4 Syntax: MAIL FROM:<address>");
-    struct str sender = STR(""), options = STR(""), option;
+    struct str sender = STR(""), options = STR("");
+    struct mail_params params;
     if (!take_path(s, args, true, "501 5.1.7 Bad sender address syntax", &sender, &options))
         return false;
-    uint64_t size = 0;
-    unsigned flags = 0;
-    struct str login_sender = STR("");
-    while (str_word(&options, STR_SPACE, &option))
-        if (!mail_option(s, option, &size, &flags, &login_sender))
-            return false;
+    if (!utf8_allowed(s, sender, params_want_smtputf8(s, options)) || !mail_params_read(s, options, &params))
+        return false;
 
     struct arena *a = arena_new();
     s->tx = ARENA_NEW(a, struct tx);
     *s->tx = (struct tx){ .arena = a,
                           .sender = arena_str(a, sender),
-                          .declared_size = size,
-                          .envelope_flags = flags,
+                          .declared_size = params.size,
+                          .envelope_flags = params.flags,
+                          .dsn_envid = arena_str(a, params.envid),
+                          .dsn_ret = params.ret,
                           .first_rcpt = STR(""),
                           .arrival_us = sys->wall_us() };
-    s->login.sender = arena_str(a, login_sender);
-    error e = check_size(s, size);
+    s->login.sender = arena_str(a, params.login_sender);
+    error e = check_size(s, params.size);
     if (!e)
         e = check_sender(s);
     if (e) {
@@ -209,24 +181,20 @@ bool command_mail(struct session *s, struct str args) {
 }
 
 /* --- RCPT --- */
-static bool rcpt_option(struct session *s, struct str option) {
-    if (str_starts_icase(option, STR("NOTIFY=")) || str_starts_icase(option, STR("ORCPT=")))
-        return dsn_is_off(s);
-    return reply_fail(s, "555 5.5.4 Unsupported option: %.*s", STR_ARG(option));
-}
-
 bool command_rcpt(struct session *s, struct str args) {
     struct tx *tx = s->tx;
+    if (s->bdat != BDAT_NONE)
+        return reply_fail(s, "503 5.5.1 Error: RCPT after BDAT");
     if (!tx)
         return reply_fail(s, "503 5.5.1 Error: need MAIL command");
     if (!take_keyword(&args, STR("TO:")))
         return reply_fail(s, "501 5.5.4 Syntax: RCPT TO:<address>");
-    struct str rcpt = STR(""), options = STR(""), option;
+    struct str rcpt = STR(""), options = STR("");
+    struct rcpt_params params;
     if (!take_path(s, args, false, "501 5.1.3 Bad recipient address syntax", &rcpt, &options))
         return false;
-    while (str_word(&options, STR_SPACE, &option))
-        if (!rcpt_option(s, option))
-            return false;
+    if (!utf8_allowed(s, rcpt, tx->envelope_flags & ENVELOPE_SMTPUTF8) || !rcpt_params_read(s, options, &params))
+        return false;
     if (tx->rcpts >= s->set->recipients) {
         /* a mailing list's software sends the rest later: no mistake at first (RFC 5321, 4.5.3.1.10) */
         if (tx->overshoot++ >= s->set->recipients_overshoot)
@@ -245,7 +213,7 @@ bool command_rcpt(struct session *s, struct str args) {
         if (!ok)
             return false;
     }
-    struct rcpt r = { .address = rcpt, .orig = rcpt, .dsn_orcpt = STR("") };
+    struct rcpt r = { .address = rcpt, .orig = rcpt, .dsn_orcpt = params.orcpt, .dsn_notify = params.notify };
     e = s->back->submit_rcpt(tx->message, &r);
     if (e) { /* with others accepted before, it is DATA that fails, and says so in the log */
         if (tx->rcpts == 0)
@@ -258,16 +226,30 @@ bool command_rcpt(struct session *s, struct str args) {
 }
 
 /* --- VRFY: never touches the transaction --- */
+
+/* "address SMTPUTF8" (RFC 6531, 3.7.4.2) */
+static struct str without_smtputf8(struct session *s, struct str args, bool *ret_declared) {
+    ptrdiff_t at = str_index_any(args, STR(" \t")) < 0 ? -1 : str_rindex(args, ' ');
+    *ret_declared = at > 0 && params_want_smtputf8(s, str_from(args, (size_t)at + 1));
+    return *ret_declared ? str_trim(str_sub(args, 0, (size_t)at)) : args;
+}
+
 bool command_vrfy(struct session *s, struct str args) {
     if (s->set->vrfy_off)
         return reply_fail(s, "502 5.5.1 VRFY command is disabled");
     if (args.n == 0)
         return reply_fail(s, "501 5.5.4 Syntax: VRFY address [SMTPUTF8]");
     struct str address = STR(""), rest = STR("");
+    bool declared;
+    args = without_smtputf8(s, args, &declared);
     if (!take_path(s, args, false, "501 5.1.3 Bad recipient address syntax", &address, &rest))
         return false;
-    if (rest.n)
-        return reply_fail(s, "501 5.5.4 Syntax: VRFY address [SMTPUTF8]");
+    if (rest.n) {
+        log_address_syntax(s, args);
+        return reply_fail(s, "501 5.1.3 Bad recipient address syntax");
+    }
+    if (!utf8_allowed(s, address, declared))
+        return false;
     error e = check_recipient(s, address);
     if (e)
         return reply_refusal(s, e);

@@ -38,9 +38,11 @@ void session_free(struct session *s) {
 void tx_end(struct session *s) {
     struct tx *tx = s->tx;
     s->tx = NULL;
+    s->bdat = BDAT_NONE;
     if (!tx)
         return;
     s->login.sender = STR("");
+    bdat_free(tx->bdat);
     if (tx->message)
         s->back->submit_abort(tx->message);
     arena_free(tx->arena);
@@ -70,6 +72,9 @@ const char *session_protocol(const struct session *s) {
 }
 
 const char *session_received_with(const struct session *s) {
+    static const char *const utf8[2][2] = { { "UTF8SMTP", "UTF8SMTPA" }, { "UTF8SMTPS", "UTF8SMTPSA" } };
+    if (s->tx && (s->tx->envelope_flags & ENVELOPE_SMTPUTF8))
+        return utf8[s->tls.active][s->login.username.n > 0];
     if (!s->esmtp)
         return "SMTP";
     if (s->tls.active)
@@ -261,8 +266,28 @@ static void run_command(struct session *s, const struct command *c, struct str a
     count->ok += c->run(s, args);
 }
 
+/* smtpd_command_filter. False: a table failed, and the session ends. */
+static bool filter_command(struct session *s, struct str *line) {
+    struct str found;
+    if (!s->set->command_filter)
+        return true;
+    switch (maps_get(s->set->command_filter, *line, session_scratch(s), &found, NULL)) {
+    case TABLE_FOUND:
+        log_replaced_command(s, *line, found);
+        *line = found;
+        return true;
+    case TABLE_NOT_FOUND:
+        return true;
+    case TABLE_ERROR:
+        break;
+    }
+    log_lookup_error(STR("smtpd_command_filter"), *line);
+    log_local_data_error(s);
+    return reply_fail(s, "421 4.3.0 %.*s Server local data error", STR_ARG(s->set->myhostname));
+}
+
 static void handle_line(struct session *s, struct str line) {
-    if (refuse_bare_newline(s) || !well_formed(s, line))
+    if (refuse_bare_newline(s) || !filter_command(s, &line) || !well_formed(s, line))
         return;
     s->after_auth = strcmp(s->stage, "AUTH") == 0;
     struct str rest = line, verb = STR("");

@@ -14,6 +14,7 @@
 #include "route/route.h"
 #include "smtpd/settings.h"
 
+struct bdat;        /* bdat.c */
 struct clients;     /* clients.h */
 struct dns_cache;   /* dnsbl.h */
 struct sasl_server; /* sasl/server.h */
@@ -74,6 +75,7 @@ struct tx {
     int64_t arrival_us;
     struct deferral defer_if_permit; /* from MAIL's restrictions, when they ran at MAIL */
     struct tx_actions actions;
+    struct bdat *bdat; /* content that comes in chunks; NULL: none yet */
 };
 
 /* The TLS session of a client (starttls.c); all zero and empty without one. */
@@ -94,6 +96,10 @@ struct session_login {
     struct str method, username;
     struct str sender; /* AUTH= of MAIL (RFC 4954, 5); of this transaction only */
 };
+
+/* Where BDAT stands (bdat.c): between two chunks no other content is taken, and after one that was refused neither are
+ * the chunks behind it, up to LAST. Without a transaction it can only have failed. */
+enum bdat_state { BDAT_NONE, BDAT_TAKING, BDAT_FAILED };
 
 enum { COMMAND_MAX = 20 /* rows of the command table, at most */ };
 struct command_count {
@@ -133,12 +139,17 @@ struct session {
      * `protocol` and `ident` as in mail/envelope.h. */
     struct client_info forward;
 
+    struct str ehlo_off; /* smtpd_discard_ehlo_keywords for this client, when it is known (ehlo.c) */
+    bool ehlo_off_known;
+
     struct str helo; /* empty: none yet */
     bool esmtp;
     struct deferral defer_client, defer_helo; /* when their restrictions ran before RCPT */
     bool denied;                              /* refused at connect: only QUIT is of use */
 
     struct tx *tx;
+    enum bdat_state bdat;
+    uint64_t bdat_skipped; /* bytes of refused chunks, of the whole session */
     struct arena *scratch; /* this command's */
 
     const char *stage;          /* "CONNECT", "MAIL", ...: the last command, for logs */
@@ -168,6 +179,7 @@ void session_init(struct session *s, const struct settings *set, const struct ba
                   const bool *draining);
 void session_free(struct session *s);
 
+void bdat_free(struct bdat *b); /* what tx->arena does not hold of it */
 /* End the transaction, good or bad; without one it does nothing. */
 void tx_end(struct session *s);
 /* Memory that lives until the command is done. */
@@ -175,7 +187,7 @@ struct arena *session_scratch(struct session *s);
 struct str session_queue_id(const struct session *s);  /* or "NOQUEUE" */
 int64_t session_deadline(const struct session *s);     /* smtpd_timeout from now */
 const char *session_protocol(const struct session *s); /* "SMTP", "ESMTP": proto= in logs, policy servers, filters */
-/* With S for TLS and A for a login behind it (RFC 3848): Received: */
+/* With S for TLS and A for a login behind it (RFC 3848), UTF8SMTP for SMTPUTF8 mail (RFC 6531, 4.3): Received: */
 const char *session_received_with(const struct session *s);
 /* Read on to the end of a line that was too long. False: too long for that too, or gone. */
 bool session_skip_line(struct session *s, int64_t deadline);

@@ -1,6 +1,7 @@
 /* session_test.c - what dialogues cannot say: time, faults, limits, other clients. */
 #include "test/test.h"
 
+#include "mail/dsn.h"
 #include "smtpd/clients.h"
 #include "smtpd/command.h"
 #include "smtpd/harness.h"
@@ -436,14 +437,53 @@ static void test_envelope(void **state) {
     assert_int_equal(m->rcpt_count, 2);
     assert_str(m->rcpts[1], "postmaster");
     assert_int_equal(m->envelope_flags, ENVELOPE_8BIT | ENVELOPE_REMOTE);
-    assert_int_equal(m->flags, SUBMIT_FILTER | SUBMIT_MAP);
+    assert_int_equal(m->flags, SUBMIT_FILTER | SUBMIT_MILTER | SUBMIT_MAP);
+}
+
+/* RFC 3461, RFC 6531: what the client asked for is in the envelope, decoded. */
+static void test_dsn_and_utf8(void **state) {
+    (void)state;
+    play("", "192.0.2.1",
+         "< 220 *\n> EHLO x\n<< 250\n> MAIL FROM:<a@there.example> SMTPUTF8 RET=HDRS ENVID=q+2By\n<< 250\n"
+         "> RCPT TO:<user@here.example> NOTIFY=SUCCESS,DELAY ORCPT=utf-8;m\\\\x{FC}+40b\n<< 250\n"
+         "> RCPT TO:<user2@here.example>\n<< 250\n" CONTENT "<< 250\n> QUIT\n<< 221\neof\n");
+    const struct harness_message *m = &h.messages[0];
+    assert_int_equal(m->envelope_flags, ENVELOPE_SMTPUTF8 | ENVELOPE_REMOTE);
+    assert_str(m->envid, "q+y");
+    assert_int_equal(m->ret, DSN_RET_HDRS);
+    assert_int_equal(m->notify[0], DSN_NOTIFY_SUCCESS | DSN_NOTIFY_DELAY);
+    assert_str(m->orcpt[0], "utf-8;m\xc3\xbc@b");
+    assert_int_equal(m->notify[1], 0);
+    assert_str(m->orcpt[1], "");
+    assert_true(str_contains(buf_str(&m->content), STR(" with UTF8SMTP id ")));
+}
+
+/* RFC 8689, 2: REQUIRETLS is for sessions with TLS only, and requiretls_enable. */
+static void test_requiretls(void **state) {
+    (void)state;
+    harness_begin(&h, "");
+    h.tls.active = true;
+    harness_script(&h, "192.0.2.1",
+                   "< 220 *\n> EHLO x\n< 250-mx.here.example\n< 250-PIPELINING\n< 250-SIZE *\n< 250-VRFY\n< 250-ETRN\n"
+                   "< 250-ENHANCEDSTATUSCODES\n< 250-8BITMIME\n< 250-DSN\n< 250-SMTPUTF8\n< 250-REQUIRETLS\n"
+                   "< 250 CHUNKING\n> MAIL FROM:<a@there.example> REQUIRETLS\n<< 250\n" RECIPIENT CONTENT
+                   "<< 250\n> QUIT\n<< 221\neof\n");
+    assert_int_equal(h.messages[0].envelope_flags, ENVELOPE_REQUIRETLS | ENVELOPE_REMOTE);
+    assert_true(str_contains(buf_str(&h.messages[0].content), STR(" with ESMTPS id ")));
+    harness_end(&h);
+    harness_begin(&h, "requiretls_enable = no");
+    h.tls.active = true;
+    harness_script(&h, "192.0.2.1",
+                   "< 220 *\n> EHLO x\n<< 250 CHUNKING\n> MAIL FROM:<a@there.example> REQUIRETLS\n"
+                   "<< 555 5.5.4 Unsupported option: REQUIRETLS\n> QUIT\n<< 221\neof\n");
 }
 
 static void test_local_rewrite(void **state) {
     (void)state;
     play("receive_override_options = no_header_body_checks, no_address_mappings", "127.0.0.1",
          OPENING RECIPIENT "> QUIT\n<< 221\n");
-    assert_int_equal(h.messages[0].flags, SUBMIT_LOCAL_HEADERS); /* permit_inet_interfaces: it is our own address */
+    assert_int_equal(h.messages[0].flags,
+                     SUBMIT_MILTER | SUBMIT_LOCAL_HEADERS); /* permit_inet_interfaces: it is our own address */
     assert_int_equal(h.messages[0].envelope_flags, 0);
     harness_end(&h);
     play("local_header_rewrite_clients =", "127.0.0.1", OPENING RECIPIENT "> QUIT\n<< 221\n");
@@ -635,6 +675,8 @@ int main(void) {
         SESSION_TEST(test_lookup_failures),
         SESSION_TEST(test_received),
         SESSION_TEST(test_envelope),
+        SESSION_TEST(test_dsn_and_utf8),
+        SESSION_TEST(test_requiretls),
         SESSION_TEST(test_local_rewrite),
         SESSION_TEST(test_no_unknown_checks),
         SESSION_TEST(test_open_at_mail),

@@ -1,6 +1,6 @@
 #include "smtpd/settings.h"
 
-#include "proto/submit.h"
+#include "proto/receive.h"
 #include "smtpd/footer.h"
 #include "smtpd/restriction.h"
 #include <ifaddrs.h>
@@ -24,33 +24,6 @@ static bool bare_newline_mode(struct str s, enum bare_newline *ret) {
             return true;
         }
     return false;
-}
-
-/* receive_override_options takes away what cleanup would do by itself. */
-static error submit_flags(const struct conf *c, struct arena *err_arena, bool *ret_no_unknown_checks, unsigned *ret) {
-    static const struct {
-        struct str word;
-        unsigned off;
-    } words[] = {
-        { STR_INIT("no_header_body_checks"), SUBMIT_FILTER },
-        { STR_INIT("no_address_mappings"), SUBMIT_MAP },
-        { STR_INIT("no_unknown_recipient_checks"), 0 },
-        { STR_INIT("no_milters"), 0 },
-    };
-    struct str list = conf_str(c, PARAM_receive_override_options), word;
-    *ret = SUBMIT_FILTER | SUBMIT_MAP;
-    while (str_word(&list, STR_COMMA_SPACE, &word)) {
-        size_t i = 0, n = sizeof words / sizeof *words;
-        while (i < n && !str_eq_icase(word, words[i].word))
-            i++;
-        if (i == n)
-            return err_make(err_arena, ERR_CONFIG, "unknown receive_override_options value \"%.*s\" in \"%.*s\"",
-                            STR_ARG(word), STR_ARG(conf_str(c, PARAM_receive_override_options)));
-        *ret &= ~words[i].off;
-        if (str_eq_icase(word, STR("no_unknown_recipient_checks")))
-            *ret_no_unknown_checks = true;
-    }
-    return NULL;
 }
 
 /* --- our own addresses, for permit_inet_interfaces --- */
@@ -146,6 +119,7 @@ static void read_choices(struct settings *s, const struct conf *c) {
     s->soft_bounce = conf_bool(c, PARAM_soft_bounce);
     s->smtputf8 = conf_bool(c, PARAM_smtputf8_enable);
     s->strict_smtputf8 = conf_bool(c, PARAM_strict_smtputf8);
+    s->requiretls = conf_bool(c, PARAM_requiretls_enable);
     s->peername_lookup = conf_bool(c, PARAM_smtpd_peername_lookup);
     s->delay_open = conf_bool(c, PARAM_smtpd_delay_open_until_valid_rcpt);
     s->port_logging = conf_bool(c, PARAM_smtpd_client_port_logging);
@@ -208,6 +182,10 @@ static void read_lists(struct settings *s, const struct conf *c) {
                                      conf_str(c, PARAM_smtpd_client_event_limit_exceptions), MATCH_ADDRESS, 0);
     s->forbidden_commands =
         match_open(c, STR("smtpd_forbidden_commands"), conf_str(c, PARAM_smtpd_forbidden_commands), MATCH_STRING, 0);
+    s->ehlo_keyword_maps = maps_open(c, conf_str(c, PARAM_smtpd_discard_ehlo_keyword_address_maps), 0);
+    struct str filter = conf_str(c, PARAM_smtpd_command_filter);
+    if (filter.n)
+        s->command_filter = maps_open(c, filter, 0);
     s->access_parents = access_parents(c);
     s->noop_commands =
         match_open(c, STR("smtpd_noop_commands"), conf_str(c, PARAM_smtpd_noop_commands), MATCH_STRING, 0);
@@ -252,8 +230,9 @@ error settings_load(const struct conf *c, struct str service, struct arena *err_
     read_numbers(s, c);
     read_choices(s, c);
 
-    bool no_unknown_checks = false;
-    error e = submit_flags(c, err_arena, &no_unknown_checks, &s->submit_flags);
+    bool no_unknown_checks;
+    error e = receive_flags(c, err_arena, &s->submit_flags, &no_unknown_checks);
+    s->submit_flags |= receive_detect_utf8(c, STR("smtpd"));
     if (no_unknown_checks)
         s->reject_unlisted_recipient = s->reject_unlisted_sender = false;
     struct str mode = conf_str(c, PARAM_smtpd_forbid_bare_newline);
@@ -294,6 +273,8 @@ void settings_free(struct settings *s) {
     match_close(s->fast_flush_domains);
     match_close(s->log_permit_actions);
     match_close(s->mx_backup_networks);
+    maps_close(s->ehlo_keyword_maps);
+    maps_close(s->command_filter);
     for (size_t i = 0; i < s->access_maps.n; i++)
         maps_close(s->access_maps.at[i]);
     arena_free(s->arena);

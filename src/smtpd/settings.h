@@ -42,7 +42,9 @@ struct settings {
     struct str service;  /* $service_name */
 
     struct str myhostname, mail_name, banner;
-    struct str ehlo_keywords_off; /* smtpd_discard_ehlo_keywords */
+    struct str ehlo_keywords_off;   /* smtpd_discard_ehlo_keywords */
+    struct maps *ehlo_keyword_maps; /* smtpd_discard_ehlo_keyword_address_maps */
+    struct maps *command_filter;    /* smtpd_command_filter; NULL: none */
 
     /* limits */
     size_t line_length;    /* bytes of a command that are looked at */
@@ -64,10 +66,10 @@ struct settings {
     enum bare_newline bare_newline;
     bool helo_required, vrfy_off, delay_reject, strict_envelopes, unauth_pipelining_off;
     bool reject_unlisted_recipient, reject_unlisted_sender, relay_before_recipient;
-    bool soft_bounce, smtputf8, strict_smtputf8, peername_lookup, delay_open, port_logging, hide_client;
+    bool soft_bounce, smtputf8, strict_smtputf8, requiretls, peername_lookup, delay_open, port_logging, hide_client;
     bool untrusted_routing, swap_bangpath, percent_hack, numeric_domains;
     bool request_deadline; /* the whole content has smtpd_timeout, not each read of it */
-    unsigned submit_flags; /* receive_override_options: enum submit_flags */
+    unsigned submit_flags; /* receive_override_options and the like: enum submit_flags */
 
     struct auth_settings auth;
 

@@ -13,13 +13,12 @@ from smtpd.test_dialogues import records
 ALL = [d for d in dialogues() if d.with_oracle and d.with_server]
 pytestmark = pytest.mark.skipif(Oracle.why_not() is not None, reason=str(Oracle.why_not()))
 
-# What 3.12 has by default and Debian's 3.7 wants to be told; what it announces and we do not yet.
+# What 3.12 has by default and Debian's 3.7 wants to be told.
 OLD_DEFAULTS = {
     "smtpd_forbid_unauth_pipelining": "yes",
     "smtpd_forbid_bare_newline": "normalize",
     "smtpd_forbidden_commands": "CONNECT GET POST regexp:{{/^[^A-Z]/ Bogus}}",
     "smtpd_forbid_bare_newline_exclusions": "$mynetworks",
-    "smtpd_discard_ehlo_keywords": "dsn, smtputf8, chunking",
 }
 
 
