@@ -1,4 +1,5 @@
 #include "deliver/child.h"
+#include "deliver/environment.h"
 #include "deliver/mailbox.h"
 #include "local/local.h"
 #include "mail/dsn.h"
@@ -114,37 +115,9 @@ static int run_command(void *arg, int out_fd) {
 }
 
 /* --- in the parent --- */
-struct env {
-    struct arena *arena;
-    VEC(char *) vars;
-};
-
-static void env_add(struct env *e, const char *name, struct str value) {
-    *vec_add(e->arena, &e->vars) = arena_cstr(e->arena, arena_printf(e->arena, "%s=%.*s", name, STR_ARG(value)));
-}
-
-/* export_environment: a name is passed on, name=value or { name = value } is set. */
-static void env_export(struct env *e, struct str list) {
-    struct str item;
-    while (str_word_braced(&list, STR_COMMA_SPACE, &item)) {
-        if (item.p[0] == '{' && item.n >= 2)
-            item = str_trim(str_sub(item, 1, item.n - 2));
-        ptrdiff_t equal = str_index(item, '=');
-        struct str name = equal < 0 ? item : str_trim(str_sub(item, 0, (size_t)equal));
-        const char *c_name = arena_cstr(e->arena, name);
-        if (equal >= 0) {
-            env_add(e, c_name, str_trim(str_from(item, (size_t)equal + 1)));
-            continue;
-        }
-        const char *value = getenv(c_name);
-        if (value)
-            env_add(e, c_name, str_c(value));
-    }
-}
-
-static char **environment(struct delivery *d, const struct command *c) {
+static char **command_environment(struct delivery *d, const struct command *c) {
     const struct conf *conf = d->r->ctx->conf;
-    struct env e = { .arena = d->arena };
+    struct environment e = { .arena = d->arena };
     struct str filter = conf_str(conf, PARAM_command_expansion_filter);
     const struct client_info *client = &d->r->req.env.client;
     const struct {
@@ -168,15 +141,14 @@ static char **environment(struct delivery *d, const struct command *c) {
         { "SASL_SENDER", client->sasl_sender, false },
         { "SASL_USERNAME", client->sasl_username, false },
     };
-    env_add(&e, "PATH", STR("/usr/bin:/bin"));
-    env_add(&e, "HOME", c->home);
-    env_add(&e, "SHELL", c->shell);
+    environment_add(&e, "PATH", STR("/usr/bin:/bin"));
+    environment_add(&e, "HOME", c->home);
+    environment_add(&e, "SHELL", c->shell);
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
         if (rows[i].always || rows[i].value.n)
-            env_add(&e, rows[i].name, local_filter(d->arena, rows[i].value, filter));
-    env_export(&e, conf_str(conf, PARAM_export_environment));
-    *vec_add(e.arena, &e.vars) = NULL;
-    return e.vars.at;
+            environment_add(&e, rows[i].name, local_filter(d->arena, rows[i].value, filter));
+    environment_export(&e, conf_str(conf, PARAM_export_environment));
+    return environment_end(&e);
 }
 
 static char **arguments(struct delivery *d, const struct command *c) {
@@ -286,7 +258,7 @@ void command_deliver(struct delivery *d, struct str address, const struct comman
     struct str from = mailbox_from_line(d->arena, r->req.env.sender, sys->wall_us() / US_PER_S);
     struct job job = {
         .argv = arguments(d, c),
-        .envp = environment(d, c),
+        .envp = command_environment(d, c),
         .directory = arena_cstr(d->arena, directory),
         .head = arena_cat(d->arena, from, c->head),
         .content = &r->req.content,

@@ -2,6 +2,7 @@
 
 #include "base/die.h"
 #include "proto/rewrite.h"
+#include "service/dial.h"
 #include "smtpd/answers.h"
 #include "smtpd/login_server.h"
 #include <stdlib.h>
@@ -224,6 +225,11 @@ static void real_submit_abort(struct submission *m) {
     free(m);
 }
 
+static error real_dial(void *ctx, const struct dial_target *t, int64_t deadline, struct io **ret) {
+    const struct daemons *d = ctx;
+    return dial(d->ctx, d->dns, t, deadline, ret);
+}
+
 /* --- flush: asked too rarely to keep a connection --- */
 static error real_flush_site(void *ctx, struct str site, enum flush_status *ret) {
     const struct daemons *d = ctx;
@@ -271,6 +277,7 @@ error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct back
                              .submit_content = real_submit_content,
                              .submit_end = real_submit_end,
                              .submit_abort = real_submit_abort,
+                             .dial = real_dial,
                              .flush_site = real_flush_site,
                              .sasl = sasl };
     return NULL;

@@ -4,9 +4,11 @@
 #include "base/log.h"
 #include "mail/address.h"
 #include "run/loop.h"
+#include "service/dial.h"
 #include "smtpd/clients.h"
 #include "test/fake_sys.h"
 #include "test/script_peer.h"
+#include <errno.h>
 #include <fnmatch.h>
 #include <stdlib.h>
 
@@ -166,6 +168,16 @@ static void fake_dns_addresses(void *ctx, struct arena *a, struct str host, stru
     fake_dns_query(ctx, a, host, DNS_A, ret);
     if (ret->status != DNS_OK && six.status == DNS_OK)
         *ret = six;
+}
+
+static error fake_dial(void *ctx, const struct dial_target *t, int64_t deadline, struct io **ret) {
+    (void)deadline;
+    struct harness *h = ctx;
+    buf_printf(&h->dialled, "%.*s\n", STR_ARG(t->text));
+    if (!h->servers || !h->servers[h->dials])
+        return err_errno(ECONNREFUSED);
+    *ret = io_new(script_peer_start(h->servers[h->dials++]));
+    return NULL;
 }
 
 /* By the first label; what is not named here is being sent. */
@@ -408,6 +420,7 @@ void harness_begin(struct harness *h, const char *options) {
                                    .submit_content = fake_content,
                                    .submit_end = fake_submit_end,
                                    .submit_abort = fake_abort,
+                                   .dial = fake_dial,
                                    .flush_site = fake_flush_site,
                                    .sasl = h->settings->auth.enabled ? &login_server : NULL };
     exchanges = 0;
@@ -428,6 +441,8 @@ void harness_clear(struct harness *h) {
     }
     h->message_count = 0;
     arena_reset(h->strings);
+    buf_free(&h->dialled);
+    h->dialled = (struct buf){ 0 };
     buf_free(&h->log);
     h->log = (struct buf){ 0 };
 }
@@ -475,11 +490,14 @@ static void run_session(void *arg) {
     io_close(r->io);
 }
 
-void harness_session(struct harness *h, const char *address, int fd) {
-    struct running r = { .h = h, .io = io_new(fd) };
-    if (!h->standard_input && !endpoint_ip(str_c(address), 4711, &r.client.address))
+static void begin_session(struct harness *h, struct running *r, const char *address, int fd) {
+    *r = (struct running){ .h = h, .io = io_new(fd) };
+    if (!h->standard_input && !endpoint_ip(str_c(address), 4711, &r->client.address))
         die("harness: bad address %s", address);
-    coro_spawn(run_session, &r, "session");
+    coro_spawn(run_session, r, "session");
+}
+
+static void run_all(void) {
     error e = loop_run();
     if (e)
         die("harness: loop_run: %.*s", STR_ARG(e->text));
@@ -487,8 +505,22 @@ void harness_session(struct harness *h, const char *address, int fd) {
         die("harness: a login was neither ended nor cancelled");
 }
 
+void harness_session(struct harness *h, const char *address, int fd) {
+    struct running r;
+    begin_session(h, &r, address, fd);
+    run_all();
+}
+
 void harness_script(struct harness *h, const char *address, const char *script) {
     harness_session(h, address, script_peer_start(script));
+    script_peer_check();
+}
+
+void harness_script2(struct harness *h, const char *address, const char *script, const char *other) {
+    struct running r[2];
+    begin_session(h, &r[0], address, script_peer_start(script));
+    begin_session(h, &r[1], address, script_peer_start(other));
+    run_all();
     script_peer_check();
 }
 

@@ -42,6 +42,10 @@ struct harness {
     size_t questions; /* about addresses, to trivial-rewrite */
     const char *zone; /* may be set after harness_begin() */
     size_t dns_queries;
+    const char *const
+        *servers; /* scripts of those that are dialled, NULL at the end; what is dialled then is not there */
+    size_t dials;
+    struct buf dialled;     /* targets, a line each */
     struct session_tls tls; /* what each session begins with */
     struct session_login login;
     /* faults */
@@ -58,6 +62,8 @@ void harness_resume(struct harness *h);
 void harness_clear(struct harness *h);
 /* One session with the client at `address`; returns when it has ended. Only inside a test with cmocka. */
 void harness_script(struct harness *h, const char *address, const char *script);
+/* Two clients at a time from one address. */
+void harness_script2(struct harness *h, const char *address, const char *script, const char *other);
 /* The same over a descriptor, for a fuzzer: what happens at the other end is the caller's. */
 void harness_session(struct harness *h, const char *address, int fd);
 /* Every message that was begun has ended one way, with a sender's envelope and recipients if it was taken. NULL: so it

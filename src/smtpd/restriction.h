@@ -161,6 +161,8 @@ unsigned access_parent_flags(const struct checks *c); /* flags for name_find() *
 /* search_order of check_ccert_access: bits, the first key in the lowest four */
 enum ccert_key { CCERT_FINGERPRINT = 1, CCERT_PUBKEY_FINGERPRINT };
 enum { CCERT_DEFAULT_ORDER = CCERT_FINGERPRINT | CCERT_PUBKEY_FINGERPRINT << 4 };
+/* policy.c */
+ROW_RUN(row_check_policy_service);
 /* dns_access.c: what the name service says of names */
 ROW_RUN(row_dns_access);
 ROW_RUN(row_reject_unknown_helo);

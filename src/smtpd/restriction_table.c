@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "smtpd/dnsbl.h"
+#include "smtpd/policy.h"
 
 enum { SLEEP_MAX = 3600 /* seconds a restriction may pause */ };
 
@@ -27,6 +28,8 @@ const struct restriction_row restriction_rows[] = {
     ROW("reject_unknown_client_hostname", ARG_NONE, row_reject_unknown_client),
     ROW("reject_unknown_client", ARG_NONE, row_reject_unknown_client),
     ROW("reject_unknown_reverse_client_hostname", ARG_NONE, row_reject_unknown_reverse),
+
+    ROW("check_policy_service", ARG_POLICY, row_check_policy_service),
 
     ROW("check_client_access", ARG_MAP, access_client),
     ROW("check_reverse_client_hostname_access", ARG_MAP, access_reverse_client),
@@ -198,10 +201,27 @@ static void read_dns_list(struct arena *a, struct restriction *r) {
     r->list = list;
 }
 
+/* Restrictions with the same text have the same server and connections. */
+static void read_policy(struct arena *a, struct settings *set, struct restriction *r) {
+    struct policy_service *p = NULL;
+    for (size_t i = 0; set && i < set->policies.n; i++)
+        if (str_eq(set->policies.at[i]->text, r->argument))
+            r->policy = set->policies.at[i];
+    if (r->policy)
+        return;
+    error e = NULL;
+    if (r->argument.n == 0 || !set)
+        r->problem = arena_printf(a, "restriction %.*s must be followed by transport:server", STR_ARG(r->name));
+    else if ((e = policy_service_parse(set->arena, set->conf, r->argument, &p)))
+        r->problem = arena_printf(a, "restriction %.*s: bad argument \"%.*s\": %.*s", STR_ARG(r->name),
+                                  STR_ARG(r->argument), STR_ARG(e->text));
+    else
+        *vec_add(set->arena, &set->policies) = r->policy = p;
+}
+
 static void read_argument(struct arena *a, struct settings *set, struct restriction *r) {
     switch (r->row->argument) {
     case ARG_NONE:
-    case ARG_POLICY:
         break;
     case ARG_NUMBER:
         if (!str_to_u32(r->argument, SLEEP_MAX, &r->number))
@@ -216,6 +236,9 @@ static void read_argument(struct arena *a, struct settings *set, struct restrict
         break;
     case ARG_DNS_LIST:
         read_dns_list(a, r);
+        break;
+    case ARG_POLICY:
+        read_policy(a, set, r);
         break;
     }
 }

@@ -48,6 +48,7 @@ enum stage { RCPT, DATA };
 enum { SENDERS = 3 * DNS_CACHE_MAX };
 struct given { /* what the session has; the first of each is the usual */
     const char *client, *helo, *sender, *rcpt, *options;
+    const char *server; /* script of a policy server */
     enum stage stage;
     struct session_tls tls;
     struct session_login login;
@@ -113,6 +114,9 @@ static const struct row_case cases[] = {
             .client = "192.0.2.2"),
     REFUSES("reject_unknown_reverse_client_hostname", "",
             "450 4.7.1 Client host rejected: cannot find your reverse hostname, [192.0.2.9]", .client = "192.0.2.9"),
+
+    REFUSES("check_policy_service", " unix:p", "450 4.2.0 <user@here.example>: Recipient address rejected: greylisted",
+            .server = "lf\nskip mail_version=\n< \n>| action=450 4.2.0 greylisted\\n\\n\ndrop\n"),
 
     REFUSES("check_client_access", " inline:{ {192.0.2 = REJECT spam} }",
             SPAM("Client host", "client.example[192.0.2.1]")),
@@ -254,6 +258,8 @@ static void play(const struct given *g, const char *list, const char *expect) {
     buf_printf(&options, "%s%s = %s\n", or_usual(g->options, ""),
                g->stage == DATA ? "smtpd_data_restrictions" : "smtpd_recipient_restrictions", list);
     harness_begin(&h, options.p);
+    const char *const servers[] = { g->server, NULL };
+    h.servers = servers;
     h.zone = zone;
     h.tls = g->tls;
     h.login = g->login;

@@ -7,6 +7,7 @@
 #include "smtpd/command.h"
 #include "smtpd/dnsbl.h"
 #include "smtpd/log.h"
+#include "smtpd/policy.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
 
@@ -45,6 +46,8 @@ void tx_end(struct session *s) {
     bdat_free(tx->bdat);
     if (tx->message)
         s->back->submit_abort(tx->message);
+    if (tx->has_policy_links)
+        policy_tx_end(s->set, tx);
     arena_free(tx->arena);
 }
 

@@ -16,6 +16,7 @@
 
 struct bdat;        /* bdat.c */
 struct clients;     /* clients.h */
+struct dial_target; /* service/dial.h */
 struct dns_cache;   /* dnsbl.h */
 struct sasl_server; /* sasl/server.h */
 struct submission;  /* one message on its way to cleanup; the backend's own */
@@ -40,6 +41,8 @@ struct backend {
     /* The submission is gone after either of these; texts of `ret` are in `a`. */
     error (*submit_end)(struct submission *m, struct arena *a, struct submit_result *ret);
     void (*submit_abort)(struct submission *m); /* cleanup keeps nothing */
+    /* A connection to a server that main.cf names, as dial(). */
+    error (*dial)(void *ctx, const struct dial_target *t, int64_t deadline, struct io **ret);
     /* As in proto/flush.h. */
     error (*flush_site)(void *ctx, struct str site, enum flush_status *ret);
     struct sasl_server *sasl; /* who knows the passwords; NULL: nobody logs in here */
@@ -75,7 +78,9 @@ struct tx {
     int64_t arrival_us;
     struct deferral defer_if_permit; /* from MAIL's restrictions, when they ran at MAIL */
     struct tx_actions actions;
-    struct bdat *bdat; /* content that comes in chunks; NULL: none yet */
+    struct bdat *bdat;     /* content that comes in chunks; NULL: none yet */
+    struct str instance;   /* of policy requests; empty: none yet */
+    bool has_policy_links; /* connections are set aside for it */
 };
 
 /* The TLS session of a client (starttls.c); all zero and empty without one. */
@@ -135,6 +140,7 @@ struct session {
 
     struct session_tls tls;
     struct session_login login;
+    struct str instance; /* of policy requests without a transaction; empty: none yet */
     /* XFORWARD (xclient.c): what stands in log lines and filters in place of the client's own; empty: its own. `helo`,
      * `protocol` and `ident` as in mail/envelope.h. */
     struct client_info forward;

@@ -2,6 +2,7 @@
 
 #include "proto/receive.h"
 #include "smtpd/footer.h"
+#include "smtpd/policy.h"
 #include "smtpd/restriction.h"
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -275,6 +276,8 @@ void settings_free(struct settings *s) {
     match_close(s->mx_backup_networks);
     maps_close(s->ehlo_keyword_maps);
     maps_close(s->command_filter);
+    for (size_t i = 0; i < s->policies.n; i++)
+        policy_service_close(s->policies.at[i]);
     for (size_t i = 0; i < s->access_maps.n; i++)
         maps_close(s->access_maps.at[i]);
     arena_free(s->arena);

@@ -10,6 +10,7 @@
 
 struct restriction_row; /* restriction.h */
 struct dns_list;        /* dnsbl.h */
+struct policy_service;  /* policy.h */
 
 /* One entry of a restriction list. What belongs to its row's kind of argument is set. */
 struct restriction {
@@ -20,6 +21,7 @@ struct restriction {
     uint32_t number;                  /* sleep: seconds */
     unsigned search_order;            /* check_ccert_access: enum ccert_key, four bits each */
     const struct dns_list *list;      /* reject_rbl_client and its kin */
+    struct policy_service *policy;    /* check_policy_service */
     const struct restrictions *class; /* a restriction class */
 };
 struct restrictions {
@@ -81,6 +83,7 @@ struct settings {
     struct restrictions local_rewrite_clients; /* permit: headers are rewritten as for local mail */
 
     VEC(struct restriction_class *) classes;
+    VEC(struct policy_service *) policies;
     VEC(struct maps *) access_maps; /* of all lists, and the four below that are set */
     struct maps *rbl_replies, *relay_clientcerts, *login_maps, *reject_footers;
     struct str rbl_reply, reject_footer, expansion_filter; /* templates, and what their values may be made of */

@@ -5,6 +5,7 @@
 #include "service/service.h"
 #include "smtpd/backend.h"
 #include "smtpd/clients.h"
+#include "smtpd/policy.h"
 #include "smtpd/session.h"
 #include "smtpd/standalone.h"
 
@@ -16,6 +17,10 @@ static struct {
 
 static error smtpd_init(struct service_ctx *ctx, struct arena *err_arena) {
     error e = settings_load(ctx->conf, ctx->name, err_arena, &smtpd.settings);
+    if (e)
+        return e;
+    for (size_t i = 0; i < smtpd.settings->policies.n && !e; i++)
+        e = dial_declare(ctx, &smtpd.settings->policies.at[i]->target);
     if (e)
         return e;
     (void)date_rfc5322(err_arena, 0); /* reads the time zone while there are files */
