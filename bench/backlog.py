@@ -70,7 +70,7 @@ def copy_share(job):
 
 def fill(server, template, count, when, logs=True):
     """`count` more deferred messages like `template`, to be tried again at `when` (seconds since 1970)."""
-    log = server.queue / "defer" / template.parent.name / template.name
+    log = server.queue / "defer" / template.parent.name / template.name  # Postfix's; ours are in the message's file
     owner = template.parent.stat()
     for folder in ("deferred", "defer"):
         for digit in "0123456789ABCDEF":
@@ -81,7 +81,7 @@ def fill(server, template, count, when, logs=True):
     workers = os.cpu_count()
     share = -(-count // workers)
     with multiprocessing.Pool(workers) as pool:
-        pool.map(copy_share, [(server.queue, template, log if logs else None, first, min(share, count - first), when)
+        pool.map(copy_share, [(server.queue, template, log if logs and log.exists() else None, first, min(share, count - first), when)
                               for first in range(0, count, share)])
 
 

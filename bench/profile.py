@@ -1,8 +1,8 @@
 """Where a relayed message costs what, in each process of Angarium: CPU, context switches, system calls, hot functions.
 
-usage: profile.py [--build DIR] [--messages N] [--sessions N] [--size N] [--hot N] [--server postfix]
+usage: profile.py [--build DIR] [--messages N] [--sessions N] [--size N] [--hot N] [--no-trace] [--deferred]
 
-Three runs through a relay to a sink: one undisturbed (CPU and switches from /proc), one with `perf trace -s` (system
+Three runs through a relay to a sink (with --deferred, to one that rejects all recipients for now): one undisturbed (CPU and switches from /proc), one with `perf trace -s` (system
 calls), one with `perf record` (functions). perf needs root. For the eyes of who works on speed; nothing is written.
 """
 import argparse
@@ -47,11 +47,20 @@ def used_by(pids):
     return table
 
 
-def run(load, sink, port, args):
+def all_deferred(server):
+    """The file of each message is there; the number of files tells when."""
+    return sum(len(files) for _, _, files in os.walk(server.queue / "deferred"))
+
+
+def run(load, sink, server, args):
     sink.expect(args.messages)
-    result = load(port, s=args.sessions, m=args.messages, l=args.size)
-    counts = sink.wait()
-    return args.messages / (counts["last"] - result["start"]), result
+    before = all_deferred(server)
+    result = load(server.port, s=args.sessions, m=args.messages, l=args.size)
+    if not args.deferred:
+        return args.messages / (sink.wait()["last"] - result["start"]), result
+    while all_deferred(server) < before + args.messages:
+        time.sleep(0.1)
+    return args.messages / (time.monotonic() - result["start"]), result
 
 
 def system_calls(trace, pids):
@@ -105,6 +114,7 @@ def main():
     parser.add_argument("--sessions", type=int, default=50)
     parser.add_argument("--size", type=int, default=4096)
     parser.add_argument("--hot", type=int, default=12, help="functions to list of each program")
+    parser.add_argument("--deferred", action="store_true", help="the next server rejects all recipients for now")
     parser.add_argument("--no-trace", action="store_true", help="the undisturbed run alone")
     args = parser.parse_args()
     args.build = args.build.resolve()
@@ -117,8 +127,10 @@ def main():
             sink.expect(500)
             load(server.port, s=args.sessions, m=500, l=args.size)
             sink.wait()
+            if args.deferred:
+                sink.reject("rcpt=450")
             before, started = used_by(server.pids()), time.monotonic()
-            rate, result = run(load, sink, server.port, args)
+            rate, result = run(load, sink, server, args)
             after = used_by(server.pids())
             print(f"## {args.messages} messages of {args.size} bytes, {args.sessions} sessions: {rate:.0f} messages/s end to "
                   f"end ({time.monotonic() - started:.1f} s), acknowledgement {result['ack50']:.1f} ms median, "
@@ -135,7 +147,7 @@ def main():
             pids = ",".join(map(str, server.pids()))
             tracer = subprocess.Popen(["perf", "trace", "-s", "-p", pids, "-o", f"{scratch}/trace"])
             time.sleep(1)
-            run(load, sink, server.port, args)
+            run(load, sink, server, args)
             names = server.pids()
             tracer.send_signal(signal.SIGINT)
             tracer.wait(60)
@@ -149,7 +161,7 @@ def main():
             recorder = subprocess.Popen(["perf", "record", "-q", "-e", "cpu-clock", "-F", "2000", "-g", "-p", pids, "-o",
                                          f"{scratch}/data"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(1)
-            run(load, sink, server.port, args)
+            run(load, sink, server, args)
             recorder.send_signal(signal.SIGINT)
             recorder.wait(60)
             print(f"\nWhere the CPU time goes, us a message (shares of samples times the first run's time):\n")

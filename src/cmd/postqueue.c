@@ -103,43 +103,76 @@ static bool write_entry(void *ctx, const struct listing_entry *e) {
     return true;
 }
 
-/* A message whose recipients come in several frames is gathered when it has to be looked at as a whole. */
+/* One frame, as it comes. */
+static bool write_frame(struct lister *l, const struct ipc_msg *msg, struct arena *a) {
+    struct listing_entry entry;
+    struct unpack u = unpack_from(msg->payload);
+    arena_reset(a);
+    while (u.rest.n > 0) {
+        if (!listing_unpack(&u, msg->type, a, &entry) || (msg->type == LISTING_MSG_RCPTS && l->w.messages == 0))
+            return false;
+        if (msg->type == LISTING_MSG_ENTRIES)
+            write_entry(l, &entry);
+        else
+            showq_write_rcpts(&l->w, &l->out, entry.rcpts, entry.rcpt_count);
+    }
+    return true;
+}
+
+/* For a selection a message is looked at as a whole: its recipients may be in several frames. */
+struct gathered {
+    struct arena *arena;
+    bool begun;
+    struct listing_entry whole;
+    VEC(struct listing_rcpt) rcpts;
+};
+
+static void write_gathered(struct lister *l, struct gathered *g) {
+    g->whole.rcpts = g->rcpts.at;
+    g->whole.rcpt_count = g->rcpts.n;
+    if (g->begun)
+        write_entry(l, &g->whole);
+    g->begun = false;
+}
+
+static bool gather_frame(struct lister *l, const struct ipc_msg *msg, struct gathered *g) {
+    struct listing_entry entry;
+    if (msg->type == LISTING_MSG_ENTRIES) {
+        write_gathered(l, g);
+        arena_reset(g->arena);
+    }
+    struct unpack u = unpack_from(arena_str(g->arena, msg->payload));
+    while (u.rest.n > 0) {
+        if (!listing_unpack(&u, msg->type, g->arena, &entry) || (msg->type == LISTING_MSG_RCPTS && !g->begun))
+            return false;
+        if (msg->type == LISTING_MSG_ENTRIES) {
+            write_gathered(l, g);
+            g->rcpts.at = NULL;
+            g->rcpts.n = g->rcpts.room = 0;
+            g->whole = entry;
+            g->begun = true;
+        }
+        for (size_t i = 0; i < entry.rcpt_count; i++)
+            *vec_add(g->arena, &g->rcpts) = entry.rcpts[i];
+    }
+    return true;
+}
+
 static void list_from_service(const struct command *m, struct ipc *ipc, enum showq_form form) {
     struct lister l = { .m = m, .w = writer_for(m->conf, form) };
     struct ipc_msg msg = { .fd = -1 };
     int64_t limit = conf_time(m->conf, PARAM_ipc_timeout);
-    bool gather = selection_is_set(&m->selection), begun = false;
-    struct arena *a = arena_new();
-    struct listing_entry entry, whole;
-    VEC(struct listing_rcpt) rcpts = { 0 };
+    bool gather = selection_is_set(&m->selection);
+    struct gathered g = { .arena = arena_new() };
     error e;
     while (!(e = ipc_recv(ipc, deadline_in(limit), &msg)) && msg.type != LISTING_MSG_END) {
-        if (msg.type == LISTING_MSG_ENTRY || !gather) {
-            if (gather && begun)
-                write_entry(&l, &whole);
-            arena_reset(a);
-            rcpts.at = NULL;
-            rcpts.n = rcpts.room = 0;
-        }
-        if (!listing_unpack(&msg, a, &entry) || (msg.type == LISTING_MSG_RCPTS && !begun))
+        if (!(gather ? gather_frame(&l, &msg, &g) : write_frame(&l, &msg, g.arena)))
             log_fatal("malformed showq server response");
-        begun = true;
-        if (gather) {
-            if (msg.type == LISTING_MSG_ENTRY)
-                whole = entry;
-            for (size_t i = 0; i < entry.rcpt_count; i++)
-                *vec_add(a, &rcpts) = entry.rcpts[i];
-            whole.rcpts = rcpts.at;
-            whole.rcpt_count = rcpts.n;
-        } else if (msg.type == LISTING_MSG_ENTRY) {
-            write_entry(&l, &entry);
-        } else {
-            showq_write_rcpts(&l.w, &l.out, entry.rcpts, entry.rcpt_count);
-        }
+        if (l.out.n >= OUT_CHUNK)
+            put_out(&l.out);
     }
-    if (gather && begun)
-        write_entry(&l, &whole);
-    arena_free(a);
+    write_gathered(&l, &g);
+    arena_free(g.arena);
     if (e) {
         put_out(&l.out);
         fflush(stdout);

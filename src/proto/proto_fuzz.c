@@ -108,7 +108,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                 abort();
     }
     struct listing_entry entry;
-    if (listing_unpack(&m, a, &entry)) {
+    struct unpack list = unpack_from(m.payload);
+    while (list.rest.n > 0 && listing_unpack(&list, m.type, a, &entry)) {
         touch(entry.queue_name);
         touch(entry.sender);
         for (size_t i = 0; i < entry.rcpt_count; i++) {

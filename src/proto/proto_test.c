@@ -206,6 +206,15 @@ static void listing_near(void *arg) {
         e.rcpts[i].bounce_reason = STR("");
     }
     listing_send(p->near, &e);
+    struct buf many = { 0 };
+    CHECK(p, !listing_pack(&many, &e) && many.n == 0); /* too large for a frame */
+    e.rcpt_count = 2;
+    e.size = 78;
+    CHECK(p, listing_pack(&many, &e));
+    e.rcpt_count = 1;
+    CHECK(p, listing_pack(&many, &e));
+    listing_send_packed(p->near, buf_str(&many));
+    buf_free(&many);
     listing_end(p->near);
     notice_new(p->near, &e.id);
     notice_flush_id(p->near, &e.id);
@@ -221,12 +230,17 @@ static void listing_far(void *arg) {
         CHECK(p, !ipc_recv(p->far, DEADLINE_NEVER, &m));
         if (p->failed || m.type == LISTING_MSG_END)
             break;
-        CHECK(p, listing_unpack(&m, p->arena, &e));
-        entries += m.type == LISTING_MSG_ENTRY;
-        CHECK(p, m.type != LISTING_MSG_ENTRY || (e.size == 77 && IS(e.queue_name, "deferred")));
-        seen += e.rcpt_count;
+        struct unpack u = unpack_from(m.payload);
+        while (u.rest.n > 0 && !p->failed) {
+            CHECK(p, listing_unpack(&u, m.type, p->arena, &e));
+            entries += m.type == LISTING_MSG_ENTRIES;
+            CHECK(p,
+                  m.type == LISTING_MSG_RCPTS || (e.size == (entries == 1 ? 77 : 78) && IS(e.queue_name, "deferred")));
+            seen += e.rcpt_count;
+            CHECK(p, IS(e.rcpts[0].address, "to@there.example"));
+        }
     }
-    CHECK(p, seen == LISTED && entries == 1);
+    CHECK(p, seen == LISTED + 3 && entries == 3);
     struct notice n;
     CHECK(p, !ipc_recv(p->far, DEADLINE_NEVER, &m));
     CHECK(p, notice_unpack(&m, &n) && n.type == NOTICE_NEW && queue_id_valid(queue_id_str(&n.id)));
@@ -278,8 +292,11 @@ static void bad_frames(void **state) {
     struct listing_entry e;
     buf_clear(&b);
     pack_u32(&b, 0xFFFFFFFF); /* more recipients than bytes */
-    m = message(LISTING_MSG_RCPTS, &b);
-    assert_false(listing_unpack(&m, a, &e));
+    struct unpack u = unpack_from(buf_str(&b));
+    assert_false(listing_unpack(&u, LISTING_MSG_RCPTS, a, &e));
+    u = unpack_from(STR("\1\0\0"));
+    assert_false(listing_unpack(&u, LISTING_MSG_ENTRIES, a, &e));
+    assert_false(listing_unpack(&u, 77, a, &e));
 
     struct delivery_request req; /* a request without the content */
     m = message(DELIVERY_MSG_REQUEST, &b);

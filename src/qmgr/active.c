@@ -37,7 +37,7 @@ static void clear_logs(struct message *m, enum spool_state from, bool fresh) {
     if (fresh)
         return;
     struct spool *s = m->q->spool;
-    error e = spool_log_clear(s, &m->id, SPOOL_LOG_DEFER);
+    error e = spool_reasons_clear(s, &m->id, SPOOL_ACTIVE);
     if (!e && from == SPOOL_INCOMING)
         e = spool_log_clear(s, &m->id, SPOOL_LOG_BOUNCE);
     if (e) {
@@ -150,5 +150,6 @@ void message_forget(struct message *m) {
     map_remove(&m->q->active, queue_id_str(&m->id));
     scheduler_depart(&m->arrival);
     rcpts_end(m);
+    buf_free(&m->reasons);
     arena_free(m->arena);
 }

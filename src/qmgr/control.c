@@ -75,7 +75,7 @@ static int by_rcpt(const void *a, const void *b) {
 static const struct spool_failure *known_failure(struct message *m, uint32_t index) {
     if (!m->known_read) {
         m->known_read = true;
-        if (spool_log_read(m->q->spool, &m->id, SPOOL_LOG_DEFER, m->arena, &m->known, &m->known_count))
+        if (spool_reasons_read(m->q->spool, &m->id, SPOOL_ACTIVE, m->arena, &m->known, &m->known_count))
             m->known_count = 0;
         if (m->known_count)
             qsort(m->known, m->known_count, sizeof *m->known, by_rcpt);

@@ -9,10 +9,12 @@
 #include <errno.h>
 
 enum {
-    DEFERRED_KEPT = 1000,   /* records of deferred recipients kept in memory; more are read from the log when needed */
-    DEFER_YIELD = 50,       /* entries deferred at once before others get their turn */
-    STUCK_RETRY_S = 60,     /* a message that cannot be moved or removed: the disk's trouble, tried again */
-    BOUNCE_TIMEOUT_S = 600, /* the notice is written to the queue meanwhile: like cleanup's, not like a question's */
+    DEFERRED_KEPT = 1000,    /* records of deferred recipients kept in memory; more are read again when needed */
+    REASONS_MAX = 64 * 1024, /* bytes of packed reasons gathered before they are written */
+    SHOW_AFTER_S = 1,        /* an attempt that takes longer has its reasons in lists before it is over */
+    DEFER_YIELD = 50,        /* entries deferred at once before others get their turn */
+    STUCK_RETRY_S = 60,      /* a message that cannot be moved or removed: the disk's trouble, tried again */
+    BOUNCE_TIMEOUT_S = 600,  /* the notice is written to the queue meanwhile: like cleanup's, not like a question's */
 };
 
 /* --- log lines, as deliver/agent.c writes them for agents --- */
@@ -91,15 +93,27 @@ static void keep_deferred(struct message *m, uint32_t slot, const struct spool_f
         *vec_add(m->arena, &m->deferred) = failure_copy(m->arena, f);
 }
 
+/* mailq's reasons, those not written yet. */
+static void write_reasons(struct message *m, bool goes_on) {
+    error e = spool_reasons_add(m->q->spool, &m->id, SPOOL_ACTIVE, buf_str(&m->reasons), goes_on);
+    if (e) {
+        log_warn("%s: write why recipients wait: %.*s", m->id.text, STR_ARG(e->text));
+        m->deferred_lost = true;
+    }
+    buf_free(&m->reasons);
+}
+
 static void rcpt_deferred(struct message *m, uint32_t slot, const struct result *r) {
     struct spool_failure f = failure_of(m, slot, r);
     if (f.action.n == 0)
         f.action = STR("delayed");
-    error e = spool_log_add(m->q->spool, &m->id, SPOOL_LOG_DEFER, &f);
-    if (e) { /* mailq's reason is missing */
-        log_warn("%s: defer log: %.*s", m->id.text, STR_ARG(e->text));
+    if (!spool_record_pack(&m->reasons, &f)) {
+        log_warn("%s: why %.*s waits is too long to be written down", m->id.text, STR_ARG(f.address));
         m->deferred_lost = true;
     }
+    bool goes_on = m->answered < m->todo && sys->wall_us() - m->active_us >= SHOW_AFTER_S * US_PER_S;
+    if (goes_on || m->reasons.n > REASONS_MAX)
+        write_reasons(m, goes_on);
     keep_deferred(m, slot, &f);
     fast_flush_rcpt(m, message_rcpt(m, slot)->address);
 }
@@ -275,10 +289,10 @@ static struct spool_failure *deferred_all(struct message *m, size_t *ret_count) 
     if (m->deferred.n == m->deferred_count)
         return f;
     error e = m->deferred_lost ? err_errno(ENODATA)
-                               : spool_log_read(m->q->spool, &m->id, SPOOL_LOG_DEFER, m->arena, &f, ret_count);
+                               : spool_reasons_read(m->q->spool, &m->id, SPOOL_ACTIVE, m->arena, &f, ret_count);
     if (!e && *ret_count >= m->deferred_count)
         return f;
-    log_warn("%s: defer log: %.*s", m->id.text, STR_ARG(e ? e->text : STR("records are missing")));
+    log_warn("%s: read why recipients wait: %.*s", m->id.text, STR_ARG(e ? e->text : STR("records are missing")));
     return NULL;
 }
 
@@ -385,6 +399,8 @@ static void remove_file(struct message *m) {
 void message_end(struct message *m) {
     const struct conf *c = m->q->conf;
     int64_t now = sys->wall_us(), age = now - m->env.arrival_us;
+    if (m->reasons.n > 0 && m->asked != QUEUE_DELETE)
+        write_reasons(m, false);
     if (m->cleared.n > 0)
         send_notice(m, BOUNCE_SUCCESS, "private/trace", m->cleared.at, m->cleared.n);
     if (m->answered < m->todo && !m->asked) { /* draining, or not readable: the rest is found again in active */

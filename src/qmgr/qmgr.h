@@ -143,7 +143,8 @@ struct message {
     struct message *hungry_next, *hungry_prev; /* NULL: not in the ring */
     VEC(struct spool_failure) deferred; /* of this attempt, for warnings and the end of patience: the first ones */
     size_t deferred_count;
-    bool deferred_lost;          /* not all are in the log */
+    struct buf reasons;          /* records of the same, not written yet */
+    bool deferred_lost;          /* not all have been or can be written */
     struct spool_failure *known; /* control.c: of earlier attempts, of an expired message */
     size_t known_count;
     bool known_read;

@@ -42,7 +42,7 @@ static void deferred_and_tried_again_script(struct world *w) {
     CHECK(in(SPOOL_DEFERRED) == 1);
     struct spool_failure *f;
     size_t n;
-    CHECK(!spool_log_read(w->reader, &id, SPOOL_LOG_DEFER, w->dir.arena, &f, &n) && n == 1 &&
+    CHECK(!spool_reasons_read(w->reader, &id, SPOOL_DEFERRED, w->dir.arena, &f, &n) && n == 1 &&
           str_eq(f[0].reason, STR("busy now")) && str_eq(f[0].action, STR("delayed")));
     wait_until(deadline_in(200)); /* not before minimal_backoff_time */
     CHECK(w->requests == 1);

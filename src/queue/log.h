@@ -155,7 +155,8 @@ struct log_message {
     bool warned;   /* spool_mark_warned() */
     bool has_logs; /* there may be failure logs of it */
     int64_t next_try_us;
-    uint64_t moved; /* number of the move, for log_settle() */
+    struct buf reasons; /* of the file that it becomes */
+    uint64_t moved;     /* number of the move, for log_settle() */
 };
 
 struct log_reader {
@@ -219,6 +220,7 @@ struct str log_chunk(const struct log_segment *seg, uint64_t at, size_t n);
 bool log_sealed(struct log_segment *seg);
 void log_mark(struct log_reader *r, struct log_segment *seg, uint32_t at, uint32_t n, uint8_t value);
 void log_flush_marks(struct log_segment *seg);
+void log_message_free(struct log_message *m);
 /* The message has left the segment; `m` is gone, or GONE when its record is still to be read. */
 void log_message_done(struct log_reader *r, struct log_message *m);
 void log_segment_free(struct log_reader *r, struct log_segment *seg);
@@ -228,8 +230,9 @@ struct str log_bytes(struct log_segment *seg, uint64_t at, size_t n, uint64_t li
 /* --- log_form.c: a record as a queue file --- */
 extern const struct err log_damaged; /* ERR_SYNTAX */
 /* `whole` has passed segment_record_whole(). `marks`: as in the segment, the message's first; empty: nothing is done.
- */
-void log_file_form(struct buf *b, struct str whole, const struct segment_record *rec, struct str marks, bool warned);
+ * `reasons`: records. */
+void log_file_form(struct buf *b, struct str whole, const struct segment_record *rec, struct str marks, bool warned,
+                   struct str reasons);
 void log_copy_content(struct str whole, const struct segment_record *rec, struct spool_content *ret);
 error log_unpack(struct str whole, const struct segment_record *rec, struct str marks, bool warned, struct arena *a,
                  struct envelope *ret, struct spool_content *ret_content);

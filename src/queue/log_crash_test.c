@@ -391,8 +391,7 @@ static void deliver(const struct queue_id *id, enum spool_state state) {
             if (e.rcpts[k].state == RCPT_DONE)
                 continue;
             if (i % 4 == 1 && k == 1 && state != SPOOL_DEFERRED) { /* this one is told to wait */
-                struct spool_failure f = test_failure(k, STR("busy"));
-                spool_log_add(world.r, id, SPOOL_LOG_DEFER, &f);
+                test_reason(world.r, id, state, k, STR("busy"), i % 8 == 1);
                 todo++;
             } else if (i % 4 == 1 && k == 2) { /* this one is refused */
                 struct spool_failure f = test_failure(k, STR("no such user"));

@@ -23,14 +23,17 @@ static void add_marks(struct buf *b, const struct segment_record *rec, struct st
         bool done = i + 1 < marks.n && marks.p[i + 1] == SEGMENT_MARK_DONE;
         buf_byte(b, done ? SPOOL_MARK_DONE : SPOOL_MARK_TODO);
     }
-    buf_byte(b, warned ? SPOOL_MARK_DONE : SPOOL_MARK_TODO);
+    for (int i = 0; i < SPOOL_FLAGS; i++)
+        buf_byte(b, warned && i == SPOOL_FLAG_WARNED ? SPOOL_MARK_DONE : SPOOL_MARK_TODO);
 }
 
-void log_file_form(struct buf *b, struct str whole, const struct segment_record *rec, struct str marks, bool warned) {
+void log_file_form(struct buf *b, struct str whole, const struct segment_record *rec, struct str marks, bool warned,
+                   struct str reasons) {
     struct spool_head h = file_head(rec);
     spool_head_pack(b, &h);
     buf_add(b, str_sub(whole, SEGMENT_RECORD_HEAD, (size_t)rec->content_size + rec->envelope_size));
     add_marks(b, rec, marks, warned);
+    pack_str(b, reasons);
 }
 
 void log_copy_content(struct str whole, const struct segment_record *rec, struct spool_content *ret) {

@@ -74,6 +74,11 @@ void log_message_done(struct log_reader *r, struct log_message *m) {
         return;
     }
     map_remove(&r->messages, queue_id_str(&m->record.id));
+    log_message_free(m);
+}
+
+void log_message_free(struct log_message *m) {
+    buf_free(&m->reasons);
     free(m);
 }
 
@@ -236,7 +241,7 @@ static error move_bytes(struct log_message *m, enum spool_state to, struct buf *
     struct buf marks = { 0 };
     e = read_marks(m, &marks);
     if (!e)
-        log_file_form(ret, whole, &m->record, buf_str(&marks), m->warned);
+        log_file_form(ret, whole, &m->record, buf_str(&marks), m->warned, buf_str(&m->reasons));
     buf_free(&marks);
     free(own);
     return e;
@@ -251,6 +256,9 @@ error log_move(struct spool *s, struct log_message *m, enum spool_state to) {
     buf_free(&bytes);
     if (e)
         return e;
+    buf_free(&m->reasons);
+    if (m->has_logs) /* now they are in the file */
+        spool_unlink(s, SPOOL_DIR_DEFER, &m->record.id);
     log_mark(r, m->segment, m->record.mark, 1, SEGMENT_MARK_MOVED);
     if (r->handed_over)
         log_flush_marks(m->segment);

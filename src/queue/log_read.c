@@ -45,7 +45,7 @@ void log_reader_free(struct log_reader *r) {
     while (map_next(&r->messages, &at, &e)) {
         struct log_message *m = e->value;
         map_remove(&r->messages, e->key);
-        free(m);
+        log_message_free(m);
     }
     map_free(&r->messages);
     while (r->segments)
@@ -393,7 +393,7 @@ static bool pass_known(struct log_reader *r, struct log_message *m) {
     m->ahead = false;
     if (m->state == LOG_GONE) {
         map_remove(&r->messages, queue_id_str(&m->record.id));
-        free(m);
+        log_message_free(m);
         return false;
     }
     return m->state == LOG_ACTIVE;
@@ -521,7 +521,7 @@ static bool next_released(struct log_reader *r, struct spool_entry *ret) {
         uint64_t where = m->at;
         map_remove(&r->messages, queue_id_str(&m->record.id));
         seg->live--;
-        free(m);
+        log_message_free(m);
         enum log_state state;
         if (!look_up_state(r, seg, where, &rec, &state))
             return false; /* the next call looks again */

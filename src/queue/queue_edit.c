@@ -19,24 +19,6 @@ unsigned queue_edit_states(enum queue_edit what) {
     }
 }
 
-error spool_mark_expired(struct spool *s, const struct queue_id *id, enum spool_state state) {
-    int fd = spool_openat(s, state, id, O_RDONLY, 0);
-    if (fd < 0)
-        return err_errno(errno);
-    struct stat st;
-    error e = NULL;
-    if (sys->fstatat(fd, "", &st, AT_EMPTY_PATH) < 0)
-        e = err_errno(errno);
-    else if (!(st.st_mode & S_IXUSR))
-        e = err_errno(EAGAIN); /* not finished: the mode is its writer's to set */
-    else if (st.st_mode & SPOOL_MODE_EXPIRED)
-        e = err_errno(EEXIST);
-    else if (sys->fchmod(fd, SPOOL_MODE_READY | SPOOL_MODE_EXPIRED) < 0)
-        e = err_errno(errno);
-    sys->close(fd);
-    return e;
-}
-
 /* --- requeue --- */
 
 /* Recipients that failed for good are done, and only the bounce log knows that nobody has told the sender. With the log

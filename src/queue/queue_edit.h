@@ -36,10 +36,6 @@ enum queue_edited queue_edit(struct spool *s, const struct queue_id *id, enum qu
 enum queue_edited queue_edit_in(struct spool *s, const struct queue_id *id, enum queue_edit what,
                                 enum spool_state state, error *ret_error);
 
-/* --- the two that the spool has only for this --- */
-/* spool_load() gives ENVELOPE_EXPIRED from now on. ERR_SYS ENOENT: it has no file of its own there. ERR_SYS EEXIST: it
- * has that mark already. */
-error spool_mark_expired(struct spool *s, const struct queue_id *id, enum spool_state state);
 /* The file becomes maildrop/ID, with no logs; recipients that were to be returned and are not told of yet are to be
  * done again. Not synced: power may bring the old place back, whole. ERR_SYS EEXIST: maildrop/ID is there. */
 error spool_requeue(struct spool *s, const struct queue_id *id, enum spool_state state);

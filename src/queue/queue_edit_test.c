@@ -156,6 +156,8 @@ static void what_a_file_is(void **state) {
         { STR_INIT("ANGMAIL\n\7\0\0\0................................................................"),
           QUEUE_FILE_MESSAGE, "version 7" },
         { STR_INIT("ANGMAIL\n\1\0\0\0................................................................"),
+          QUEUE_FILE_MESSAGE, "version 1, this program knows 2" },
+        { STR_INIT("ANGMAIL\n\2\0\0\0................................................................"),
           QUEUE_FILE_MESSAGE, "damaged head" },
         { STR_INIT("\1\3\0\0\0a@b"), QUEUE_FILE_SUBMISSION, "cut" },
         { STR_INIT("From someone, something, some other text, and more than a head has"), QUEUE_FILE_OTHER,

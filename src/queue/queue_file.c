@@ -91,7 +91,7 @@ static error find_in_log(struct spool *s, const struct queue_id *id, struct aren
     struct buf form = { 0 };
     error e = log_walk_find(w, id, &found) ? log_walk_bytes(w, &whole) : err_errno(ENOENT);
     if (!e) {
-        log_file_form(&form, whole, &found.record, found.marks, false);
+        log_file_form(&form, whole, &found.record, found.marks, false, STR(""));
         *ret_form = arena_str(a, buf_str(&form));
         *ret_path = arena_printf(a, "%.*s/%s", STR_ARG(spool_state_name(found.state)), id->text);
     }

@@ -47,7 +47,7 @@ static void read_record(struct str whole, const struct segment_record *r) {
             touch(e.rcpts[i].address);
         touch(c.bytes);
         struct buf file = { 0 };
-        log_file_form(&file, whole, r, STR(""), true);
+        log_file_form(&file, whole, r, STR(""), true, STR(""));
         touch(buf_str(&file));
         buf_free(&file);
     }

@@ -21,7 +21,10 @@
  *   moving     two of the above    0700  renameat: the message under one of the two names, never under none. With a
  *                                        power failure, perhaps under the old one
  *   done       its mark is D       0700  D, or not yet: one recipient is served twice
- *   deferred   log in defer/H/     0600  whole records; a cut one is skipped when reading. It is only for mailq
+ *   reasons    end of the file     0700  why its recipients wait: whole records; a cut one is skipped when reading, the
+ *                                        latest may be missing. They are only for mailq
+ *   reasons    log in defer/H/     0600  the same, of a message in the log (log.h) whose delivery goes on for long. Not
+ *                                        read when there is a file of the message
  *   bounced    log in bounce/      0600  synced before the mark is set, so there is no D without its record: a
  *                                        recipient is tried again, or is in the notice
  *   removing   logs, then file     0700  the logs go first: a message without its logs is tried again (its marks say
@@ -95,18 +98,22 @@ struct spool_options spool_options_from(const struct conf *c, enum spool_access 
 /* --- helpers shared with the other files --- */
 
 void spool_path(const struct spool *s, unsigned dir, const struct queue_id *id, char ret[SPOOL_PATH_MAX]) {
-    char hash[QUEUE_ID_HASH_MAX + 1], middle[2 * SPOOL_HASH_DEPTH_MAX + 1];
-    size_t n = 0;
+    char hash[QUEUE_ID_HASH_MAX + 1];
+    struct str name = spool_dir_name(dir);
+    memcpy(ret, name.p, name.n);
+    size_t n = name.n;
+    ret[n++] = '/';
     if (s->hashed[dir]) {
         queue_id_hash(id, hash);
         for (unsigned i = 0; i < s->hash_depth; i++) {
-            middle[n++] = hash[i];
-            middle[n++] = '/';
+            ret[n++] = hash[i];
+            ret[n++] = '/';
         }
     }
-    middle[n] = 0;
-    snprintf(ret, SPOOL_PATH_MAX, "%.*s/%s%s", STR_ARG(spool_dir_name(dir)), middle, id->text);
+    memcpy(ret + n, id->text, strlen(id->text) + 1);
 }
+
+_Static_assert(sizeof "incoming/" + (size_t)(2 * SPOOL_HASH_DEPTH_MAX) + QUEUE_ID_MAX <= SPOOL_PATH_MAX, "fits");
 
 error spool_make_parents(const struct spool *s, const char *path) {
     char part[SPOOL_PATH_MAX];
@@ -551,14 +558,12 @@ static error check_content(int fd, const struct spool_head *h) {
     return c.e;
 }
 
-error spool_read_head(int fd, struct spool_head *ret, mode_t *ret_mode) {
+error spool_read_head(int fd, struct spool_head *ret) {
     struct stat st;
     if (sys->fstatat(fd, "", &st, AT_EMPTY_PATH) < 0)
         return err_errno(errno);
     if (!S_ISREG(st.st_mode))
         return &err_damaged;
-    if (ret_mode)
-        *ret_mode = st.st_mode;
     if (!(st.st_mode & S_IXUSR))
         return err_errno(EAGAIN); /* still being written */
     char bytes[SPOOL_HEAD_SIZE];
@@ -587,9 +592,8 @@ static error load_envelope(int fd, const struct spool_head *h, struct arena *a, 
 static error load_from(int fd, struct arena *a, struct envelope *ret, struct spool_content *ret_content,
                        struct spool_rest *ret_rest) {
     struct spool_head h = { 0 };
-    mode_t mode = 0;
     *ret = (struct envelope){ 0 };
-    error e = spool_read_head(fd, &h, &mode);
+    error e = spool_read_head(fd, &h);
     if (e)
         return e;
     if (ret_rest && h.rcpt_count > SPOOL_RCPTS_WHOLE)
@@ -598,8 +602,6 @@ static error load_from(int fd, struct arena *a, struct envelope *ret, struct spo
         e = load_envelope(fd, &h, a, ret);
     if (e)
         return e;
-    if (mode & SPOOL_MODE_EXPIRED)
-        ret->flags |= ENVELOPE_EXPIRED;
     if (ret_content) {
         if ((e = check_content(fd, &h)))
             return e;
@@ -617,7 +619,7 @@ error spool_check_file(const struct spool *s, const struct queue_id *id, enum sp
     struct envelope env;
     struct spool_content content;
     struct spool_rest rest;
-    error e = spool_read_head(fd, ret, NULL);
+    error e = spool_read_head(fd, ret);
     if (!e)
         e = load_from(fd, a, &env, &content, &rest);
     arena_free(a);
@@ -680,7 +682,7 @@ error spool_content_open(struct spool *s, const struct queue_id *id, enum spool_
     struct spool_head h = { 0 };
     error e = take_lock(s, fd);
     if (!e)
-        e = spool_read_head(fd, &h, NULL);
+        e = spool_read_head(fd, &h);
     if (e) {
         sys->close(fd);
         return e;
@@ -729,18 +731,24 @@ error spool_set_next_try(struct spool *s, const struct queue_id *id, enum spool_
     return sys->utimensat(s->fd, path, times, AT_SYMLINK_NOFOLLOW) < 0 ? err_errno(errno) : NULL;
 }
 
-static error set_mark(struct spool *s, const struct queue_id *id, enum spool_state state, bool is_rcpt, size_t index) {
+static error write_mark(int fd, const struct spool_head *h, uint64_t index) {
+    char mark = SPOOL_MARK_DONE;
+    return spool_pwrite_all(fd, str_n(&mark, 1), spool_marks_at(h) + index);
+}
+
+static error set_flag(struct spool *s, const struct queue_id *id, enum spool_state state, enum spool_flag flag) {
     int fd = spool_openat(s, state, id, O_RDWR, 0);
     if (fd < 0)
         return err_errno(errno);
     struct spool_head h = { 0 };
-    error e = spool_read_head(fd, &h, NULL);
-    if (!e && is_rcpt && index >= h.rcpt_count)
-        e = err_errno(EINVAL);
-    if (!e) {
-        char mark = SPOOL_MARK_DONE;
-        e = spool_pwrite_all(fd, str_n(&mark, 1), spool_marks_at(&h) + (is_rcpt ? index : h.rcpt_count));
-    }
+    char is = 0;
+    error e = spool_read_head(fd, &h);
+    if (!e && !spool_pread_all(fd, &is, 1, spool_marks_at(&h) + h.rcpt_count + flag))
+        e = err_errno(errno);
+    if (!e && is == SPOOL_MARK_DONE)
+        e = err_errno(EEXIST);
+    if (!e)
+        e = write_mark(fd, &h, (uint64_t)h.rcpt_count + flag);
     sys->close(fd);
     return e;
 }
@@ -749,7 +757,15 @@ error spool_mark_done(struct spool *s, const struct queue_id *id, enum spool_sta
     struct log_message *m = log_find(s, id, state);
     if (m)
         return log_mark_done(s, m, index);
-    return set_mark(s, id, state, true, index);
+    int fd = spool_openat(s, state, id, O_RDWR, 0);
+    if (fd < 0)
+        return err_errno(errno);
+    struct spool_head h = { 0 };
+    error e = spool_read_head(fd, &h);
+    if (!e)
+        e = index < h.rcpt_count ? write_mark(fd, &h, index) : err_errno(EINVAL);
+    sys->close(fd);
+    return e;
 }
 
 error spool_mark_warned(struct spool *s, const struct queue_id *id, enum spool_state state) {
@@ -758,7 +774,12 @@ error spool_mark_warned(struct spool *s, const struct queue_id *id, enum spool_s
         m->warned = true; /* of the file that it becomes */
         return NULL;
     }
-    return set_mark(s, id, state, false, 0);
+    error e = set_flag(s, id, state, SPOOL_FLAG_WARNED);
+    return e && e->sys == EEXIST ? NULL : e;
+}
+
+error spool_mark_expired(struct spool *s, const struct queue_id *id, enum spool_state state) {
+    return set_flag(s, id, state, SPOOL_FLAG_EXPIRED);
 }
 
 error spool_remove(struct spool *s, const struct queue_id *id, enum spool_state state) {

@@ -139,6 +139,9 @@ error spool_set_next_try(struct spool *s, const struct queue_id *id, enum spool_
 error spool_mark_done(struct spool *s, const struct queue_id *id, enum spool_state state, size_t index);
 /* The sender has been told of the delay: the next spool_load() sets ENVELOPE_WARNED. Not synced either. */
 error spool_mark_warned(struct spool *s, const struct queue_id *id, enum spool_state state);
+/* The administrator wants it returned: spool_load() gives ENVELOPE_EXPIRED from now on. ERR_SYS ENOENT: it has no file
+ * of its own there. ERR_SYS EEXIST: it has that mark already. */
+error spool_mark_expired(struct spool *s, const struct queue_id *id, enum spool_state state);
 /* The message and its failure log are gone when this returns NULL. */
 error spool_remove(struct spool *s, const struct queue_id *id, enum spool_state state);
 
@@ -160,6 +163,7 @@ error spool_settle(struct spool *s);
 bool spool_find(struct spool *s, const struct queue_id *id, enum spool_state *ret);
 
 /* --- what happened to recipients: why deferred (mailq), why bounced (the notice) --- */
+/* DEFER: only of messages in the log while they are delivered, by spool_reasons_add(). */
 enum spool_log { SPOOL_LOG_DEFER, SPOOL_LOG_BOUNCE };
 struct spool_failure {
     uint64_t rcpt_index;
@@ -185,4 +189,26 @@ error spool_log_sync(struct spool *s, const struct queue_id *id, enum spool_log 
 error spool_log_read(struct spool *s, const struct queue_id *id, enum spool_log log, struct arena *a,
                      struct spool_failure **ret, size_t *ret_count); /* none: NULL, count 0 */
 error spool_log_clear(struct spool *s, const struct queue_id *id, enum spool_log log);
+
+/* Why recipients wait (mailq): in the message's own file; of one in the log in memory, until it becomes a file. Nothing
+ * of it is synced: a crash may lose the latest. */
+/* Appends a record. False: too large, nothing is appended. */
+bool spool_record_pack(struct buf *b, const struct spool_failure *f);
+/* Records of recipients of this attempt. `goes_on`: it is not over yet, and lists show them meanwhile. */
+error spool_reasons_add(struct spool *s, const struct queue_id *id, enum spool_state state, struct str records,
+                        bool goes_on);
+error spool_reasons_read(struct spool *s, const struct queue_id *id, enum spool_state state, struct arena *a,
+                         struct spool_failure **ret, size_t *ret_count); /* none: NULL, count 0 */
+/* A new attempt begins. */
+error spool_reasons_clear(struct spool *s, const struct queue_id *id, enum spool_state state);
+
+/* --- for a LISTER of many messages: few calls for each --- */
+struct spool_peek;
+struct spool_peek *spool_peek_new(struct spool *s);
+void spool_peek_free(struct spool_peek *p); /* NULL is allowed */
+/* The envelope and, unless `ret` is NULL, why recipients wait. Strings are borrowed until the next call, the rest is in
+ * `a`. Errors as of spool_load(). One thread at a time; several, each with its own, may go through one spool as long as
+ * they ask for what is not in the log (DEFERRED). */
+error spool_peek(struct spool_peek *p, const struct queue_id *id, enum spool_state state, struct arena *a,
+                 struct envelope *ret_env, struct spool_failure **ret, size_t *ret_count);
 #endif

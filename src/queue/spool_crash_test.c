@@ -246,8 +246,7 @@ static void run(struct test_queue *q) {
     if (got_b && !spool_move(r, &b, SPOOL_INCOMING, SPOOL_ACTIVE))
         take_away(r, &b, SPOOL_ACTIVE);
     if (got_a && !spool_move(r, &a, SPOOL_INCOMING, SPOOL_ACTIVE)) {
-        struct spool_failure f = test_failure(0, STR("busy"));
-        spool_log_add(r, &a, SPOOL_LOG_DEFER, &f);
+        test_reason(r, &a, SPOOL_ACTIVE, 0, STR("busy"), false);
         note(OP_MARKING, &a, 1);
         spool_mark_done(r, &a, SPOOL_ACTIVE, 1);
         spool_set_next_try(r, &a, SPOOL_ACTIVE, 1790000000000000);

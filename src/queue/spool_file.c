@@ -39,7 +39,7 @@ bool spool_head_unpack(struct str bytes, uint64_t file_size, struct spool_head *
     if (version != SPOOL_VERSION || h.envelope_size > SPOOL_ENVELOPE_MAX || file_size > INT64_MAX)
         return false;
     if (h.content_size > file_size || h.envelope_at != SPOOL_HEAD_SIZE + h.content_size || h.envelope_at > file_size ||
-        file_size - h.envelope_at != h.envelope_size + spool_mark_count(&h))
+        file_size - h.envelope_at < h.envelope_size + spool_mark_count(&h) + SPOOL_REASONS_HEAD)
         return false;
     *ret = h;
     return true;
@@ -62,8 +62,21 @@ bool spool_envelope_pack(struct buf *b, struct spool_head *h, const struct envel
     h->rcpt_count = (uint32_t)e->rcpt_count;
     for (size_t i = 0; i < e->rcpt_count; i++)
         buf_byte(b, e->rcpts[i].state == RCPT_DONE ? SPOOL_MARK_DONE : SPOOL_MARK_TODO);
-    buf_byte(b, SPOOL_MARK_TODO);
+    for (int i = 0; i < SPOOL_FLAGS; i++)
+        buf_byte(b, SPOOL_MARK_TODO);
+    pack_u32(b, 0);
     return true;
+}
+
+unsigned spool_flags(struct str marks) {
+    static const unsigned flags[SPOOL_FLAGS] = {
+        [SPOOL_FLAG_WARNED] = ENVELOPE_WARNED, [SPOOL_FLAG_EXPIRED] = ENVELOPE_EXPIRED
+    };
+    unsigned set = 0;
+    for (size_t i = 0; i < SPOOL_FLAGS && i < marks.n; i++)
+        if (marks.p[i] == SPOOL_MARK_DONE)
+            set |= flags[i];
+    return set;
 }
 
 bool spool_envelope_unpack(struct str bytes, const struct spool_head *h, struct arena *a, struct envelope *ret) {
@@ -87,8 +100,7 @@ bool spool_envelope_unpack(struct str bytes, const struct spool_head *h, struct 
     if (!unpack_done(&u))
         return false;
     e.size = h->content_size;
-    if (marks.p[h->rcpt_count] == SPOOL_MARK_DONE)
-        e.flags |= ENVELOPE_WARNED;
+    e.flags |= spool_flags(str_from(marks, h->rcpt_count));
     *ret = e;
     return true;
 }

@@ -33,9 +33,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         uint32_t count = unpack_u32(&u);
         (void)unpack_u64(&u);
         uint64_t at = unpack_u64(&u);
-        if (at < n && count < n - at) {
-            put_u32(file + 32, (uint32_t)(n - at - count - 1));
-            put_u32(file + 40, crc32c(0, str_sub(all, at, n - at - count - 1)));
+        uint64_t behind = (uint64_t)count + SPOOL_FLAGS + SPOOL_REASONS_HEAD;
+        if (at < n && behind < n - at) { /* no reasons */
+            put_u32(file + 32, (uint32_t)(n - at - behind));
+            put_u32(file + 40, crc32c(0, str_sub(all, at, n - at - behind)));
         }
         put_u32(file + SPOOL_HEAD_SIZE - 4, crc32c(0, str_sub(all, 0, SPOOL_HEAD_SIZE - 4)));
     }

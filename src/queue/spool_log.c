@@ -1,4 +1,4 @@
-/* The logs of failures: defer/ID and bounce/ID.
+/* The logs of failures: bounce/ID, and of a message in the log that is being delivered, defer/ID (spool_reasons.c).
  *
  * A log is records one after the other: the bytes "\nREC", u32 payload length, u32 CRC32C of the payload, payload
  * (spool_failure_pack). A record cut by a crash or a full disk is passed over: reading looks for the next marker. */
@@ -12,9 +12,8 @@
 
 enum {
     RECORD_HEAD = 12,
-    RECORD_MAX = 64 * 1024,      /* payload bytes: addresses and texts are far below */
-    LOG_MAX = 512 * 1024 * 1024, /* bytes of one log that are read */
-    DAMAGE_MAX = 16,             /* places of damage after which the rest is not looked at: bounds the work */
+    RECORD_MAX = 64 * 1024, /* payload bytes: addresses and texts are far below */
+    DAMAGE_MAX = 16,        /* places of damage after which the rest is not looked at: bounds the work */
 };
 
 #define MARKER STR("\nREC")
@@ -60,30 +59,43 @@ static struct log_message *in_log(struct spool *s, const struct queue_id *id) {
     return s->log_reader ? map_get(&s->log_reader->messages, queue_id_str(id)) : NULL;
 }
 
-error spool_log_add(struct spool *s, const struct queue_id *id, enum spool_log log, const struct spool_failure *f) {
+bool spool_record_pack(struct buf *b, const struct spool_failure *f) {
+    size_t start = b->n;
+    buf_add(b, MARKER);
+    pack_u64(b, 0); /* overwritten below */
+    spool_failure_pack(b, f);
+    struct str payload = str_from(buf_str(b), start + RECORD_HEAD);
+    if (payload.n > RECORD_MAX) {
+        buf_truncate(b, start);
+        return false;
+    }
+    struct buf sums = { 0 };
+    pack_u32(&sums, (uint32_t)payload.n);
+    pack_u32(&sums, crc32c(0, payload));
+    memcpy(b->p + start + MARKER.n, sums.p, sums.n);
+    buf_free(&sums);
+    return true;
+}
+
+error spool_log_append(struct spool *s, const struct queue_id *id, enum spool_log log, struct str records) {
     struct log_message *m = in_log(s, id);
     if (m)
         m->has_logs = true;
-    struct buf payload = { 0 }, record = { 0 };
-    spool_failure_pack(&payload, f);
-    if (payload.n > RECORD_MAX) {
-        buf_free(&payload);
-        return err_errno(EMSGSIZE);
-    }
-    buf_add(&record, MARKER);
-    pack_u32(&record, (uint32_t)payload.n);
-    pack_u32(&record, crc32c(0, buf_str(&payload)));
-    buf_add(&record, buf_str(&payload));
-    buf_free(&payload);
     error e = NULL;
     struct stat st;
     int fd = spool_openat(s, log_dir(log), id, O_WRONLY | O_CREAT, 0600);
     if (fd < 0 || sys->fstatat(fd, "", &st, AT_EMPTY_PATH) < 0)
         e = err_errno(errno);
     else /* one process writes logs, so the end stays where it is */
-        e = spool_pwrite_all(fd, buf_str(&record), (uint64_t)st.st_size);
+        e = spool_pwrite_all(fd, records, (uint64_t)st.st_size);
     if (fd >= 0)
         sys->close(fd);
+    return e;
+}
+
+error spool_log_add(struct spool *s, const struct queue_id *id, enum spool_log log, const struct spool_failure *f) {
+    struct buf record = { 0 };
+    error e = spool_record_pack(&record, f) ? spool_log_append(s, id, log, buf_str(&record)) : err_errno(EMSGSIZE);
     buf_free(&record);
     return e;
 }
@@ -134,7 +146,7 @@ error spool_log_read(struct spool *s, const struct queue_id *id, enum spool_log 
     if (sys->fstatat(fd, "", &st, AT_EMPTY_PATH) < 0) {
         e = err_errno(errno);
     } else if (S_ISREG(st.st_mode)) {
-        size_t n = st.st_size < LOG_MAX ? (size_t)st.st_size : (size_t)LOG_MAX;
+        size_t n = st.st_size < SPOOL_LOG_MAX ? (size_t)st.st_size : (size_t)SPOOL_LOG_MAX;
         char *bytes = arena_alloc(a, n);
         if (spool_pread_all(fd, bytes, n, 0))
             spool_log_parse(str_n(bytes, n), a, ret, ret_count);

@@ -8,9 +8,9 @@
 enum {
     SPOOL_PATH_MAX = 80, /* "deferred/A/B/C/ID" */
     SPOOL_HASH_DEPTH_MAX = QUEUE_ID_HASH_MAX,
-    SPOOL_MODE_WRITING = 0600, /* a file that is not finished */
-    SPOOL_MODE_READY = 0700,   /* a finished one: the mark of an accepted message */
-    SPOOL_MODE_EXPIRED = 0010, /* and with this, one that spool_mark_expired() was called for */
+    SPOOL_MODE_WRITING = 0600,         /* a file that is not finished */
+    SPOOL_MODE_READY = 0700,           /* a finished one: the mark of an accepted message */
+    SPOOL_LOG_MAX = 512 * 1024 * 1024, /* bytes of one log of failures, or of reasons, that are read */
 };
 
 /* The directories: the states first, in their order. */
@@ -64,13 +64,15 @@ error spool_pwrite_all(int fd, struct str bytes, uint64_t at);
 /* Exactly `n` bytes; false with errno (EIO at the end of the file). */
 bool spool_pread_all(int fd, void *p, size_t n, uint64_t at);
 struct spool_head;
-error spool_read_head(int fd, struct spool_head *ret, mode_t *ret_mode /* may be NULL */);
+error spool_read_head(int fd, struct spool_head *ret);
 /* The envelope of a message with more than SPOOL_RCPTS_WHOLE recipients; they are checked, and not read. */
 error spool_front_unpack(int fd, const struct spool_head *h, struct arena *a, struct envelope *ret,
                          struct spool_rest *ret_rest);
 /* Is the queue file whole? ERR_SYNTAX: no; ERR_SYS EAGAIN: not finished. */
 error spool_check_file(const struct spool *s, const struct queue_id *id, enum spool_state state,
                        struct spool_head *ret);
+/* Append whole records (spool_record_pack()). */
+error spool_log_append(struct spool *s, const struct queue_id *id, enum spool_log log, struct str records);
 /* The whole records of a log; strings are borrowed from `bytes`. */
 void spool_log_parse(struct str bytes, struct arena *a, struct spool_failure **ret, size_t *ret_count);
 #endif

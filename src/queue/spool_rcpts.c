@@ -53,18 +53,19 @@ static error unpack_front(int fd, const struct spool_head *h, struct arena *a, s
 
 static error count_todo(int fd, const struct spool_head *h, struct envelope *env, size_t *ret, char *chunk) {
     size_t n, todo = 0;
-    for (uint64_t at = 0; at < spool_mark_count(h); at += n) {
-        uint64_t left = spool_mark_count(h) - at;
+    for (uint64_t at = 0; at < h->rcpt_count; at += n) {
+        uint64_t left = h->rcpt_count - at;
         n = left < CHUNK ? (size_t)left : CHUNK;
         if (!spool_pread_all(fd, chunk, n, spool_marks_at(h) + at))
             return err_errno(errno);
         for (size_t i = 0; i < n; i++)
             todo += chunk[i] != SPOOL_MARK_DONE;
     }
-    bool warned = chunk[n - 1] == SPOOL_MARK_DONE; /* the last one is not a recipient's */
-    if (warned)
-        env->flags |= ENVELOPE_WARNED;
-    *ret = todo - !warned;
+    char last[SPOOL_FLAGS];
+    if (!spool_pread_all(fd, last, sizeof last, spool_marks_at(h) + h->rcpt_count))
+        return err_errno(errno);
+    env->flags |= spool_flags(str_n(last, sizeof last));
+    *ret = todo;
     return NULL;
 }
 
@@ -177,7 +178,7 @@ error spool_rcpts_next(struct spool *s, const struct queue_id *id, enum spool_st
         return err_errno(errno);
     r.rcpts = arena_array(a, r.max, sizeof *r.rcpts);
     r.index = arena_array(a, r.max, sizeof *r.index);
-    error e = spool_read_head(r.fd, &r.head, NULL);
+    error e = spool_read_head(r.fd, &r.head);
     if (!e)
         e = read_rest(&r);
     sys->close(r.fd);

@@ -86,6 +86,16 @@ static inline struct spool_failure test_failure(uint64_t index, struct str reaso
     return f;
 }
 
+static inline error test_reason(struct spool *s, const struct queue_id *id, enum spool_state state, uint64_t index,
+                                struct str reason, bool goes_on) {
+    struct spool_failure f = test_failure(index, reason);
+    struct buf record = { 0 };
+    assert_true(spool_record_pack(&record, &f));
+    error e = spool_reasons_add(s, id, state, buf_str(&record), goes_on);
+    buf_free(&record);
+    return e;
+}
+
 static inline size_t test_count(struct spool *s, enum spool_state state) {
     struct spool_scan scan = { 0 };
     struct spool_entry e;

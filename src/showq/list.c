@@ -23,11 +23,13 @@ error showq_open(struct showq *q, const struct conf *c, struct arena *err_arena)
     if (e)
         return e;
     /* its owner's and postdrop's; a queue without one has no submissions to show */
+    q->peek = spool_peek_new(q->spool);
     q->maildrop_fd = sys->openat(AT_FDCWD, path.p, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     return NULL;
 }
 
 void showq_close(struct showq *q) {
+    spool_peek_free(q->peek);
     spool_close(q->spool);
     if (q->maildrop_fd >= 0)
         sys->close(q->maildrop_fd);
@@ -113,29 +115,26 @@ static bool walk_maildrop(struct showq *q, visit_submission *visit, showq_sink *
 
 /* --- the queues --- */
 
-/* The last record of each recipient; several attempts may have left several. */
-static void reasons(struct arena *a, struct spool *s, const struct queue_id *id, enum spool_log log, size_t count,
-                    struct str *ret) {
-    struct spool_failure *f;
-    size_t n;
-    if (spool_log_read(s, id, log, a, &f, &n))
-        return;
-    for (size_t i = 0; i < n; i++)
+/* The last record of each recipient counts; there may be several. */
+static void reasons(const struct spool_failure *f, size_t n, size_t count, struct str *ret) {
+    for (size_t i = 0; f && i < n; i++)
         if (f[i].rcpt_index < count)
             ret[f[i].rcpt_index] = f[i].reason;
 }
 
-bool showq_read(struct showq *q, const struct spool_entry *se, struct arena *a, struct listing_entry *ret) {
+bool showq_read(const struct showq *q, struct spool_peek *peek, const struct spool_entry *se, struct arena *a,
+                struct listing_entry *ret) {
     struct envelope env;
-    if (spool_load(q->spool, &se->id, se->state, a, &env, NULL))
+    struct spool_failure *f = NULL;
+    size_t n = 0;
+    if (spool_peek(peek, &se->id, se->state, a, &env, q->no_reasons ? NULL : &f, &n))
         return false;
     struct str *delay = arena_array(a, 2 * env.rcpt_count, sizeof *delay), *bounce = delay + env.rcpt_count;
     for (size_t i = 0; i < env.rcpt_count; i++)
         delay[i] = bounce[i] = STR("");
-    if (!q->no_reasons)
-        reasons(a, q->spool, &se->id, SPOOL_LOG_DEFER, env.rcpt_count, delay);
-    if (q->bounces)
-        reasons(a, q->spool, &se->id, SPOOL_LOG_BOUNCE, env.rcpt_count, bounce);
+    reasons(f, n, env.rcpt_count, delay);
+    if (q->bounces && !spool_log_read(q->spool, &se->id, SPOOL_LOG_BOUNCE, a, &f, &n))
+        reasons(f, n, env.rcpt_count, bounce);
     struct listing_entry e = { .queue_name = spool_state_name(se->state),
                                .id = se->id,
                                .arrival_s = env.arrival_us / US_PER_S,
@@ -161,7 +160,7 @@ bool showq_read(struct showq *q, const struct spool_entry *se, struct arena *a, 
 static bool message(struct showq *q, const struct spool_entry *se, showq_sink *sink, void *ctx) {
     struct arena *a = arena_new();
     struct listing_entry e;
-    bool more = !showq_read(q, se, a, &e) || sink(ctx, &e);
+    bool more = !showq_read(q, q->peek, se, a, &e) || sink(ctx, &e);
     arena_free(a);
     return more;
 }
@@ -175,7 +174,7 @@ static bool message_id(struct showq *q, const struct spool_entry *se, showq_sink
 typedef bool visit_message(struct showq *q, const struct spool_entry *se, showq_sink *sink, void *ctx);
 
 static void walk(struct showq *q, unsigned queues, visit_submission *on_submission, visit_message *on_message,
-                 showq_sink *sink, void *ctx) {
+                 showq_sink *sink, showq_packed_sink *packed, void *ctx) {
     static const enum spool_state order[] = { SPOOL_ACTIVE, SPOOL_INCOMING, SPOOL_DEFERRED, SPOOL_HOLD };
     q->bounces = spool_has_logs(q->spool, SPOOL_LOG_BOUNCE);
     if ((queues & SHOWQ_MAILDROP) && !walk_maildrop(q, on_submission, sink, ctx))
@@ -183,8 +182,8 @@ static void walk(struct showq *q, unsigned queues, visit_submission *on_submissi
     for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
         struct spool_scan scan = { 0 };
         struct spool_entry e;
-        if (order[i] == SPOOL_DEFERRED && on_message == message) {
-            if ((queues & queue_states(SPOOL_DEFERRED)) && !showq_walk_batches(q, SPOOL_DEFERRED, sink, ctx))
+        if (order[i] == SPOOL_DEFERRED && packed) {
+            if (!showq_walk_batches(q, SPOOL_DEFERRED, sink, packed, ctx))
                 return;
             continue;
         }
@@ -200,9 +199,13 @@ static void walk(struct showq *q, unsigned queues, visit_submission *on_submissi
 }
 
 void showq_walk(struct showq *q, unsigned queues, showq_sink *sink, void *ctx) {
-    walk(q, queues, submission, message, sink, ctx);
+    walk(q, queues, submission, message, sink, NULL, ctx);
+}
+
+void showq_walk_packed(struct showq *q, showq_sink *sink, showq_packed_sink *packed, void *ctx) {
+    walk(q, SHOWQ_ALL, submission, message, sink, packed, ctx);
 }
 
 void showq_walk_ids(struct showq *q, unsigned queues, showq_sink *sink, void *ctx) {
-    walk(q, queues, submission_id, message_id, sink, ctx);
+    walk(q, queues, submission_id, message_id, sink, NULL, ctx);
 }

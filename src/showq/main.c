@@ -19,19 +19,27 @@ static error init(struct service_ctx *ctx, struct arena *err_arena) {
     return showq_open(q, ctx->conf, err_arena);
 }
 
+static bool send_what_is_much(struct client *c) {
+    return ipc_unsent(c->ipc) < SEND_BYTES || !ipc_flush(c->ipc, deadline_in(c->timeout_s));
+}
+
 static bool send_entry(void *arg, const struct listing_entry *e) {
     struct client *c = arg;
     listing_send(c->ipc, e);
-    if (ipc_unsent(c->ipc) < SEND_BYTES)
-        return true;
-    return !ipc_flush(c->ipc, deadline_in(c->timeout_s));
+    return send_what_is_much(c);
+}
+
+static bool send_packed(void *arg, struct str entries) {
+    struct client *c = arg;
+    listing_send_packed(c->ipc, entries);
+    return send_what_is_much(c);
 }
 
 static void session(struct service_ctx *ctx, struct io *io, const struct endpoint *peer, const struct endpoint *local) {
     (void)peer;
     (void)local;
     struct client c = { .ipc = service_ipc(io), .timeout_s = conf_time(ctx->conf, PARAM_ipc_timeout) };
-    showq_walk(ctx->state, SHOWQ_ALL, send_entry, &c);
+    showq_walk_packed(ctx->state, send_entry, send_packed, &c);
     listing_end(c.ipc);
     ipc_flush(c.ipc, deadline_in(c.timeout_s));
 }

@@ -13,9 +13,10 @@ typedef bool showq_sink(void *ctx, const struct listing_entry *e);
 
 struct showq {
     struct spool *spool; /* a LISTER */
-    int maildrop_fd;     /* -1: cannot be read */
-    bool no_reasons;     /* leave delay_reason empty: one file less a message */
-    bool bounces;        /* there are bounce logs: set by the walk */
+    struct spool_peek *peek;
+    int maildrop_fd; /* -1: cannot be read */
+    bool no_reasons; /* leave delay_reason empty */
+    bool bounces;    /* there are bounce logs: set by the walk */
 };
 error showq_open(struct showq *q, const struct conf *c, struct arena *err_arena);
 void showq_close(struct showq *q);
@@ -24,6 +25,10 @@ void showq_close(struct showq *q);
 enum { SHOWQ_MAILDROP = 1 << SPOOL_STATES };
 #define SHOWQ_ALL (QUEUE_STATES_ALL | SHOWQ_MAILDROP)
 void showq_walk(struct showq *q, unsigned queues, showq_sink *sink, void *ctx);
+/* All of the queue for who sends it on: what is deferred comes in the packed form of listing.h, many at a time, read by
+ * the offload threads while what was read before goes out. */
+typedef bool showq_packed_sink(void *ctx, struct str entries);
+void showq_walk_packed(struct showq *q, showq_sink *sink, showq_packed_sink *packed, void *ctx);
 /* The same without looking into messages: queue_name and id alone are set, and damaged ones are given, too. */
 void showq_walk_ids(struct showq *q, unsigned queues, showq_sink *sink, void *ctx);
 

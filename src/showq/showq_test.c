@@ -1,6 +1,7 @@
 #include "queue/spool_test_util.h"
 
 #include "queue/maildrop.h"
+#include "run/coro.h"
 #include "showq/showq.h"
 
 static struct listing_rcpt rcpt(const char *address, const char *delay) {
@@ -188,8 +189,7 @@ static void every_state_is_walked(void **state) {
     /* done; bounced and done, not told yet; deferred; nothing known */
     struct spool_failure f = test_failure(1, STR("no such user"));
     assert_null(spool_log_add(r, &deferred, SPOOL_LOG_BOUNCE, &f));
-    f = test_failure(2, STR("busy"));
-    assert_null(spool_log_add(r, &deferred, SPOOL_LOG_DEFER, &f));
+    assert_null(test_reason(r, &deferred, SPOOL_DEFERRED, 2, STR("busy"), false));
     assert_null(spool_mark_done(r, &deferred, SPOOL_DEFERRED, 0));
     assert_null(spool_mark_done(r, &deferred, SPOOL_DEFERRED, 1));
     struct buf b = { 0 };
@@ -232,6 +232,103 @@ static void every_state_is_walked(void **state) {
     test_queue_free(&q);
 }
 
+/* --- many at a time --- */
+
+enum { MANY = 700, LARGE_RCPTS = 20000 };
+
+struct packed {
+    struct showq *q;
+    struct arena *arena;
+    size_t plain, packed, alone, frames, limit;
+    uint64_t sum_plain, sum;
+    int failed;
+};
+
+static uint64_t sum_of(const struct listing_entry *e) {
+    uint64_t sum = e->size * 31 + e->rcpt_count;
+    for (const char *p = e->id.text; *p; p++)
+        sum = sum * 131 + (unsigned char)*p;
+    for (size_t i = 0; i < e->rcpt_count; i++)
+        for (size_t k = 0; k < e->rcpts[i].address.n; k++)
+            sum = sum * 7 + (unsigned char)e->rcpts[i].address.p[k] + e->rcpts[i].delay_reason.n;
+    return sum;
+}
+static bool see_plain(void *ctx, const struct listing_entry *e) {
+    struct packed *p = ctx;
+    p->plain++;
+    p->sum_plain += sum_of(e);
+    return true;
+}
+static bool see_alone(void *ctx, const struct listing_entry *e) {
+    struct packed *p = ctx;
+    p->alone++;
+    p->sum += sum_of(e);
+    return p->frames + p->alone < p->limit;
+}
+static bool see_packed(void *ctx, struct str entries) {
+    struct packed *p = ctx;
+    struct unpack u = unpack_from(entries);
+    while (u.rest.n > 0) {
+        struct listing_entry e;
+        if (!listing_unpack(&u, LISTING_MSG_ENTRIES, p->arena, &e)) {
+            p->failed++;
+            return false;
+        }
+        p->packed++;
+        p->sum += sum_of(&e);
+    }
+    p->frames++;
+    return p->frames + p->alone < p->limit;
+}
+static void walk_packed(void *arg) {
+    struct packed *p = arg;
+    showq_walk_packed(p->q, see_alone, see_packed, p);
+}
+
+/* Whoever reads them, on threads or not: the same messages as one by one, the large one by itself. */
+static void many_at_a_time(void **state) {
+    (void)state;
+    struct test_queue q = test_queue_new();
+    struct spool *w = test_spool(&q, SPOOL_WRITER), *r = test_spool(&q, SPOOL_READER);
+    struct queue_id id;
+    for (size_t i = 0; i < MANY; i++) {
+        assert_null(test_message(w, q.arena, 1 + i, i == 200 ? LARGE_RCPTS : 1 + i % 3, SPOOL_INCOMING, &id));
+        assert_null(spool_move(r, &id, SPOOL_INCOMING, SPOOL_DEFERRED));
+        for (size_t k = 0; i == 200 && k < LARGE_RCPTS; k += 50)
+            assert_null(test_reason(r, &id, SPOOL_DEFERRED, k, STR("a reason of some length, as servers give"), false));
+        assert_null(test_reason(r, &id, SPOOL_DEFERRED, 0, STR("busy"), false));
+    }
+    assert_null(test_message(w, q.arena, 20, 1, SPOOL_HOLD, &id));
+    struct showq list = { .spool = test_spool(&q, SPOOL_LISTER), .maildrop_fd = -1 };
+    list.peek = spool_peek_new(list.spool);
+    for (int threads = 0; threads < 2; threads++) {
+        struct packed p = { .q = &list, .arena = q.arena, .limit = SIZE_MAX };
+        showq_walk(&list, SHOWQ_ALL, see_plain, &p);
+        assert_int_equal(p.plain, MANY + 1);
+        if (threads) {
+            assert_null(loop_init());
+            assert_non_null(coro_spawn(walk_packed, &p, "walk"));
+            assert_null(loop_run());
+            loop_free();
+        } else {
+            walk_packed(&p);
+        }
+        assert_int_equal(p.failed, 0);
+        assert_int_equal(p.packed, MANY - 1);
+        assert_int_equal(p.alone, 2); /* the large one and the held one */
+        assert_true(p.sum == p.sum_plain);
+        assert_true(p.frames >= MANY / 200);
+        p.limit = 2;
+        p.frames = p.alone = p.packed = 0;
+        walk_packed(&p);
+        assert_int_equal(p.frames + p.alone, 2); /* enough is enough */
+    }
+    showq_close(&list);
+    spool_close(w);
+    spool_close(r);
+    test_queue_free(&q);
+}
+
 int main(void) {
     setenv("TZ", "UTC", 1);
     const struct CMUnitTest tests[] = {
@@ -240,6 +337,7 @@ int main(void) {
         cmocka_unit_test(an_empty_queue),
         cmocka_unit_test(what_a_peer_said_stays_in_its_line),
         cmocka_unit_test(every_state_is_walked),
+        cmocka_unit_test(many_at_a_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

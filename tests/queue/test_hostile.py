@@ -61,6 +61,15 @@ def no_crash(instance):
 
 
 # --- what does not belong there ---
+def without_reasons(message):
+    """A queue file up to where why its recipients wait would stand (spool_file.h): all of this has to be there."""
+    rcpts, = struct.unpack_from("<I", message, 12)
+    envelope_at, envelope_size = struct.unpack_from("<QI", message, 24)
+    end = envelope_at + envelope_size + rcpts + 2
+    assert len(message) >= end + 4
+    return message[:end] + bytes(4)
+
+
 def litter(folder, message, owner):
     """Things of every kind under names that messages have, and under others. Returns the names of those that look like
     messages."""
@@ -69,16 +78,16 @@ def litter(folder, message, owner):
         path.write_bytes(content)
         path.chmod(mode)
         return name
-    good = message.read_bytes()
+    good = without_reasons(message.read_bytes())
     looks = [
         put("1A2B3C4D01", os.urandom(5000), 0o700),
         put("1A2B3C4D02", b"", 0o700),
         put("1A2B3C4D03", good[:40], 0o700),
         put("1A2B3C4D04", good[:-1], 0o700),
         put("1A2B3C4D05", good[:len(good) // 2], 0o700),
-        put("1A2B3C4D06", good + b"x", 0o700),
+        put("1A2B3C4D06", b"x" + good, 0o700),
         put("1A2B3C4D07", bytes([good[0] ^ 1]) + good[1:], 0o700),
-        put("1A2B3C4D08", good[:-20] + bytes(20), 0o700),
+        put("1A2B3C4D08", good[:-30] + bytes(30), 0o700),
         put("1A2B3C4D09", b"\0" * 64, 0o700),
     ]
     put("1A2B3C4D11", os.urandom(100), 0o600)   # not finished, it says
@@ -206,15 +215,48 @@ def test_hard_link(make):
     no_crash(instance)
 
 
-def test_directory_in_place_of_a_log(make):
-    """defer/ID is a directory: the reason is missing in mailq, the mail is not."""
+def listed_reason(instance):
+    return [rcpt.get("delay_reason", "") for entry in listing(instance) for rcpt in entry["recipients"]]
+
+
+def test_damaged_reasons(make):
+    """Why a recipient waits is at the end of the file: when that is cut or garbage, the reason is missing in mailq, the mail
+    is not."""
     port = free_port()
     instance = make(dead(port))
     send(instance, "a@relay.example")
     message = deferred_file(instance)
-    log = instance.queue / "defer" / message.name[0] / message.name
-    wait_for(log.exists)
-    log.unlink()
+    wait_for(lambda: "Connection refused" in "".join(listed_reason(instance)))
+    whole = message.read_bytes()
+    start = len(without_reasons(whole))
+    for bad in (whole[:-1], whole[:start], whole[:start] + os.urandom(len(whole) - start),
+                whole[:start - 4] + b"\xff" * 4 + whole[start:start + 5], whole[:start - 4] + b"\xff" * 4 + bytes(100000)):
+        message.write_bytes(bad)
+        assert listed_reason(instance) == [""]
+    message.write_bytes(whole[:start - 4] + b"\xff" * 4 + whole[start:] + b"garbage")
+    assert "Connection refused" in "".join(listed_reason(instance))
+    message.write_bytes(whole[:-1])
+    instance.command("postqueue", "-f")
+    wait_for(lambda: instance.log().count("status=deferred") == 2)
+    wait_for(lambda: "Connection refused" in "".join(listed_reason(instance)))
+    sink = Sink(port)
+    try:
+        instance.command("postqueue", "-f")
+        wait_for(lambda: sink.messages == 1)
+        wait_for(instance.queue_is_empty)
+        assert sink.messages == 1
+    finally:
+        sink.close()
+    no_crash(instance)
+
+
+def test_directory_in_place_of_a_log(make):
+    """bounce/ID is a directory: the reason is missing in mailq, the mail is not."""
+    port = free_port()
+    instance = make(dead(port))
+    send(instance, "a@relay.example")
+    message = deferred_file(instance)
+    log = instance.queue / "bounce" / message.name
     log.mkdir()
     (log / "x").write_text("x")
     if ROOT:
@@ -256,7 +298,7 @@ def of_version(message, version):
     return bytes(head) + message[64:]
 
 
-@pytest.mark.parametrize("version", [0, 2, 0xFFFFFFFF])
+@pytest.mark.parametrize("version", [0, 1, 3, 0xFFFFFFFF])
 def test_another_version(make, version):
     """Mail of another version is kept whole in corrupt/, and the log says so."""
     instance = make(dead(free_port()) + FILES_ONLY)
