@@ -4,13 +4,14 @@
 #include "smtpd/log.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
+#include "smtpd/xclient.h"
 
 enum { HELO_MAX = 512 /* bytes of a HELO argument that are kept; RFC 5321, 4.5.3.1.2 says 255 for a domain */ };
 
 /* --- HELO, EHLO (RFC 5321, 4.1.1.1) --- */
 
 /* The name goes into headers and logs: what could be mistaken for their syntax is masked. */
-static struct str clean_helo(struct session *s, struct str args) {
+struct str helo_clean(struct session *s, struct str args) {
     struct buf b = { 0 };
     buf_printable(&b, args, HELO_MAX);
     for (size_t i = 0; i < b.n; i++)
@@ -25,7 +26,7 @@ static struct str clean_helo(struct session *s, struct str args) {
  */
 static bool greet(struct session *s, struct str args, bool esmtp) {
     tx_end(s);
-    s->helo = clean_helo(s, args);
+    s->helo = helo_clean(s, args);
     s->defer_helo = (struct deferral){ 0 };
     error e = check_helo(s);
     if (e) {
@@ -39,7 +40,7 @@ static bool greet(struct session *s, struct str args, bool esmtp) {
 
 enum { GREETINGS_BYTES_MAX = 16 * 1024 /* of names one session may leave behind in its arena */ };
 
-static bool may_greet(struct session *s) {
+bool may_greet(struct session *s) {
     if (arena_used(s->arena) < GREETINGS_BYTES_MAX)
         return true;
     s->hang_up = true;
@@ -87,11 +88,6 @@ static bool command_not_here(struct session *s, struct str args) {
     return reply_fail(s, "502 5.5.1 Error: command not implemented");
 }
 
-static bool command_xclient(struct session *s, struct str args) {
-    (void)args;
-    return reply_fail(s, "550 5.7.0 Error: insufficient authorization");
-}
-
 /* In the order of the disconnect line. */
 #define COMMAND(name, lower, flags, run)                                                                               \
     { STR_INIT(name), name, lower, flags, run }
@@ -99,7 +95,7 @@ const struct command commands[] = {
     COMMAND("HELO", "helo", COMMAND_LAST | COMMAND_JUNK, command_helo),
     COMMAND("EHLO", "ehlo", COMMAND_LAST | COMMAND_JUNK, command_ehlo),
     COMMAND("XCLIENT", "xclient", COMMAND_LAST, command_xclient),
-    COMMAND("XFORWARD", "xforward", COMMAND_LAST, command_xclient),
+    COMMAND("XFORWARD", "xforward", COMMAND_LAST, command_xforward),
     COMMAND("STARTTLS", "starttls", COMMAND_LAST, command_not_here),
     COMMAND("AUTH", "auth", COMMAND_LAST, command_auth),
     COMMAND("MAIL", "mail", 0, command_mail),

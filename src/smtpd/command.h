@@ -21,6 +21,11 @@ extern const size_t command_count; /* at most COMMAND_MAX */
 /* In any case; NULL: none. */
 const struct command *command_find(struct str name);
 
+/* A client's name for itself, as it goes into headers and logs; in the scratch arena. */
+struct str helo_clean(struct session *s, struct str args);
+/* A session may leave names behind in its arena for so long. False: the client has been told. */
+bool may_greet(struct session *s);
+
 /* ehlo.c */
 bool ehlo_reply(struct session *s);
 /* Does smtpd_discard_ehlo_keywords name it for this client? */

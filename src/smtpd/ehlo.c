@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "smtpd/log.h"
 #include "smtpd/reply.h"
+#include "smtpd/xclient.h"
 
 /* The line after its code; empty: not offered now. */
 typedef struct str ehlo_line(struct session *s);
@@ -66,6 +67,8 @@ static const struct {
     { STR_INIT("ETRN"), line_etrn },
     { STR_INIT("AUTH"), line_auth },
     { STR_INIT("AUTH"), line_auth_equals },
+    { STR_INIT("XCLIENT"), xclient_ehlo_line },
+    { STR_INIT("XFORWARD"), xforward_ehlo_line },
     { STR_INIT("ENHANCEDSTATUSCODES"), line_enhanced },
     { STR_INIT("8BITMIME"), line_8bit },
     { STR_INIT("DSN"), line_dsn },

@@ -317,6 +317,10 @@ static error fake_open(void *ctx, struct arena *a, unsigned flags, struct submis
 static error fake_envelope(struct submission *m, const struct envelope *e) {
     m->message->sender = arena_str(m->h->strings, e->sender);
     m->message->envelope_flags = e->flags;
+    const struct client_info *c = &e->client;
+    m->message->client = arena_printf(m->h->strings, "%.*s [%.*s]:%.*s %.*s %.*s %.*s %.*s", STR_ARG(c->name),
+                                      STR_ARG(c->address), STR_ARG(c->port), STR_ARG(c->protocol), STR_ARG(c->helo),
+                                      STR_ARG(c->ident), STR_ARG(c->sasl_username));
     m->message->envid = arena_str(m->h->strings, e->dsn_envid);
     m->message->ret = e->dsn_ret;
     return NULL;

@@ -18,6 +18,7 @@ enum { HARNESS_MESSAGES_MAX = 32, HARNESS_RCPTS_MAX = 16 };
 struct harness_message {
     bool opened, ended, aborted;
     unsigned flags, envelope_flags;
+    struct str client; /* of the envelope: "name [address]:port proto helo ident login" */
     struct str sender, envid, rcpts[HARNESS_RCPTS_MAX], orcpt[HARNESS_RCPTS_MAX];
     unsigned ret, notify[HARNESS_RCPTS_MAX];
     size_t rcpt_count;

@@ -20,6 +20,21 @@ static void add_login(struct buf *b, const struct session *s, const char *separa
         buf_printf(b, "%s sasl_sender=%.*s", separator, STR_ARG(l->sender));
 }
 
+/* Whom a server in front of us has named (XFORWARD). */
+static void add_front(struct buf *b, const struct session *s) {
+    const struct client_info *f = &s->forward;
+    if (f->ident.n)
+        buf_printf(b, ", orig_queue_id=%.*s", STR_ARG(f->ident));
+    if (!s->forward_client)
+        return;
+    buf_printf(b, ", orig_client=%.*s", STR_ARG(f->name));
+    if (str_eq(f->address, STR("unknown")))
+        return;
+    buf_printf(b, "[%.*s]", STR_ARG(f->address));
+    if (s->set->port_logging)
+        buf_printf(b, ":%.*s", STR_ARG(f->port));
+}
+
 static void add_count(struct buf *b, const char *name, struct command_count n) {
     if (n.total == 0)
         return;
@@ -51,6 +66,7 @@ void log_client(const struct session *s) {
     struct buf b = { 0 };
     buf_printf(&b, "%.*s: client=%.*s", STR_ARG(session_queue_id(s)), STR_ARG(s->log_name));
     add_login(&b, s, ",");
+    add_front(&b, s);
     log_info("%.*s", STR_ARG(buf_str(&b)));
     buf_free(&b);
 }
@@ -99,26 +115,30 @@ void log_session_end(const struct session *s) {
         log_info("%.*s: %s after %s from %.*s", STR_ARG(id), reasons[s->end], s->stage, STR_ARG(s->log_name));
 }
 
+static void add_escaped(struct buf *b, struct str bytes) {
+    for (size_t i = 0; i < bytes.n; i++) {
+        char c = bytes.p[i];
+        if (c == '\r')
+            buf_add(b, STR("\\r"));
+        else if (c == '\n')
+            buf_add(b, STR("\\n"));
+        else if (c == '\t')
+            buf_add(b, STR("\\t"));
+        else if (c == '\\')
+            buf_add(b, STR("\\\\"));
+        else if (byte_is_print(c))
+            buf_byte(b, c);
+        else
+            buf_printf(b, "\\%03o", (unsigned)(unsigned char)c);
+    }
+}
+
 void log_pipelining(const struct session *s, struct str input) {
     struct buf b = { 0 };
     struct str shown = str_sub(input, 0, PIPELINED_MAX);
     if (strcmp(s->stage, "AUTH") == 0) /* passwords */
         shown = STR("(not shown)");
-    for (size_t i = 0; i < shown.n; i++) {
-        char c = shown.p[i];
-        if (c == '\r')
-            buf_add(&b, STR("\\r"));
-        else if (c == '\n')
-            buf_add(&b, STR("\\n"));
-        else if (c == '\t')
-            buf_add(&b, STR("\\t"));
-        else if (c == '\\')
-            buf_add(&b, STR("\\\\"));
-        else if (byte_is_print(c))
-            buf_byte(&b, c);
-        else
-            buf_printf(&b, "\\%03o", (unsigned)(unsigned char)c);
-    }
+    add_escaped(&b, shown);
     log_info("improper command pipelining after %s from %.*s: %.*s", s->stage, STR_ARG(s->log_name),
              STR_ARG(buf_str(&b)));
     buf_free(&b);
@@ -148,6 +168,13 @@ void log_not_smtp(const struct session *s, struct str line) {
 
 void log_response_too_long(const struct session *s) {
     log_warn("%.*s: SASL response longer than %zu", STR_ARG(s->log_name), s->set->auth.response_limit);
+}
+
+void log_haproxy(const struct session *s, const char *fault, struct str seen) {
+    struct buf b = { 0 };
+    add_escaped(&b, seen);
+    log_warn("haproxy read: %s from %.*s: %.*s", fault, STR_ARG(s->log_name), STR_ARG(buf_str(&b)));
+    buf_free(&b);
 }
 
 void log_login_failed(const struct session *s, struct str mechanism, struct str reason, struct str username) {

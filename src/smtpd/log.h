@@ -14,6 +14,7 @@ void log_name_mismatch(const struct session *s, struct str name, const char *rea
 void log_address_syntax(const struct session *s, struct str address);
 void log_line_too_long(const struct session *s, struct str line);
 void log_response_too_long(const struct session *s); /* to a challenge of AUTH */
+void log_haproxy(const struct session *s, const char *fault, struct str seen);
 void log_login_failed(const struct session *s, struct str mechanism, struct str reason, struct str username);
 void log_login_aborted(const struct session *s, struct str mechanism);
 void log_login_server(const struct session *s, struct str why); /* it is not there, or not to be understood */

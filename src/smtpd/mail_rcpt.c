@@ -9,6 +9,7 @@
 #include "smtpd/params.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
+#include "smtpd/xclient.h"
 
 /* --- addresses --- */
 
@@ -83,16 +84,7 @@ static struct envelope make_envelope(struct session *s) {
         .dsn_envid = tx->dsn_envid,
         .dsn_ret = tx->dsn_ret,
         .flags = tx->envelope_flags,
-        .client = { .name = s->name,
-                    .reverse_name = s->reverse_name,
-                    .address = s->address,
-                    .port = s->port,
-                    .helo = s->helo,
-                    .protocol = str_c(session_protocol(s)),
-                    .ident = STR(""),
-                    .sasl_method = s->login.method,
-                    .sasl_username = s->login.username,
-                    .sasl_sender = s->login.sender },
+        .client = xforward_client(s),
         .content_filter = conf_str(s->set->conf, PARAM_content_filter),
     };
     return e;
@@ -113,7 +105,7 @@ static void message_lost(struct session *s, error e) {
 /* The first good recipient opens the message at cleanup, which gives it its name. */
 static bool open_message(struct session *s) {
     struct tx *tx = s->tx;
-    bool local = check_local_rewrite(s);
+    bool local = xforward_local(s);
     unsigned flags = s->set->submit_flags | (local ? SUBMIT_LOCAL_HEADERS : 0);
     struct submit_result refused = { .status = SUBMIT_OK };
     error e = s->back->submit_open(s->back->ctx, session_scratch(s), flags, &tx->message, &tx->id, &refused);

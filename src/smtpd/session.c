@@ -10,8 +10,10 @@
 #include "smtpd/policy.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
+#include "smtpd/xclient.h"
 
 enum {
+    PROXY_SHOWN = 200,         /* bytes of what came instead of a PROXY header that are logged */
     LINE_SKIP_MAX = 64 * 1024, /* bytes of a too long command that are read before we hang up */
 };
 
@@ -40,6 +42,7 @@ void tx_end(struct session *s) {
     struct tx *tx = s->tx;
     s->tx = NULL;
     s->bdat = BDAT_NONE;
+    xforward_reset(s);
     if (!tx)
         return;
     s->login.sender = STR("");
@@ -98,6 +101,11 @@ static void set_log_name(struct session *s) {
             arena_printf(s->arena, "%.*s:%.*s", STR_ARG(s->log_name), STR_ARG(s->port.n ? s->port : STR("unknown")));
 }
 
+static void set_exclusions(struct session *s) {
+    s->bare_newline_excluded = s->set->bare_newline != BARE_ALLOW &&
+                               match_find(s->set->bare_newline_exclusions, s->name, s->address) == MATCH_YES;
+}
+
 static void local_client(struct session *s) {
     s->trusted = true;
     s->name = s->reverse_name = STR("localhost");
@@ -130,8 +138,14 @@ static void network_client(struct session *s, const struct session_client *from)
         log_name_mismatch(s, s->reverse_name,
                           names.forward_status == DNS_OK ? "" : arena_cstr(a, dns_status_text(names.forward_status)));
     scratch_end(s);
-    s->bare_newline_excluded = s->set->bare_newline != BARE_ALLOW &&
-                               match_find(s->set->bare_newline_exclusions, s->name, s->address) == MATCH_YES;
+    set_exclusions(s);
+}
+
+void session_client_changed(struct session *s) {
+    s->denied = false;
+    s->defer_client = s->defer_helo = (struct deferral){ 0 };
+    set_log_name(s);
+    set_exclusions(s);
 }
 
 /* --- pipelining --- */
@@ -323,16 +337,25 @@ static bool too_many_sessions(struct session *s, uint32_t sessions) {
     return true;
 }
 
-static void greeting(struct session *s) {
-    if (spoke_too_soon(s))
-        return;
+bool session_greet(struct session *s) {
     error e = check_client(s);
     if (e) {
         s->denied = true;
-        reply_refusal(s, e);
-        return;
+        return reply_refusal(s, e);
     }
-    reply_ok(s, "220 %.*s", STR_ARG(s->set->banner));
+    return reply_ok(s, "220 %.*s", STR_ARG(s->set->banner));
+}
+
+static void greeting(struct session *s) {
+    if (!spoke_too_soon(s))
+        (void)session_greet(s);
+}
+
+/* The proxy in front of us has not said who the client is: nobody can be served. */
+static void proxy_failed(struct session *s, const char *fault, struct str seen) {
+    log_haproxy(s, fault, seen);
+    reply_fail(s, "421 4.3.0 %.*s Server local error", STR_ARG(s->set->myhostname));
+    s->hang_up = true;
 }
 
 /* The process wants to end: nothing new is begun. True: the client has been told. */
@@ -364,9 +387,16 @@ static void command_loop(struct session *s) {
         s->end = END_LOST;
 }
 
-void session_run(struct session *s, const struct session_client *client) {
+void session_run(struct session *s, const struct session_client *connected) {
     uint32_t sessions = 0;
     struct client_count *counted = NULL;
+    struct session_client behind = *connected, *client = &behind;
+    const char *fault = NULL;
+    struct str seen = STR("");
+    if (s->set->front.haproxy && client->address.len)
+        fault = haproxy_front(s, client, &seen);
+    if (fault)
+        seen = arena_str(s->arena, str_sub(seen, 0, PROXY_SHOWN));
     if (client->address.len == 0 ||
         (client->address.u.sa.sa_family != AF_INET && client->address.u.sa.sa_family != AF_INET6)) {
         local_client(s);
@@ -376,7 +406,9 @@ void session_run(struct session *s, const struct session_client *client) {
         network_client(s, client);
     }
     log_connect(s);
-    if (!too_many_sessions(s, sessions))
+    if (fault)
+        proxy_failed(s, fault, seen);
+    else if (!too_many_sessions(s, sessions))
         greeting(s);
     scratch_end(s);
     command_loop(s);

@@ -144,6 +144,9 @@ struct session {
     /* XFORWARD (xclient.c): what stands in log lines and filters in place of the client's own; empty: its own. `helo`,
      * `protocol` and `ident` as in mail/envelope.h. */
     struct client_info forward;
+    bool forward_client; /* it names another client; else only `ident` may be there */
+    enum { FORWARD_UNKNOWN, FORWARD_LOCAL, FORWARD_REMOTE } forward_source;
+    struct arena *forward_arena; /* of these; NULL: none */
 
     struct str ehlo_off; /* smtpd_discard_ehlo_keywords for this client, when it is known (ehlo.c) */
     bool ehlo_off_known;
@@ -197,6 +200,10 @@ const char *session_protocol(const struct session *s); /* "SMTP", "ESMTP": proto
 const char *session_received_with(const struct session *s);
 /* Read on to the end of a line that was too long. False: too long for that too, or gone. */
 bool session_skip_line(struct session *s, int64_t deadline);
+/* Another client than before (XCLIENT): what follows from its name and address. */
+void session_client_changed(struct session *s);
+/* 220, or the refusal of a client that may not come in. */
+bool session_greet(struct session *s);
 /* The read or write failed: sets how the session ends. */
 void session_broken(struct session *s, error e);
 #endif

@@ -17,12 +17,19 @@ static const char at_each_command[] = "smtpd_forbid_unauth_pipelining = no\nsmtp
                                       "smtpd_sender_restrictions = reject_non_fqdn_sender\n"
                                       "smtpd_end_of_data_restrictions = reject\nline_length_limit = 512";
 
+static const char fronts[] =
+    "smtpd_forbid_unauth_pipelining = no\nsmtpd_hard_error_limit = 1000\n"
+    "smtpd_sasl_auth_enable = yes\nsmtpd_sasl_authenticated_header = yes\n"
+    "smtpd_authorized_xclient_hosts = static:all\nsmtpd_authorized_xforward_hosts = static:all";
+
 static const char *const worlds[] = {
     "smtpd_forbid_unauth_pipelining = no\nsmtpd_hard_error_limit = 1000",
     "smtpd_forbid_unauth_pipelining = no\nsmtpd_forbid_bare_newline = no\nstrict_rfc821_envelopes = yes",
     "smtpd_forbid_unauth_pipelining = no\nsmtpd_forbid_bare_newline = reject\nmessage_size_limit = 100",
     at_each_command,
     "",
+    fronts,
+    "smtpd_upstream_proxy_protocol = haproxy\nsmtpd_forbid_unauth_pipelining = no",
 };
 
 struct sender {

@@ -254,6 +254,8 @@ error settings_load(const struct conf *c, struct str service, struct arena *err_
     }
     if (!e)
         e = auth_settings_load(c, err_arena, &s->auth);
+    if (!e)
+        e = front_settings_load(c, err_arena, &s->front);
     if (e) {
         settings_free(s);
         return e;
@@ -266,6 +268,7 @@ void settings_free(struct settings *s) {
     if (!s)
         return;
     auth_settings_free(&s->auth);
+    front_settings_free(&s->front);
     match_close(s->mynetworks);
     match_close(s->bare_newline_exclusions);
     match_close(s->limit_exceptions);

@@ -6,6 +6,7 @@
 
 #include "conf/conf.h"
 #include "smtpd/auth.h"
+#include "smtpd/xclient.h"
 #include "table/match.h"
 
 struct restriction_row; /* restriction.h */
@@ -74,6 +75,7 @@ struct settings {
     unsigned submit_flags; /* receive_override_options and the like: enum submit_flags */
 
     struct auth_settings auth;
+    struct front_settings front;
 
     struct match *mynetworks, *bare_newline_exclusions, *limit_exceptions;
     struct match *forbidden_commands, *noop_commands;
