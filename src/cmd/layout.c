@@ -228,16 +228,19 @@ bool layout_mend(const struct conf *c, bool shared) {
 /* The daemons of Postfix that this version has not: a service of theirs is no mistake in master.cf. A daemon that has
  * come since is executable, so a row too many does no harm. */
 static const struct str daemons_to_come[] = {
-    STR_INIT("anvil"),  STR_INIT("dnsblog"), STR_INIT("pipe"),   STR_INIT("postscreen"), STR_INIT("qmqpd"),
-    STR_INIT("scache"), STR_INIT("spawn"),   STR_INIT("tlsmgr"), STR_INIT("tlsproxy"),   STR_INIT("verify"),
+    STR_INIT("anvil"), STR_INIT("pipe"), STR_INIT("qmqpd"), STR_INIT("spawn"), STR_INIT("tlsmgr"), STR_INIT("verify"),
 };
+/* And those whose work is done by the process that needs it: smtp keeps its sessions, postscreen asks DNS lists. Their
+ * lines in master.cf are right, and idle. */
+static const struct str daemons_without_work[] = { STR_INIT("dnsblog"), STR_INIT("scache"), STR_INIT("tlsproxy") };
 
-static bool is_to_come(struct str daemon) {
-    for (size_t i = 0; i < sizeof daemons_to_come / sizeof *daemons_to_come; i++)
-        if (str_eq(daemon, daemons_to_come[i]))
+static bool is_among(struct str daemon, const struct str *list, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (str_eq(daemon, list[i]))
             return true;
     return false;
 }
+#define IS_AMONG(daemon, list) is_among((daemon), (list), sizeof(list) / sizeof *(list))
 
 static void review_services(struct check *k, const struct master_cf *services) {
     struct buf absent = { 0 };
@@ -245,9 +248,9 @@ static void review_services(struct check *k, const struct master_cf *services) {
         const struct master_entry *e = &services->entries[i];
         struct str path =
             arena_printf(k->a, "%.*s/%.*s", STR_ARG(conf_str(k->c, PARAM_daemon_directory)), STR_ARG(e->command));
-        if (access(path.p, X_OK) == 0)
+        if (access(path.p, X_OK) == 0 || IS_AMONG(e->command, daemons_without_work))
             continue;
-        if (errno == ENOENT && is_to_come(e->command))
+        if (errno == ENOENT && IS_AMONG(e->command, daemons_to_come))
             buf_printf(&absent, "%s%.*s", absent.n ? ", " : "", STR_ARG(e->name));
         else
             log_warn("%.*s/master.cf: line %zu: service %.*s: cannot execute %.*s: %s", STR_ARG(conf_directory(k->c)),

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "mail/address.h"
+#include "mail/date.h"
 #include "mail/dsn.h"
 #include <errno.h>
 

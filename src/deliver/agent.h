@@ -57,6 +57,4 @@ void agent_answer(struct agent_request *r, size_t rcpt, const struct agent_statu
 bool agent_go_on(struct agent_request *r);
 /* The answers alone: before a long wait. */
 void agent_flush(struct agent_request *r);
-/* "0.12", "3.4", "45": 2 significant digits, delay_logging_resolution_limit digits after the point. */
-struct str delay_format(struct arena *a, int64_t us, int resolution_limit);
 #endif

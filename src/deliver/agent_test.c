@@ -1,6 +1,7 @@
 #include "test/test.h"
 
 #include "deliver/agent_fake.h"
+#include "mail/date.h"
 
 static void test_delay(void **state) {
     (void)state;

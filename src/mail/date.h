@@ -10,4 +10,7 @@ struct str date_rfc5322(struct arena *a, int64_t when);
 struct str date_syslog(struct arena *a, int64_t when);
 /* "<20261121090000.QUEUEID@host>" in UTC. */
 struct str message_id(struct arena *a, int64_t when, struct str queue_id, struct str host);
+/* A time that passed, for log lines: "0.12", "3.4", "45" seconds of `us` microseconds: two significant digits, at most
+ * `resolution_limit` (delay_logging_resolution_limit) behind the point. */
+struct str delay_format(struct arena *a, int64_t us, int resolution_limit);
 #endif

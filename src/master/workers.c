@@ -14,8 +14,10 @@
 
 static bool single(const struct svc *svc) {
     /* Two queue managers agree among themselves (queue/spool.h, spool_take_over()): the old one may finish its
-     * deliveries while the new one goes on with the queue. */
-    if (str_eq(svc->entry.command, STR("qmgr")) || str_eq(svc->entry.command, STR("oqmgr")))
+     * deliveries while the new one goes on with the queue. Two of postscreen share the cache only: nobody waits at the
+     * door until the last client of the old one has had its say. */
+    if (str_eq(svc->entry.command, STR("qmgr")) || str_eq(svc->entry.command, STR("oqmgr")) ||
+        str_eq(svc->entry.command, STR("postscreen")))
         return false;
     return svc->entry.maxproc == 1;
 }
@@ -150,7 +152,8 @@ static void on_connect(struct worker *w, struct unpack *u) {
     }
     struct svc *to = service_at(endpoint);
     struct endpoint at;
-    if (!to || to->entry.type != SERVICE_UNIX || !endpoint_unix(to->endpoint, &at)) {
+    if (!to || (to->entry.type != SERVICE_UNIX && to->entry.type != SERVICE_PASS) ||
+        !endpoint_unix(to->endpoint, &at)) {
         refuse(w, id, false, strerror(ENOENT));
         return;
     }

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "deliver/agent.h"
 #include "mail/address.h"
+#include "mail/date.h"
 #include "mail/dsn.h"
 #include "proto/bounce.h"
 #include <errno.h>

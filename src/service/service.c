@@ -653,6 +653,8 @@ int service_main(int argc, char **argv, const struct service *s) {
         log_fatal("chdir %.*s: %s", STR_ARG(queue), strerror(errno));
     run.ctx.name = run.args.name;
     run.ctx.program = program;
+    run.ctx.overrides = run.args.overrides;
+    run.ctx.override_count = run.args.override_count;
     run.ctx.args = run.args.args;
     run.ctx.arg_count = run.args.arg_count;
     run.ctx.session_limit = s->multi_client || s->wakeup ? 0 : run.args.sessions;

@@ -21,6 +21,8 @@ struct service_ctx {
     struct str program;     /* "smtpd" */
     const struct str *args; /* the master.cf arguments that are not options: pipe's flags= user= argv= */
     size_t arg_count;
+    const struct conf_override *overrides; /* the -o of master.cf */
+    size_t override_count;
     uint32_t session_limit; /* this worker's part of maxproc; 0: none */
     uint32_t sessions;      /* running now */
     struct group work;      /* background work that must end before a draining process may: group_enter/leave() */

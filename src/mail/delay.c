@@ -1,4 +1,4 @@
-#include "deliver/agent.h"
+#include "mail/date.h"
 
 /* The value is rounded to the larger of two units: its second significant digit, and the resolution limit; never to
  * more than whole seconds. Zeros at the end of the fraction are not shown. */

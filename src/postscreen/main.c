@@ -1,0 +1,89 @@
+/* main.c - postscreen(8): who may talk to smtpd at all. */
+#include "base/log.h"
+#include "postscreen/screen.h"
+#include "service/service.h"
+
+enum { HAND_OVER_SECONDS = 10 };
+
+static struct {
+    struct service_ctx *ctx;
+    struct settings *settings;
+    struct screen screen;
+    const char *writable[2];
+} postscreen;
+
+/* main.cf as it reads under stress: times of two kinds (postscreen_greet_wait and others have ${stress?...}). */
+static error load_stressed(const struct service_ctx *ctx, struct arena *a, struct conf **ret) {
+    struct conf_override *overrides = arena_array(a, ctx->override_count + 1, sizeof *overrides);
+    for (size_t i = 0; i < ctx->override_count; i++)
+        overrides[i] = ctx->overrides[i];
+    overrides[ctx->override_count] = (struct conf_override){ STR("stress"), STR("yes") };
+    struct conf_source source = { .config_directory = conf_directory(ctx->conf),
+                                  .overrides = overrides,
+                                  .override_count = ctx->override_count + 1,
+                                  .process_name = ctx->program,
+                                  .service_name = ctx->name };
+    return conf_load(&source, a, ret);
+}
+
+/* Master connects; a smtpd process reads which client it is from the descriptor (service.c, take_handover()). */
+static error hand_over(void *ctx, int fd) {
+    (void)ctx;
+    struct ipc *ipc;
+    int64_t deadline = deadline_in(HAND_OVER_SECONDS);
+    error e = service_connect(postscreen.ctx, postscreen.settings->smtpd_endpoint, deadline, &ipc);
+    if (e)
+        return e;
+    ipc_send(ipc, 1, STR(""), fd);
+    e = ipc_flush(ipc, deadline);
+    ipc_close(ipc);
+    return e;
+}
+
+static error init(struct service_ctx *ctx, struct arena *err_arena) {
+    struct conf *stressed;
+    error e = load_stressed(ctx, err_arena, &stressed);
+    if (e)
+        return e;
+    e = settings_load(ctx->conf, stressed, err_arena, &postscreen.settings);
+    conf_free(stressed);
+    if (e)
+        return e;
+    struct screen *s = &postscreen.screen;
+    struct dns_options dns = { .servers = conf_str(ctx->conf, PARAM_dns_resolvers) };
+    if ((e = dns_open(&dns, err_arena, &s->dns)))
+        return e;
+    postscreen.ctx = ctx;
+    postscreen.writable[0] = conf_str(ctx->conf, PARAM_data_directory).p;
+    s->set = postscreen.settings;
+    s->cache = cache_open(s->set);
+    s->hand_over = hand_over;
+    return NULL;
+}
+
+static void start(struct service_ctx *ctx) {
+    (void)ctx;
+    int64_t interval = postscreen.settings->cache_cleanup_interval;
+    do
+        cache_clean(postscreen.screen.cache, sys->wall_us() / US_PER_S);
+    while (interval > 0 && !wait_until(deadline_in(interval)));
+}
+
+static void session(struct service_ctx *ctx, struct io *io, const struct endpoint *peer, const struct endpoint *local) {
+    if (ctx->standalone || peer->len == 0)
+        return;
+    screen_client(&postscreen.screen, io, peer, local);
+}
+
+int main(int argc, char **argv) {
+    static const struct service s = {
+        .program = "postscreen",
+        .confine = CONFINE_WRITE_FILES,
+        .writable = postscreen.writable,
+        .multi_client = true,
+        .init = init,
+        .start = start,
+        .session = session,
+    };
+    return service_main(argc, argv, &s);
+}
