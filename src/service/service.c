@@ -443,19 +443,27 @@ static void idle_main(void *arg) {
     }
 }
 
-/* A table has changed that we may not read any more: a new process may. Sessions under way end with the old one. */
+/* A table or a file has changed that we may not read any more: a new process may. Sessions under way end with the old
+ * one. */
 static void tables_main(void *arg) {
     (void)arg;
     const struct table *t = NULL;
-    while (!run.ctx.draining && !t) {
+    const char *file = NULL;
+    while (!run.ctx.draining && !t && !file) {
         if (wait_until(deadline_in_us(TABLES_LOOK_US)))
             return;
         t = tables_outdated();
+        if (!t && run.s->outdated)
+            file = run.s->outdated(&run.ctx);
     }
-    if (!t || run.ctx.draining)
+    if ((!t && !file) || run.ctx.draining)
         return;
-    struct str name = table_name(t);
-    log_info("table %.*s has changed -- restarting", STR_ARG(name));
+    if (t) {
+        struct str name = table_name(t);
+        log_info("table %.*s has changed -- restarting", STR_ARG(name));
+    } else {
+        log_info("file %s has changed -- restarting", file);
+    }
     link_leaving();
 }
 
@@ -593,7 +601,7 @@ static void start_loop(void) {
         /* what has work of its own stays */
         if (!run.s->resident && !run.s->wakeup && !run.s->start)
             spawn_or_die(idle_main, NULL, "idle", NULL);
-        if (run.has_tables)
+        if (run.has_tables || run.s->outdated)
             spawn_or_die(tables_main, NULL, "tables", NULL);
     }
     if (run.s->start)

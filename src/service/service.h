@@ -66,6 +66,10 @@ struct service {
     int64_t (*datagrams_read)(struct service_ctx *ctx);
     /* Called when the service is woken: its wakeup time, or bytes written to its trigger socket (pickup, qmgr). */
     void (*wakeup)(struct service_ctx *ctx, struct str request);
+    /* Asked about every half second: the name of a file that has changed and that only a new process can read, or NULL.
+     * As with tables, the process then ends its sessions in their own time, and another takes the new ones. May be
+     * NULL. */
+    const char *(*outdated)(struct service_ctx *ctx);
     /* Draining has begun. May be NULL. */
     void (*drain)(struct service_ctx *ctx);
 };

@@ -51,7 +51,7 @@ enum verdict access_reverse_client(struct checks *c, const struct restriction *r
 
 /* Fingerprints are of a certificate that the client holds the key of: nobody need vouch for it. */
 enum verdict access_ccert(struct checks *c, const struct restriction *r) {
-    const struct session_tls *tls = &c->s->tls;
+    const struct tls_facts *tls = &c->s->tls;
     for (unsigned order = r->search_order; tls->active && order; order >>= 4) {
         struct str value, key = (order & 15) == CCERT_FINGERPRINT ? tls->cert_print : tls->key_print;
         if (key.n == 0)

@@ -4,6 +4,7 @@
 #include "smtpd/log.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
+#include "smtpd/starttls.h"
 #include "smtpd/xclient.h"
 
 enum { HELO_MAX = 512 /* bytes of a HELO argument that are kept; RFC 5321, 4.5.3.1.2 says 255 for a domain */ };
@@ -82,31 +83,25 @@ static bool command_quit(struct session *s, struct str args) {
     return reply_ok(s, "221 2.0.0 Bye");
 }
 
-/* What a server without TLS, without a login method, without trusted relays in front says. */
-static bool command_not_here(struct session *s, struct str args) {
-    (void)args;
-    return reply_fail(s, "502 5.5.1 Error: command not implemented");
-}
-
 /* In the order of the disconnect line. */
 #define COMMAND(name, lower, flags, run)                                                                               \
     { STR_INIT(name), name, lower, flags, run }
 const struct command commands[] = {
-    COMMAND("HELO", "helo", COMMAND_LAST | COMMAND_JUNK, command_helo),
-    COMMAND("EHLO", "ehlo", COMMAND_LAST | COMMAND_JUNK, command_ehlo),
-    COMMAND("XCLIENT", "xclient", COMMAND_LAST, command_xclient),
-    COMMAND("XFORWARD", "xforward", COMMAND_LAST, command_xforward),
-    COMMAND("STARTTLS", "starttls", COMMAND_LAST, command_not_here),
+    COMMAND("HELO", "helo", COMMAND_LAST | COMMAND_JUNK | COMMAND_PRE_TLS, command_helo),
+    COMMAND("EHLO", "ehlo", COMMAND_LAST | COMMAND_JUNK | COMMAND_PRE_TLS, command_ehlo),
+    COMMAND("XCLIENT", "xclient", COMMAND_LAST | COMMAND_PRE_TLS, command_xclient),
+    COMMAND("XFORWARD", "xforward", COMMAND_LAST | COMMAND_PRE_TLS, command_xforward),
+    COMMAND("STARTTLS", "starttls", COMMAND_LAST | COMMAND_PRE_TLS, command_starttls),
     COMMAND("AUTH", "auth", COMMAND_LAST, command_auth),
     COMMAND("MAIL", "mail", 0, command_mail),
     COMMAND("RCPT", "rcpt", 0, command_rcpt),
     COMMAND("DATA", "data", COMMAND_LAST, command_data),
     COMMAND("BDAT", "bdat", 0, command_bdat),
     COMMAND("RSET", "rset", COMMAND_JUNK, command_rset),
-    COMMAND("NOOP", "noop", COMMAND_LAST | COMMAND_JUNK, command_noop),
+    COMMAND("NOOP", "noop", COMMAND_LAST | COMMAND_JUNK | COMMAND_PRE_TLS, command_noop),
     COMMAND("VRFY", "vrfy", COMMAND_LAST | COMMAND_JUNK, command_vrfy),
     COMMAND("ETRN", "etrn", COMMAND_LAST | COMMAND_JUNK, command_etrn),
-    COMMAND("QUIT", "quit", 0, command_quit),
+    COMMAND("QUIT", "quit", COMMAND_PRE_TLS, command_quit),
 };
 const size_t command_count = sizeof commands / sizeof *commands;
 _Static_assert(sizeof commands / sizeof *commands <= COMMAND_MAX, "a counter for each command");

@@ -5,8 +5,9 @@
 #include "smtpd/session.h"
 
 enum command_flags {
-    COMMAND_LAST = 1, /* nothing may be sent behind it before its reply (RFC 2920, 3.1) */
-    COMMAND_JUNK = 2, /* does no work: counts against smtpd_junk_command_limit */
+    COMMAND_LAST = 1,    /* nothing may be sent behind it before its reply (RFC 2920, 3.1) */
+    COMMAND_JUNK = 2,    /* does no work: counts against smtpd_junk_command_limit */
+    COMMAND_PRE_TLS = 4, /* also while mandatory TLS is not there yet (RFC 3207, 4) */
 };
 struct command {
     struct str name;   /* upper case; counters show it in lower case */
@@ -31,7 +32,7 @@ bool ehlo_reply(struct session *s);
 /* Does smtpd_discard_ehlo_keywords name it for this client? */
 bool ehlo_keyword_off(struct session *s, struct str keyword);
 
-/* mail_rcpt.c, data.c, bdat.c, etrn.c */
+/* mail_rcpt.c, data.c, bdat.c, etrn.c; STARTTLS: starttls.h */
 bool command_mail(struct session *s, struct str args);
 bool command_rcpt(struct session *s, struct str args);
 bool command_vrfy(struct session *s, struct str args);

@@ -9,6 +9,7 @@
 #include "smtpd/log.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
+#include "smtpd/starttls.h"
 
 /* --- Received: (RFC 5321, 4.4) --- */
 static bool is_ipv6(struct str address) {
@@ -34,14 +35,16 @@ static struct str received_header(struct session *s) {
     struct str id = session_queue_id(s), date = date_rfc5322(a, tx->arrival_us / US_PER_S);
     struct buf b = { 0 };
     struct str login = login_comment(s, a);
-    if (set->hide_client)
+    if (set->hide_client) {
         buf_printf(&b, "Received: by %.*s (%.*s) id %.*s", STR_ARG(set->myhostname), STR_ARG(set->mail_name),
                    STR_ARG(id));
-    else
-        buf_printf(&b, "Received: from %.*s (%.*s [%s%.*s])\n%.*s\tby %.*s (%.*s) with %s id %.*s",
-                   STR_ARG(s->helo.n ? s->helo : s->name), STR_ARG(s->name), is_ipv6(s->address) ? "IPv6:" : "",
-                   STR_ARG(s->address), STR_ARG(login), STR_ARG(set->myhostname), STR_ARG(set->mail_name),
-                   session_received_with(s), STR_ARG(id));
+    } else {
+        buf_printf(&b, "Received: from %.*s (%.*s [%s%.*s])", STR_ARG(s->helo.n ? s->helo : s->name), STR_ARG(s->name),
+                   is_ipv6(s->address) ? "IPv6:" : "", STR_ARG(s->address));
+        starttls_received(&b, s);
+        buf_printf(&b, "\n%.*s\tby %.*s (%.*s) with %s id %.*s", STR_ARG(login), STR_ARG(set->myhostname),
+                   STR_ARG(set->mail_name), session_received_with(s), STR_ARG(id));
+    }
     if (tx->rcpts == 1) {
         struct str to = address_quote(a, tx->first_rcpt);
         buf_printf(&b, "\n\tfor <%.*s>; ", STR_ARG(to));

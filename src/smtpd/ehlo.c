@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "smtpd/log.h"
 #include "smtpd/reply.h"
+#include "smtpd/starttls.h"
 #include "smtpd/xclient.h"
 
 /* The line after its code; empty: not offered now. */
@@ -25,6 +26,9 @@ static struct str line_vrfy(struct session *s) {
 static struct str line_etrn(struct session *s) {
     (void)s;
     return STR("ETRN");
+}
+static struct str line_starttls(struct session *s) {
+    return starttls_offered(s) ? STR("STARTTLS") : STR("");
 }
 static struct str line_auth(struct session *s) {
     return auth_ehlo_line(s, ' ');
@@ -65,6 +69,7 @@ static const struct {
     { STR_INIT("SIZE"), line_size },
     { STR_INIT("VRFY"), line_vrfy },
     { STR_INIT("ETRN"), line_etrn },
+    { STR_INIT("STARTTLS"), line_starttls },
     { STR_INIT("AUTH"), line_auth },
     { STR_INIT("AUTH"), line_auth_equals },
     { STR_INIT("XCLIENT"), xclient_ehlo_line },

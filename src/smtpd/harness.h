@@ -46,8 +46,8 @@ struct harness {
     const char *const
         *servers; /* scripts of those that are dialled, NULL at the end; what is dialled then is not there */
     size_t dials;
-    struct buf dialled;     /* targets, a line each */
-    struct session_tls tls; /* what each session begins with */
+    struct buf dialled;   /* targets, a line each */
+    struct tls_facts tls; /* what each session begins with */
     struct session_login login;
     /* faults */
     bool open_fails, rcpt_fails, content_fails, end_fails;

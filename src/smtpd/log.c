@@ -234,3 +234,13 @@ void log_etrn_denied(const struct session *s, struct str domain) {
 void log_flush_failed(const struct session *s, struct str why) {
     log_warn("unable to talk to fast flush service: %.*s (ETRN from %.*s)", STR_ARG(why), STR_ARG(s->log_name));
 }
+
+void log_tls_abort(const struct session *s, const char *why) {
+    log_info("NOQUEUE: abort: TLS from %.*s: %s", STR_ARG(s->log_name), why);
+}
+
+void log_tls_dropped(const struct session *s) {
+    log_warn("Wrapper-mode request dropped from %.*s for service %.*s. TLS context initialization failed. For details "
+             "see earlier warnings in your logs.",
+             STR_ARG(s->log_name), STR_ARG(s->set->service));
+}

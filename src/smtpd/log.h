@@ -28,5 +28,7 @@ void log_bdat_syntax(const struct session *s, struct str args);
 void log_bdat_too_large(const struct session *s);
 void log_replaced_command(const struct session *s, struct str old, struct str now);
 void log_etrn_denied(const struct session *s, struct str domain);
+void log_tls_abort(const struct session *s, const char *why); /* the client's certificate is not enough */
+void log_tls_dropped(const struct session *s);                /* wrapper mode without certificates of ours */
 void log_flush_failed(const struct session *s, struct str why);
 #endif

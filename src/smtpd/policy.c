@@ -257,7 +257,7 @@ static struct str instance(struct session *s) {
     return *id;
 }
 
-static void add_tls(struct buf *b, struct arena *a, const struct session_tls *t) {
+static void add_tls(struct buf *b, struct arena *a, const struct tls_facts *t) {
     struct str none = STR("");
     bool vouched = t->active && t->trusted;
     attribute(b, "ccert_subject", vouched ? xtext_encode(a, t->subject) : none);

@@ -57,15 +57,15 @@ static void test_attributes(void **state) {
     harness_begin(&h, CONF("inet:127.0.0.1:10023\nsmtpd_policy_service_policy_context = here"));
     h.servers = servers;
     h.login = (struct session_login){ STR("PLAIN"), STR("joe"), STR("") };
-    h.tls = (struct session_tls){ .active = true,
-                                  .trusted = true,
-                                  .protocol = STR("TLSv1.3"),
-                                  .cipher = STR("TLS_AES_256_GCM_SHA384"),
-                                  .bits = 256,
-                                  .subject = STR("Joe Doe"),
-                                  .issuer = STR("CA"),
-                                  .cert_print = STR("AA:BB"),
-                                  .key_print = STR("CC:DD") };
+    h.tls = (struct tls_facts){ .active = true,
+                                .trusted = true,
+                                .protocol = STR("TLSv1.3"),
+                                .cipher = STR("TLS_AES_256_GCM_SHA384"),
+                                .bits = 256,
+                                .subject = STR("Joe Doe"),
+                                .issuer = STR("CA"),
+                                .cert_print = STR("AA:BB"),
+                                .key_print = STR("CC:DD") };
     harness_script(&h, "192.0.2.1",
                    "< 220 *\n> EHLO helo.example\n<< 250\n> MAIL FROM:<a@there.example> SIZE=1234\n<< 250\n" RCPT(
                        "", "450 4.2.0 <user@here.example>: Recipient address rejected: Greylisted") QUIT);

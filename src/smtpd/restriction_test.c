@@ -50,7 +50,7 @@ struct given { /* what the session has; the first of each is the usual */
     const char *client, *helo, *sender, *rcpt, *options;
     const char *server; /* script of a policy server */
     enum stage stage;
-    struct session_tls tls;
+    struct tls_facts tls;
     struct session_login login;
 };
 

@@ -10,6 +10,7 @@
 #include "smtpd/policy.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
+#include "smtpd/starttls.h"
 #include "smtpd/xclient.h"
 
 enum {
@@ -278,6 +279,10 @@ static void run_command(struct session *s, const struct command *c, struct str a
         reply_fail(s, "503 5.7.0 Error: access denied for %.*s", STR_ARG(s->log_name));
         return;
     }
+    if (!(c->flags & COMMAND_PRE_TLS) && starttls_missing(s)) {
+        reply_fail(s, "530 5.7.0 Must issue a STARTTLS command first");
+        return;
+    }
     if (c->flags & COMMAND_JUNK)
         count_junk(s);
     count->ok += c->run(s, args);
@@ -408,10 +413,12 @@ void session_run(struct session *s, const struct session_client *connected) {
     log_connect(s);
     if (fault)
         proxy_failed(s, fault, seen);
-    else if (!too_many_sessions(s, sessions))
-        greeting(s);
+    else if (!s->set->tls.wrapper || starttls_wrap(s))
+        if (!too_many_sessions(s, sessions))
+            greeting(s);
     scratch_end(s);
     command_loop(s);
+    starttls_end(s);
     log_session_end(s);
     log_disconnect(s);
     if (counted)

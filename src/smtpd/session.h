@@ -13,6 +13,7 @@
 #include "proto/submit.h"
 #include "route/route.h"
 #include "smtpd/settings.h"
+#include "tls/tls.h"
 
 struct bdat;        /* bdat.c */
 struct clients;     /* clients.h */
@@ -43,6 +44,8 @@ struct backend {
     void (*submit_abort)(struct submission *m); /* cleanup keeps nothing */
     /* A connection to a server that main.cf names, as dial(). */
     error (*dial)(void *ctx, const struct dial_target *t, int64_t deadline, struct io **ret);
+    /* Give `server` the keys of session tickets, when it needs new ones; NULL: there are none to be had. */
+    void (*ticket_keys)(void *ctx, struct tls_server *server);
     /* As in proto/flush.h. */
     error (*flush_site)(void *ctx, struct str site, enum flush_status *ret);
     struct sasl_server *sasl; /* who knows the passwords; NULL: nobody logs in here */
@@ -81,19 +84,6 @@ struct tx {
     struct bdat *bdat;     /* content that comes in chunks; NULL: none yet */
     struct str instance;   /* of policy requests; empty: none yet */
     bool has_policy_links; /* connections are set aside for it */
-};
-
-/* The TLS session of a client (starttls.c); all zero and empty without one. */
-struct session_tls {
-    bool active;
-    bool trusted;                     /* the client's certificate chain leads to a CA we know */
-    struct str protocol, cipher;      /* "TLSv1.3", "TLS_AES_256_GCM_SHA384" */
-    unsigned bits, algorithm_bits;    /* of the cipher */
-    struct str details;               /* what Received: and the log add for TLSv1.3: "key-exchange X25519 ..." */
-    struct str subject, issuer;       /* common names of the client's certificate */
-    struct str serial;                /* hexadecimal */
-    struct str cert_print, key_print; /* fingerprints of certificate and public key, smtpd_tls_fingerprint_digest */
-    bool requested_cert;
 };
 
 /* Who has logged in (auth.c); empty: nobody. */
@@ -138,7 +128,8 @@ struct session {
 
     struct str server_address, server_port; /* where the client came in; empty: standard input */
 
-    struct session_tls tls;
+    struct tls_facts tls;    /* all zero and empty without TLS */
+    struct tls *tls_session; /* the io's; NULL: none */
     struct session_login login;
     struct str instance; /* of policy requests without a transaction; empty: none yet */
     /* XFORWARD (xclient.c): what stands in log lines and filters in place of the client's own; empty: its own. `helo`,

@@ -4,6 +4,7 @@
 #include "smtpd/footer.h"
 #include "smtpd/policy.h"
 #include "smtpd/restriction.h"
+#include "smtpd/starttls.h"
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <stdlib.h>
@@ -243,6 +244,8 @@ error settings_load(const struct conf *c, struct str service, struct arena *err_
         e = read_tempfail(s, c, err_arena);
     if (!e)
         e = restriction_classes_read(s, err_arena);
+    if (!e)
+        e = starttls_settings(&s->tls, c, err_arena);
     if (!e) {
         read_lists(s, c);
         own_addresses(s, c);
@@ -256,6 +259,8 @@ error settings_load(const struct conf *c, struct str service, struct arena *err_
         e = auth_settings_load(c, err_arena, &s->auth);
     if (!e)
         e = front_settings_load(c, err_arena, &s->front);
+    if (s->tls.mandatory) /* nobody is asked for a password that must not be given yet */
+        s->auth.tls_only = true;
     if (e) {
         settings_free(s);
         return e;
@@ -269,6 +274,7 @@ void settings_free(struct settings *s) {
         return;
     auth_settings_free(&s->auth);
     front_settings_free(&s->front);
+    starttls_close(&s->tls);
     match_close(s->mynetworks);
     match_close(s->bare_newline_exclusions);
     match_close(s->limit_exceptions);

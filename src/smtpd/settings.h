@@ -9,6 +9,7 @@
 #include "smtpd/xclient.h"
 #include "table/match.h"
 
+struct tls_server;      /* tls/tls.h */
 struct restriction_row; /* restriction.h */
 struct dns_list;        /* dnsbl.h */
 struct policy_service;  /* policy.h */
@@ -38,6 +39,17 @@ struct restriction_class { /* smtpd_restriction_classes */
 enum tempfail_action { TEMPFAIL_DEFER_IF_PERMIT, TEMPFAIL_DEFER };
 
 enum bare_newline { BARE_ALLOW, BARE_NORMALIZE, BARE_REJECT, BARE_NOTE };
+
+/* TLS with clients (starttls.c). */
+struct starttls {
+    struct tls_server *server; /* NULL: not on, or its certificates are of no use */
+    bool on, mandatory;        /* smtpd_tls_security_level */
+    bool wrapper;              /* from the first byte on */
+    bool received_header, fast_shutdown;
+    int64_t timeout; /* seconds for a handshake */
+    int log_level;
+    struct maps *log_levels; /* by client; NULL: none */
+};
 
 struct settings {
     const struct conf *conf;
@@ -76,6 +88,7 @@ struct settings {
 
     struct auth_settings auth;
     struct front_settings front;
+    struct starttls tls;
 
     struct match *mynetworks, *bare_newline_exclusions, *limit_exceptions;
     struct match *forbidden_commands, *noop_commands;

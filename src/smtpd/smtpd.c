@@ -8,6 +8,7 @@
 #include "smtpd/policy.h"
 #include "smtpd/session.h"
 #include "smtpd/standalone.h"
+#include "smtpd/starttls.h"
 
 static struct {
     struct settings *settings;
@@ -23,12 +24,21 @@ static error smtpd_init(struct service_ctx *ctx, struct arena *err_arena) {
         e = dial_declare(ctx, &smtpd.settings->policies.at[i]->target);
     if (e)
         return e;
+    if (ctx->standalone)
+        starttls_off(&smtpd.settings->tls);
+    else
+        starttls_open(&smtpd.settings->tls, ctx->conf, ctx->name);
     (void)date_rfc5322(err_arena, 0); /* reads the time zone while there are files */
     if (ctx->standalone) {
         standalone_backend(ctx->conf, &smtpd.backend);
         return NULL;
     }
     return backend_open(ctx, err_arena, &smtpd.backend);
+}
+
+static const char *smtpd_outdated(struct service_ctx *ctx) {
+    (void)ctx;
+    return tls_files_changed();
 }
 
 static void smtpd_session(struct service_ctx *ctx, struct io *io, const struct endpoint *peer,
@@ -52,6 +62,7 @@ int main(int argc, char **argv) {
         .empty_chroot = true,
         .init = smtpd_init,
         .session = smtpd_session,
+        .outdated = smtpd_outdated,
     };
     /* a user's own session, with nothing but the user's rights; postdrop must be able to raise them */
     static const struct service standalone = {

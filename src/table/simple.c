@@ -1,6 +1,7 @@
 /* Tables without a file: static:, inline:, randmap:, environ:, unix:, fail:. */
 #include "base/die.h"
 #include "base/log.h"
+#include "table/file_values.h"
 #include "table/fold.h"
 #include "table/table_impl.h"
 #include "table/text.h"
@@ -20,6 +21,8 @@ static error static_open(struct table *t) {
         if (fault)
             return err_make(t->gen, ERR_CONFIG, "bad static:name syntax: %s in \"%.*s\"", fault, STR_ARG(t->name));
     }
+    if (t->flags & TABLE_FILES)
+        return file_value_read(*text, t->gen, text);
     return NULL;
 }
 
@@ -63,6 +66,9 @@ static error inline_open(struct table *t) {
             return inline_fault(t, "missing '=' after attribute name");
         struct str *value = ARENA_NEW(t->gen, struct str);
         *value = arena_str(t->gen, str_trim(str_from(item, (size_t)eq + 1)));
+        error e = t->flags & TABLE_FILES ? file_value_read(*value, t->gen, value) : NULL;
+        if (e)
+            return e;
         key = t->flags & TABLE_FOLD ? arena_fold(t->gen, key, !(t->flags & TABLE_ASCII)) : arena_str(t->gen, key);
         if (map_get(&s->map, key))
             log_warn("%.*s: duplicate entry: \"%.*s\"", STR_ARG(t->spec), STR_ARG(key));
