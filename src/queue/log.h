@@ -14,10 +14,13 @@
  *           with zeros as far as possible: nobody has a 250 for it), and at its end.
  *   reader  reads forward from the first record to the committed end the writer has told, or, of a segment without a
  *           writer (at the start, or when one has died), to the first record that is not whole. Messages are delivered
- *           from here, their marks written within one turn of the loop. One that is deferred or held is written into a
- *           file (spool_file.h) under deferred/ or hold/, without a sync; it stays in the segment, undone, until
- *           log_settle(): syncfs, then their marks. Until then nobody touches the file. When all messages of a sealed
- *           segment are done: fdatasync (the marks), renamed to log/free.N; more than LOG_FREE_MAX are removed.
+ *           from here, their marks written within one turn of the loop. One that is deferred is written into a file
+ *           (spool_file.h) under deferred/, without a sync; it stays in the segment, undone, until log_settle():
+ *           syncfs, then their marks. Until then nobody touches the file. Held ones stay where they are as long as
+ *           they fill half of their segment, so that the log takes at most twice their size; what is left of other
+ *           segments, and of the oldest when there are very many, goes into files under hold/ in the same way, a few
+ *           at a time and when no mail comes. When all messages of a sealed segment are done: fdatasync (the marks),
+ *           renamed to log/free.N; more than LOG_FREE_MAX are removed.
  *
  * What a crash leaves, in addition to the table in spool.c (kill -9: the page cache survives; power: what was not
  * synced is lost or kept, in any combination):
@@ -123,7 +126,9 @@ struct log_segment {
     uint64_t at;         /* of the next record to read */
     uint64_t end;        /* told by the writer to be on stable storage */
     uint64_t fresh_from; /* records from here on were written while we read: no marks, no files of theirs */
-    uint64_t held_at;    /* of the next held message to move into a file */
+    uint64_t held_at;    /* of the next held message to move into a file; its first record: none is moved yet */
+    uint64_t held_bytes; /* of the records of those in log_reader.held, */
+    size_t held;         /* and their number */
     int64_t sealed_at;   /* mono_us when it was seen that no writer has it; 0: not yet */
     bool read_all;       /* sealed, and no record is left to read */
     bool unsynced;       /* marks were written since the last sync */
@@ -159,12 +164,21 @@ struct log_message {
     uint64_t moved;     /* number of the move, for log_settle() */
 };
 
+/* Where the held messages are that nobody asks for (log_held.c). */
+struct log_held_table {
+    struct log_held *slots;
+    size_t n, used, room; /* messages, slots that are not free, slots (a power of two) */
+};
+
 struct log_reader {
     struct spool *spool;
     struct log_segment *segments;
     uint64_t *left; /* numbers of segments found at the start and not opened yet, ascending */
     size_t left_count, left_at;
     struct map messages; /* queue id -> struct log_message */
+    struct log_held_table held;
+    size_t held_taken; /* log_held_take() since log_held_put_back() */
+    int64_t heard_us;  /* mono_us when a writer was last heard of */
     size_t unsettled, busy;
     uint64_t moves;        /* made so far */
     VEC(uint64_t) refused; /* segments that were reported and left as they are */
@@ -209,6 +223,13 @@ enum segment_front log_read_front(int fd, struct segment_head *ret);
 error log_open_head(struct spool *s, uint64_t number, int *ret_fd, struct segment_head *ret_head, bool *ret_repaired);
 struct log_message *log_message_new(struct log_reader *r, struct log_segment *seg, uint64_t at,
                                     const struct segment_record *rec, enum log_state state);
+/* The held message whose record is at `at` is in the table from now on. */
+void log_hold(struct log_reader *r, struct log_segment *seg, uint64_t at, const struct segment_record *rec);
+/* The held message of that name, HELD, no longer in the table; NULL: none. */
+struct log_message *log_held_take(struct log_reader *r, const struct queue_id *id);
+/* What was taken and not changed goes back. */
+void log_held_put_back(struct log_reader *r);
+void log_held_free(struct log_held_table *t);
 /* Remove log/`prefix`N, unless a writer is just making it ready. */
 void log_drop(struct spool *s, const char *prefix, uint64_t number);
 /* The lock that says to the next READER which message is still being delivered: `command` with a lock of `type`, which

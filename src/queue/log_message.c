@@ -9,11 +9,16 @@
 #include <stdlib.h>
 
 enum {
-    MARKS_MAX = 1024,    /* runs of marks that wait to be written */
-    SETTLE_S = 5,        /* from a move to its sync */
-    SETTLE_RETRY_S = 30, /* after a sync that failed */
-    HELD_S = 10,         /* held mail stays in the log for this long after its segment was sealed */
-    HELD_AT_ONCE = 50,   /* held messages moved into files before others get their turn */
+    MARKS_MAX = 1024,        /* runs of marks that wait to be written */
+    SETTLE_S = 5,            /* from a move to its sync */
+    SETTLE_RETRY_S = 30,     /* after a sync that failed */
+    HELD_S = 10,             /* held mail stays in the log for this long after its segment was sealed, */
+    HELD_SHARE = 2,          /* and for ever when it fills a half of it, */
+    HELD_SEGMENTS_MAX = 512, /* in this many segments: the rest goes into files */
+    HELD_QUIET_S = 2,        /* that waits until no mail has come for so long, */
+    HELD_SPARSE_MAX = 64,    /* or so many segments wait for it */
+    HELD_AT_ONCE = 50,       /* held messages moved before others get their turn */
+    HELD_TAKEN_MAX = 1000,   /* taken out of the table before they are looked through */
 };
 
 /* --- marks --- */
@@ -176,6 +181,8 @@ struct log_message *log_find(struct spool *s, const struct queue_id *id, enum sp
     if (touches_file && !r->reconciled)
         log_reconcile(r);
     struct log_message *m = map_get(&r->messages, queue_id_str(id));
+    if (!m && state == SPOOL_HOLD)
+        m = log_held_take(r, id);
     if (m && m->state == LOG_MOVED) {
         log_settle(s); /* failed: a power failure may now make duplicates; the file is whole all the same */
         return NULL;
@@ -356,7 +363,7 @@ static bool recycle(struct log_reader *r, struct log_segment *seg) {
         log_warn("log/%016llx: sync: %.*s", (unsigned long long)seg->number, STR_ARG(e->text));
         return false;
     }
-    if (seg->live > 0 || seg->marks.n || seg->syncing) /* while we waited */
+    if (seg->live > 0 || seg->held > 0 || seg->marks.n || seg->syncing) /* while we waited */
         return false;
     char name[LOG_NAME_MAX], to[SPOOL_PATH_MAX];
     log_name("", seg->number, name);
@@ -385,6 +392,8 @@ static void move_held(struct log_reader *r, struct log_segment *seg) {
             continue;
         }
         struct log_message *m = map_get(&r->messages, queue_id_str(&rec.id));
+        if (!m && rec.state == SEGMENT_HOLD)
+            m = log_held_take(r, &rec.id);
         if (m && m->segment == seg && m->at == seg->held_at && m->state == LOG_HELD) {
             error e = log_move(r->spool, m, SPOOL_HOLD);
             if (e) {
@@ -397,17 +406,55 @@ static void move_held(struct log_reader *r, struct log_segment *seg) {
     }
 }
 
+static bool is_sparse(const struct log_segment *seg) {
+    return seg->held > 0 && seg->held_bytes < (seg->at - segment_records_at(&seg->head)) / HELD_SHARE;
+}
+
+/* Of the segments with held messages: how many there are, and how many of them are worth it no more. */
+struct held_count {
+    size_t all, sparse;
+};
+
+static struct held_count count_held(const struct log_reader *r) {
+    struct held_count n = { 0 };
+    for (const struct log_segment *seg = r->segments; seg; seg = seg->next)
+        if (seg->read_all && seg->held > 0) {
+            n.all++;
+            n.sparse += is_sparse(seg);
+        }
+    return n;
+}
+
+/* Is it time to move them? `inout_count`: of the segments from this one on. */
+static bool held_must_go(const struct log_reader *r, const struct log_segment *seg, int64_t now,
+                         struct held_count *inout_count) {
+    if (seg->held == 0 || now < seg->sealed_at + HELD_S * US_PER_S)
+        return false;
+    bool quiet = now >= r->heard_us + HELD_QUIET_S * US_PER_S, go = false;
+    if (seg->held_at > segment_records_at(&seg->head)) /* begun */
+        go = quiet || inout_count->all > HELD_SEGMENTS_MAX || inout_count->sparse > HELD_SPARSE_MAX;
+    else if (is_sparse(seg))
+        go = quiet || inout_count->sparse > HELD_SPARSE_MAX;
+    else
+        go = inout_count->all > HELD_SEGMENTS_MAX;
+    inout_count->all--;
+    inout_count->sparse -= is_sparse(seg);
+    return go;
+}
+
 /* What is to be done now for one segment. False: it is gone, the list has changed. */
-static bool tend_segment(struct log_reader *r, struct log_segment *seg, int64_t now, bool *ret_more) {
-    if (!seg->sealed_at && seg->at >= seg->end && (seg->live == 0 || r->sync_at <= now))
+static bool tend_segment(struct log_reader *r, struct log_segment *seg, int64_t now, struct held_count *inout_count,
+                         bool *ret_more) {
+    bool empty = seg->live == 0 && seg->held == 0;
+    if (!seg->sealed_at && seg->at >= seg->end && (empty || r->sync_at <= now))
         log_sealed(seg); /* then spool_log_next() finds the end */
     if (!seg->read_all || r->handed_over)
         return true;
-    if (seg->live == 0)
+    if (empty)
         return !recycle(r, seg);
-    if (seg->held_at < seg->at && now >= seg->sealed_at + HELD_S * US_PER_S) {
+    if (seg->held_at < seg->at && held_must_go(r, seg, now, inout_count)) {
         move_held(r, seg);
-        *ret_more = seg->held_at < seg->at;
+        *ret_more = true;
     }
     return true;
 }
@@ -415,6 +462,11 @@ static bool tend_segment(struct log_reader *r, struct log_segment *seg, int64_t 
 static void tend(struct log_reader *r, bool *ret_more) {
     int64_t now = sys->mono_us();
     bool sync = now >= r->sync_at;
+    struct held_count held = count_held(r);
+    if (r->held_taken >= HELD_TAKEN_MAX) {
+        r->held_taken = 0;
+        log_held_put_back(r);
+    }
     for (struct log_segment *seg = r->segments; seg;) {
         uint64_t number = seg->number;
         if (sync && seg->unsynced && seg->sealed_at) { /* a living writer's syncs take the marks along */
@@ -423,7 +475,7 @@ static void tend(struct log_reader *r, bool *ret_more) {
                 log_warn("log/%016llx: sync: %.*s", (unsigned long long)number, STR_ARG(e->text));
             break; /* the list may have changed: the rest at the next turn */
         }
-        if (!tend_segment(r, seg, now, ret_more))
+        if (!tend_segment(r, seg, now, &held, ret_more))
             break;
         seg = seg->next;
     }

@@ -48,6 +48,7 @@ void log_reader_free(struct log_reader *r) {
         log_message_free(m);
     }
     map_free(&r->messages);
+    log_held_free(&r->held);
     while (r->segments)
         log_segment_free(r, r->segments);
     free(r->left);
@@ -412,6 +413,10 @@ static bool pass_record(struct log_reader *r, struct log_segment *seg, const str
     enum log_state state = rec->state == SEGMENT_HOLD ? LOG_HELD : LOG_ACTIVE;
     if (at < seg->fresh_from && !look_up_state(r, seg, at, rec, &state))
         return false;
+    if (state == LOG_HELD) {
+        log_hold(r, seg, at, rec);
+        return false;
+    }
     m = log_message_new(r, seg, at, rec, state);
     return state == LOG_ACTIVE && take(r, m, ret);
 }
@@ -525,6 +530,10 @@ static bool next_released(struct log_reader *r, struct spool_entry *ret) {
         enum log_state state;
         if (!look_up_state(r, seg, where, &rec, &state))
             return false; /* the next call looks again */
+        if (state == LOG_HELD) {
+            log_hold(r, seg, where, &rec);
+            return false;
+        }
         m = log_message_new(r, seg, where, &rec, state);
         return state == LOG_ACTIVE && take(r, m, ret);
     }
@@ -555,6 +564,7 @@ bool spool_log_next(struct spool *s, struct spool_entry *ret) {
 void spool_log_committed(struct spool *s, struct spool_position p) {
     struct log_reader *r = s->log_reader;
     struct log_segment *seg = segment_get(r, p.segment);
+    r->heard_us = sys->mono_us();
     if (!seg && s->reader_fd >= 0 && !still_left(r, p.segment) && (seg = segment_open(r, p.segment)))
         seg->fresh_from = segment_records_at(&seg->head); /* it was not there when we came */
     if (seg && !seg->sealed_at && p.end > seg->end && p.end <= seg->head.size)
