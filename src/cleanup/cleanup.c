@@ -15,6 +15,7 @@ error cleanup_open(struct cleanup *s, const struct conf *c, struct arena *err_ar
     error e = spool_open(&options, err_arena, &s->spool);
     if (e)
         return e;
+    checks_open(&s->checks, c);
     s->router = router_new(c);
     s->sender_bcc = maps_open(c, conf_str(c, PARAM_sender_bcc_maps), TABLE_FOLD | TABLE_NO_REGSUB);
     s->recipient_bcc = maps_open(c, conf_str(c, PARAM_recipient_bcc_maps), TABLE_FOLD | TABLE_NO_REGSUB);
@@ -22,6 +23,7 @@ error cleanup_open(struct cleanup *s, const struct conf *c, struct arena *err_ar
 }
 
 void cleanup_close(struct cleanup *s) {
+    checks_close(&s->checks);
     maps_close(s->sender_bcc);
     maps_close(s->recipient_bcc);
     router_free(s->router);

@@ -17,11 +17,23 @@ enum {
     CLEANUP_HELD_MAX = 32 * 1024 * 1024,     /* bytes received and not yet looked at; more waits in the sockets */
 };
 
+/* header_checks(5) and the like, for all messages (inspection.c); NULL tables: none. */
+struct checks {
+    struct maps *header, *mime, *nested, *body;
+    bool any;                /* there is something to look for: else messages are not looked at */
+    size_t body_size;        /* body_checks_size_limit: bytes of a part that are looked at */
+    unsigned refused_errors; /* a bit for each enum mime_error */
+    struct content_inspector inspector;
+};
+void checks_open(struct checks *k, const struct conf *c);
+void checks_close(struct checks *k);
+
 struct cleanup { /* as long as the process */
     const struct conf *c;
     struct router *router;
     struct spool *spool;
     struct content_rules rules;
+    struct checks checks;
     struct maps *sender_bcc, *recipient_bcc;
     struct submit_server server;
 };

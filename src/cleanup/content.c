@@ -77,13 +77,48 @@ static void put(struct content *c, struct str s) {
         c->m->write(c->m->ctx, s);
 }
 
+/* What the inspector says of a field: false: it goes away. */
+static bool field_inspected(struct content *c, struct str *field) {
+    const struct content_inspector *i = c->m->inspector;
+    if (c->mime)
+        mime_own_header(c->mime, str_sub(*field, 0, field->n - 1));
+    if (!i || !i->header)
+        return true;
+    struct str text = str_sub(*field, 0, field->n - 1), before = STR("");
+    bool keep = i->header(c->m->ctx, c->arena, MIME_PRIMARY, &text, &before);
+    if (before.n)
+        put(c, arena_cat(c->arena, before, STR("\n")));
+    if (text.p != field->p || text.n != field->n - 1)
+        *field = arena_cat(c->arena, text, STR("\n"));
+    return keep;
+}
+
+static bool word_is(struct str value, struct str a, struct str b) {
+    struct str word;
+    return str_word(&value, STR(" \t\r\n;("), &word) && (str_eq_icase(word, a) || str_eq_icase(word, b));
+}
+
+static void field_end(struct content *c) {
+    buf_clear(&c->field);
+    c->line = 0;
+    arena_reset(c->arena);
+}
+
 /* A whole field, with its last LF. */
 static void field_done(struct content *c) {
     struct str field = buf_str(&c->field), name, value;
     if (field.n == 0)
         return;
+    if (!field_inspected(c, &field)) {
+        field_end(c);
+        return;
+    }
     header_split(field, &name, &value); /* it began as a header, or it would not be here */
     const struct header_row *row = header_find(name);
+    if (row->id == HEADER_CONTENT_TRANSFER_ENCODING)
+        c->eight_bit = c->eight_bit || word_is(value, STR("8bit"), STR("binary"));
+    if (row->id == HEADER_OTHER && str_eq_icase(name, STR("Require-TLS-ESMTP")))
+        c->requiretls = c->requiretls || word_is(value, STR("yes"), STR("yes"));
     c->seen |= SEEN(row->id);
     c->resent = c->resent || (row->flags & HEADER_RESENT);
     if (row->id == HEADER_RECEIVED)
@@ -98,9 +133,7 @@ static void field_done(struct content *c) {
             field = header_rewrite(c->arena, field, kind, c->m->address, c->m->ctx);
         put(c, field);
     }
-    buf_clear(&c->field);
-    c->line = 0;
-    arena_reset(c->arena);
+    field_end(c);
 }
 
 static bool name_needs_quotes(struct str name) {
@@ -178,11 +211,99 @@ static void header_end(struct content *c) {
     arena_reset(c->arena);
     c->in_header = false;
     c->cut = false;
+    if (c->mime)
+        mime_own_headers_end(c->mime);
+}
+
+/* --- the body, where somebody looks at it --- */
+static void inspected_header(void *ctx, enum mime_class class, struct str text) {
+    struct content *c = ctx;
+    const struct content_inspector *i = c->m->inspector;
+    struct str before = STR("");
+    bool keep = !i->header || i->header(c->m->ctx, c->arena, class, &text, &before);
+    if (before.n)
+        put(c, arena_cat(c->arena, before, STR("\n")));
+    if (keep) {
+        put(c, text);
+        put(c, STR("\n"));
+    }
+    arena_reset(c->arena);
+}
+
+static void inspected_body(void *ctx, struct str text, size_t offset, bool whole) {
+    struct content *c = ctx;
+    const struct content_inspector *i = c->m->inspector;
+    struct str before = STR("");
+    bool keep = !i->body || i->body(c->m->ctx, c->arena, offset, &text, &before);
+    if (before.n)
+        put(c, arena_cat(c->arena, before, STR("\n")));
+    if (keep) {
+        put(c, text);
+        if (whole)
+            put(c, STR("\n"));
+    }
+    arena_reset(c->arena);
+}
+
+static void inspected_error(void *ctx, enum mime_error e, struct str about) {
+    struct content *c = ctx;
+    c->m->inspector->error(c->m->ctx, e, about);
+}
+
+static void text_done(struct content *c, bool whole) {
+    mime_piece(c->mime, buf_str(&c->text), c->text_first, whole);
+    buf_clear(&c->text);
+    c->text_first = whole;
+}
+
+static void inspect(struct content *c, struct str s) {
+    size_t limit = c->m->inspector->line_limit;
+    while (s.n > 0) {
+        ptrdiff_t lf = str_index(s, '\n');
+        size_t n = lf < 0 ? s.n : (size_t)lf;
+        bool cut = n > limit - c->text.n;
+        if (cut)
+            n = limit - c->text.n;
+        buf_add(&c->text, str_sub(s, 0, n));
+        s = str_from(s, n);
+        if (cut) {
+            text_done(c, false);
+        } else if (lf >= 0) {
+            s = str_from(s, 1);
+            text_done(c, true);
+        }
+    }
+}
+
+static void inspect_begin(struct content *c) {
+    const struct content_inspector *i = c->m->inspector;
+    const struct mime_options o = {
+        .parts = i->parts,
+        .header_limit = c->rules->header_size_limit,
+        .nesting_limit = i->nesting_limit,
+        .boundary_limit = i->boundary_limit,
+        .header = inspected_header,
+        .body = inspected_body,
+        .error = i->error ? inspected_error : NULL,
+        .ctx = c,
+    };
+    c->mime = mime_new(&o);
+    c->text_first = true;
+}
+
+static void inspect_end(struct content *c) {
+    if (c->text.n > 0 || !c->text_first)
+        text_done(c, true);
+    mime_end(c->mime);
 }
 
 static void body(struct content *c, struct str s) {
     if (s.n == 0)
         return;
+    if (c->mime) {
+        inspect(c, s);
+        return;
+    }
     c->line_open = s.p[s.n - 1] != '\n';
     put(c, s);
 }
@@ -192,7 +313,7 @@ static void header_ends_here(struct content *c) {
     header_end(c);
     struct str line = buf_str(&c->field);
     if (!str_eq(line, STR("\n")))
-        put(c, STR("\n")); /* the empty line that was forgotten */
+        body(c, STR("\n")); /* the empty line that was forgotten */
     body(c, line);
     buf_free(&c->field);
 }
@@ -252,10 +373,14 @@ static void clean(struct content *c, struct str s) {
 
 void content_begin(struct content *c, const struct content_rules *rules, const struct content_message *m) {
     *c = (struct content){ .rules = rules, .m = m, .arena = arena_new(), .in_header = true, .line_start = true };
+    if (m->inspector)
+        inspect_begin(c);
 }
 
 void content_free(struct content *c) {
     arena_free(c->arena);
+    mime_free(c->mime);
+    buf_free(&c->text);
     buf_free(&c->field);
     buf_free(&c->rejected_line);
     *c = (struct content){ 0 };
@@ -309,6 +434,8 @@ void content_end(struct content *c) {
         field_done(c);
         header_end(c);
     }
+    if (c->mime)
+        inspect_end(c);
     if (c->line_open)
         put(c, STR("\n"));
     c->line_open = false;

@@ -4,13 +4,16 @@
  * header_size_limit bytes, nothing of the body. In the header section fields are counted (Received:), dropped
  * (message_drop_headers), completed (addresses) and, where they are missing, added at its end (Date:, From:,
  * Message-Id:, To:; RFC 5322, 3.6; for resent mail the Resent- ones, 3.6.6). A header section that ends without an
- * empty line gets one. Never waits, never logs; what is to be logged goes to `message_id` and into the results. */
+ * empty line gets one. With an `inspector` the body is taken apart, too (mail/mime.h), a line or a piece of
+ * `line_limit` bytes at a time. Never logs; what is to be logged goes to `message_id` and into the results. Waits only
+ * where the caller's functions do. */
 #ifndef ANGARIUM_CLEANUP_CONTENT_H
 #define ANGARIUM_CLEANUP_CONTENT_H
 
 #include "base/buf.h"
 #include "conf/conf.h"
 #include "mail/header.h"
+#include "mail/mime.h"
 
 struct byte_set { /* one bit per byte value */
     uint64_t bits[4];
@@ -37,14 +40,27 @@ struct content_rules {
 /* Strings are borrowed from the configuration. */
 struct content_rules content_rules(const struct conf *c);
 
+/* Who looks at header fields and body lines: header_checks, body_checks, strict_8bitmime and the like. */
+struct content_inspector {
+    bool parts; /* of multiparts and attached messages, too; without: !disable_mime_input_processing */
+    size_t nesting_limit, boundary_limit;
+    size_t line_limit; /* bytes of a line that are looked at together */
+    /* A field without its last LF, a line without its LF. False: it goes away. `*text` may be made another one,
+     * `*ret_before` goes before it (empty: nothing does); in the arena. NULL: of no interest. */
+    bool (*header)(void *ctx, struct arena *a, enum mime_class class, struct str *text, struct str *ret_before);
+    bool (*body)(void *ctx, struct arena *a, size_t offset, struct str *text, struct str *ret_before);
+    void (*error)(void *ctx, enum mime_error e, struct str about);
+};
+
 /* What is special to this message. */
 struct content_message {
-    bool add_missing;            /* fields that are missing are added */
-    bool detect_utf8;            /* is there UTF-8 in the header? */
-    bool rewrite;                /* addresses in header fields go through `address` */
-    struct str queue_id, sender; /* the complete sender, internal form */
-    struct str full_name;        /* of a local submitter, or empty */
-    int64_t now;                 /* seconds since the epoch */
+    bool add_missing;                          /* fields that are missing are added */
+    bool detect_utf8;                          /* is there UTF-8 in the header? */
+    bool rewrite;                              /* addresses in header fields go through `address` */
+    struct str queue_id, sender;               /* the complete sender, internal form */
+    struct str full_name;                      /* of a local submitter, or empty */
+    int64_t now;                               /* seconds since the epoch */
+    const struct content_inspector *inspector; /* NULL: nobody */
     void *ctx;
     void (*write)(void *ctx, struct str bytes);
     /* The complete form of one address of a header field (internal form, HEADER_SENDER_ADDRESS or
@@ -63,10 +79,15 @@ struct content {
     bool in_header, line_start; /* line_start: the next byte begins a line */
     bool cut;                   /* over header_size_limit: the rest of the field is dropped */
     bool line_open;             /* body: the last byte was no LF */
+    struct mime *mime;          /* with an inspector */
+    struct buf text;            /* of the body line under way */
+    bool text_first;            /* `text` begins a line */
     uint64_t seen;              /* header_id bits */
     bool resent;                /* a Resent- field was seen */
     /* results */
     unsigned hops;            /* Received: fields */
+    bool eight_bit;           /* a Content-Transfer-Encoding: of 8bit or binary */
+    bool requiretls;          /* Require-TLS-ESMTP: yes */
     bool utf8;                /* `detect_utf8`: a header field is not ASCII */
     bool rejected;            /* a byte of message_reject_characters was there */
     struct buf rejected_line; /* the beginning of its line, for the log */

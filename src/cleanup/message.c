@@ -148,6 +148,7 @@ static void content_start(struct message *m) {
         .add_missing = local || (conf_bool(c, PARAM_always_add_missing_headers) && !internal),
         .detect_utf8 = m->flags & SUBMIT_DETECT_UTF8,
         .rewrite = local || (conf_str(c, PARAM_remote_header_rewrite_domain).n > 0 && !internal),
+        .inspector = m->s->checks.any && (m->flags & SUBMIT_FILTER) ? &m->s->checks.inspector : NULL,
         .queue_id = queue_id_str(&m->id),
         .sender = m->env.sender,
         .full_name = m->full_name,
@@ -159,26 +160,6 @@ static void content_start(struct message *m) {
     };
     content_begin(&m->content, &m->s->rules, &m->about);
     m->content_begun = true;
-}
-
-static void log_rejected_content(struct message *m) {
-    const struct client_info *client = &m->env.client;
-    struct buf b = { 0 };
-    buf_printf(&b, "%s: reject: content %.*s from ", m->id.text, STR_ARG(buf_str(&m->content.rejected_line)));
-    if (client->address.n > 0)
-        buf_printf(&b, "%.*s[%.*s]", STR_ARG(client->name.n > 0 ? client->name : STR("unknown")),
-                   STR_ARG(client->address));
-    else
-        buf_printf(&b, "local");
-    buf_printf(&b, "; from=<%.*s>", STR_ARG(m->env.sender));
-    if (m->given.n > 0)
-        buf_printf(&b, " to=<%.*s>", STR_ARG(m->given.at[m->given.n - 1].address));
-    if (client->protocol.n > 0)
-        buf_printf(&b, " proto=%.*s", STR_ARG(client->protocol));
-    if (client->helo.n > 0)
-        buf_printf(&b, " helo=<%.*s>", STR_ARG(client->helo));
-    log_info("%.*s: disallowed character", STR_ARG(buf_str(&b)));
-    buf_free(&b);
 }
 
 /* Has the content gone over a limit by now? */
@@ -194,7 +175,8 @@ static void content_check(struct message *m) {
         log_warn("%s: message rejected: hopcount exceeded", m->id.text);
         message_fail(m, SUBMIT_HOPS, STR("5.4.0"), STR("Error: too many hops"));
     } else if (m->content.rejected) {
-        log_rejected_content(m);
+        message_log_content(m, STR("reject"), "content", buf_str(&m->content.rejected_line), true,
+                            STR("disallowed character"));
         message_fail(m, SUBMIT_CONTENT, STR("5.7.1"), STR("disallowed character"));
     }
 }
@@ -265,6 +247,11 @@ void message_end(struct message *m, struct submit_result *ret) {
         result(m, ret);
         return;
     }
+    if (m->content.eight_bit && conf_bool(m->s->c, PARAM_detect_8bit_encoding_header))
+        m->env.flags |= ENVELOPE_8BIT;
+    if (m->content.requiretls && conf_bool(m->s->c, PARAM_requiretls_enable) &&
+        conf_bool(m->s->c, PARAM_requiretls_esmtp_header))
+        m->env.flags |= ENVELOPE_REQUIRETLS;
     if (m->status == SUBMIT_OK && (m->flags & SUBMIT_DETECT_UTF8) && is_utf8(m))
         m->env.flags |= ENVELOPE_SMTPUTF8;
     if (m->status == SUBMIT_OK) {

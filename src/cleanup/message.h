@@ -15,6 +15,7 @@ struct message {
     bool has_envelope, has_full_name;
     struct str full_name;
     bool discard;        /* SUBMIT_ACTION_DISCARD */
+    bool passed;         /* no more checks (header_checks(5), PASS) */
     struct str redirect; /* SUBMIT_ACTION_REDIRECT, or empty */
     size_t bytes;        /* envelope and recipients, as received */
     VEC(struct rcpt) given;
@@ -37,6 +38,9 @@ bool message_content(struct message *m, struct str bytes);
 /* All has been said: make it durable. `*ret` lives as long as the arena. */
 void message_end(struct message *m, struct submit_result *ret);
 
+/* inspection.c: "QID: ACTION: WHAT TEXT from ...": what a check has found; `session`: with proto= and helo=. */
+void message_log_content(const struct message *m, struct str action, const char *what, struct str text, bool session,
+                         struct str why);
 /* recipients.c: the recipients as they will be queued, from `given`: complete, mapped, expanded, each once. */
 void message_recipients(struct message *m);
 #endif

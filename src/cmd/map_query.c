@@ -120,8 +120,9 @@ static void ask_header(void *ctx, enum mime_class class, struct str header) {
         ask_and_print(q, header, false);
 }
 
-static void ask_body(void *ctx, struct str line) {
+static void ask_body(void *ctx, struct str line, size_t offset, bool whole) {
     struct asking *q = ctx;
+    (void)offset, (void)whole;
     if (q->j->o->body)
         ask_and_print(q, line, true);
 }

@@ -2,8 +2,11 @@
 
 #include "base/buf.h"
 #include "base/die.h"
+#include "base/utf8.h"
 #include "mail/header.h"
 #include <stdlib.h>
+
+enum encoding { ENCODING_7BIT, ENCODING_8BIT, ENCODING_OTHER };
 
 struct level { /* a multipart that has not ended */
     struct str boundary;
@@ -15,12 +18,39 @@ struct mime {
     struct arena *arena;
     struct buf header;
     bool in_headers;
+    bool skip; /* the line under way began with a boundary */
     enum mime_class class;
     VEC(struct level) levels;
+    size_t offset; /* in the body under way */
     /* of the entity whose headers are being read */
-    bool multipart, message, digest;
+    bool multipart, message, digest, message_type;
+    enum encoding encoding;
     struct str boundary;
 };
+
+struct str mime_error_text(enum mime_error e) {
+    static const struct str texts[] = {
+        [MIME_8BIT_HEADER] = STR_INIT("improper use of 8-bit data in message header"),
+        [MIME_8BIT_BODY] = STR_INIT("improper use of 8-bit data in message body"),
+        [MIME_DOMAIN] = STR_INIT("invalid message/* or multipart/* encoding domain"),
+        [MIME_NESTING] = STR_INIT("MIME nesting exceeds safety limit"),
+    };
+    return texts[e];
+}
+
+bool mime_is_mime_header(enum header_id id) {
+    switch (id) {
+    case HEADER_CONTENT_DESCRIPTION:
+    case HEADER_CONTENT_DISPOSITION:
+    case HEADER_CONTENT_ID:
+    case HEADER_CONTENT_TRANSFER_ENCODING:
+    case HEADER_CONTENT_TYPE:
+    case HEADER_MIME_VERSION:
+        return true;
+    default:
+        return false;
+    }
+}
 
 struct mime *mime_new(const struct mime_options *o) {
     struct mime *m = calloc(1, sizeof *m);
@@ -40,10 +70,16 @@ void mime_free(struct mime *m) {
     free(m);
 }
 
+static void report(struct mime *m, enum mime_error e, struct str about) {
+    if (m->o.error && m->o.parts)
+        m->o.error(m->o.ctx, e, about);
+}
+
 static void entity_begin(struct mime *m, enum mime_class class) {
     m->in_headers = true;
+    m->encoding = ENCODING_7BIT;
     m->class = class;
-    m->multipart = m->digest = false;
+    m->multipart = m->digest = m->message_type = false;
     m->message = class != MIME_NESTED && m->levels.n && m->levels.at[m->levels.n - 1].digest;
     m->boundary = STR("");
 }
@@ -96,10 +132,10 @@ static struct str take_word(struct str *in, struct buf *word) {
 /* type "/" subtype *(";" attribute "=" value)            ; RFC 2045, 5.1 */
 static void content_type(struct mime *m, struct str in) {
     struct buf word = { 0 };
-    m->multipart = m->message = m->digest = false;
+    m->multipart = m->message = m->digest = m->message_type = false;
     struct str type = take_word(&in, &word);
     m->multipart = str_eq_icase(type, STR("multipart"));
-    bool message = str_eq_icase(type, STR("message"));
+    bool message = m->message_type = str_eq_icase(type, STR("message"));
     if (take(&in, '/')) {
         struct str subtype = take_word(&in, &word);
         m->digest = m->multipart && str_eq_icase(subtype, STR("digest"));
@@ -118,27 +154,68 @@ static void content_type(struct mime *m, struct str in) {
     buf_free(&word);
 }
 
+/* mechanism = "7bit" / "8bit" / "binary" / "quoted-printable" / "base64" / ...       ; RFC 2045, 6.1 */
+static void transfer_encoding(struct mime *m, struct str in) {
+    struct buf word = { 0 };
+    struct str name = take_word(&in, &word);
+    bool plain = str_eq_icase(name, STR("7bit"));
+    bool eight = str_eq_icase(name, STR("8bit")) || str_eq_icase(name, STR("binary"));
+    m->encoding = plain ? ENCODING_7BIT : eight ? ENCODING_8BIT : ENCODING_OTHER;
+    /* what holds other parts cannot be encoded itself (RFC 2045, 6.4); asked when both fields are known */
+    buf_free(&word);
+}
+
+void mime_own_header(struct mime *m, struct str header) {
+    struct str name, value;
+    if (!m->o.parts || !header_split(header, &name, &value))
+        return;
+    enum header_id id = header_find(name)->id;
+    if (id == HEADER_CONTENT_TYPE)
+        content_type(m, value);
+    else if (id == HEADER_CONTENT_TRANSFER_ENCODING)
+        transfer_encoding(m, value);
+    if ((id == HEADER_CONTENT_TYPE || id == HEADER_CONTENT_TRANSFER_ENCODING) && m->encoding == ENCODING_OTHER &&
+        (m->multipart || m->message_type))
+        report(m, MIME_DOMAIN, id == HEADER_CONTENT_TYPE ? header : str_trim(value));
+    if (!str_is_ascii(header))
+        report(m, MIME_8BIT_HEADER, header);
+    if (id == HEADER_CONTENT_TYPE && m->multipart && m->boundary.n && m->levels.n > m->o.nesting_limit + 1)
+        report(m, MIME_NESTING, header);
+}
+
 static void header_done(struct mime *m) {
     if (m->header.n == 0)
         return;
-    struct str header = buf_str(&m->header), name, value;
-    if (m->o.parts && header_split(header, &name, &value) && header_find(name)->id == HEADER_CONTENT_TYPE)
-        content_type(m, value);
+    struct str header = buf_str(&m->header);
+    mime_own_header(m, header);
     m->o.header(m->o.ctx, m->class, header);
     buf_clear(&m->header);
 }
 
-static void headers_done(struct mime *m) {
-    header_done(m);
+static void body(struct mime *m, struct str line, bool whole) {
+    size_t offset = m->offset;
+    m->offset += line.n + (whole ? 1 : 0);
+    if (m->encoding == ENCODING_7BIT && m->o.error && !str_is_ascii(line))
+        report(m, MIME_8BIT_BODY, line);
+    m->o.body(m->o.ctx, line, offset, whole);
+}
+
+void mime_own_headers_end(struct mime *m) {
     m->in_headers = false;
-    if (!m->o.parts || m->levels.n >= m->o.nesting_limit)
+    m->offset = 0;
+    if (!m->o.parts || m->levels.n > m->o.nesting_limit + 1)
         return;
     if (m->multipart && m->boundary.n)
         *vec_add(m->arena, &m->levels) = (struct level){ m->boundary, m->digest };
 }
 
+static void headers_done(struct mime *m) {
+    header_done(m);
+    mime_own_headers_end(m);
+}
+
 /* A line between parts: "--boundary" and anything (RFC 2046, 5.1.1: the innermost that matches ends those in it). */
-static bool boundary_line(struct mime *m, struct str line) {
+static bool boundary_line(struct mime *m, struct str line, bool whole) {
     if (!str_starts(line, STR("--")))
         return false;
     for (size_t i = m->levels.n; i-- > 0;) {
@@ -148,11 +225,15 @@ static bool boundary_line(struct mime *m, struct str line) {
         header_done(m);
         bool last = str_starts(str_from(line, 2 + boundary.n), STR("--"));
         m->levels.n = last ? i : i + 1;
-        m->o.body(m->o.ctx, line);
-        if (last)
+        m->offset = 0;
+        m->encoding = ENCODING_7BIT;
+        body(m, line, whole);
+        if (last) {
             m->in_headers = false;
-        else
+            m->encoding = ENCODING_OTHER; /* of what stands between parts nobody has said anything */
+        } else {
             entity_begin(m, MIME_PART);
+        }
         return true;
     }
     return false;
@@ -163,11 +244,28 @@ static bool is_header(struct str line) {
     return header_split(line, &name, &value);
 }
 
-void mime_line(struct mime *m, struct str line) {
-    if (boundary_line(m, line))
+/* More of a line whose beginning is in the header under way. */
+static void header_more(struct mime *m, struct str piece) {
+    if (m->header.n < m->o.header_limit)
+        buf_add(&m->header, str_sub(piece, 0, m->o.header_limit - m->header.n));
+}
+
+void mime_piece(struct mime *m, struct str line, bool first, bool whole) {
+    if (!first && m->skip) {
+        m->skip = !whole;
+        m->o.body(m->o.ctx, line, m->offset, whole);
         return;
+    }
+    if (!first && m->in_headers) {
+        header_more(m, line);
+        return;
+    }
+    if (first && boundary_line(m, line, whole)) {
+        m->skip = !whole;
+        return;
+    }
     if (!m->in_headers) {
-        m->o.body(m->o.ctx, line);
+        body(m, line, whole);
         return;
     }
     bool blank = line.n && (line.p[0] == ' ' || line.p[0] == '\t');
@@ -189,11 +287,15 @@ void mime_line(struct mime *m, struct str line) {
     }
     headers_done(m);
     bool attached = m->o.parts && m->message;
-    m->o.body(m->o.ctx, STR(""));
+    body(m, STR(""), true);
     if (line.n)
-        m->o.body(m->o.ctx, line);
+        body(m, line, whole);
     else if (attached)
         entity_begin(m, MIME_NESTED);
+}
+
+void mime_line(struct mime *m, struct str line) {
+    mime_piece(m, line, true, true);
 }
 
 void mime_end(struct mime *m) {

@@ -20,8 +20,8 @@ static void on_header(void *ctx, enum mime_class class, struct str header) {
         die("bad header");
     bytes += count(header);
 }
-static void on_body(void *ctx, struct str line) {
-    (void)ctx;
+static void on_body(void *ctx, struct str line, size_t offset, bool whole) {
+    (void)ctx, (void)offset, (void)whole;
     if (str_index(line, '\n') >= 0)
         die("bad line");
     bytes += count(line);

@@ -149,9 +149,7 @@ static bool reply_result(struct session *s, const struct submit_result *r) {
     case SUBMIT_CONTENT: {
         /* the status decides the class of the code: a check may ask for "4.7.1 later" */
         bool soft = r->dsn.n && r->dsn.p[0] == '4';
-        int code = submit_status_code(r->status);
-        if (soft && code >= 500)
-            code -= 100;
+        int code = soft ? 451 : submit_status_code(r->status);
         return reply_fail(s, "%d %.*s %.*s", code, STR_ARG(r->dsn.n ? r->dsn : STR("5.7.1")),
                           STR_ARG(r->text.n ? r->text : STR("message content rejected")));
     }
@@ -236,6 +234,8 @@ void stream_begin(struct stream *x, struct session *s) {
     *x = (struct stream){ .s = s };
     x->content.lenient = s->set->bare_newline == BARE_ALLOW || s->bare_newline_excluded;
     x->content.out = &x->gathered;
+    if ((tx->envelope_flags & ENVELOPE_REQUIRETLS) && s->set->requiretls_header)
+        buf_add(&x->gathered, STR("Require-TLS-ESMTP: yes\n")); /* so that it outlives a content filter */
     for (size_t i = 0; i < tx->actions.prepend.n; i++) {
         buf_add(&x->gathered, tx->actions.prepend.at[i]);
         buf_byte(&x->gathered, '\n');

@@ -107,6 +107,8 @@ void log_session_end(const struct session *s) {
     };
     if (s->end != END_LOST && s->end != END_TIMEOUT && s->end != END_ERRORS)
         return;
+    if (s->end == END_LOST && strcmp(s->stage, "END-OF-MESSAGE") == 0)
+        return; /* many a client just leaves when its mail is sent */
     struct str id = session_queue_id(s);
     if (strcmp(s->stage, "DATA") == 0 || strcmp(s->stage, "BDAT") == 0)
         log_info("%.*s: %s after %s (%llu bytes) from %.*s", STR_ARG(id), reasons[s->end], s->stage,

@@ -315,7 +315,7 @@ static void test_cleanup_refuses(void **state) {
         { SUBMIT_TOO_LARGE, STR_INIT(""), STR_INIT(""), "552 5.3.4 Error: message file too big" },
         { SUBMIT_HOPS, STR_INIT("5.4.0"), STR_INIT("x"), "554 5.4.0 Error: too many hops" },
         { SUBMIT_CONTENT, STR_INIT("5.7.1"), STR_INIT("no such thing"), "550 5.7.1 no such thing" },
-        { SUBMIT_CONTENT, STR_INIT("4.7.1"), STR_INIT("later"), "450 4.7.1 later" },
+        { SUBMIT_CONTENT, STR_INIT("4.7.1"), STR_INIT("later"), "451 4.7.1 later" },
         { SUBMIT_BAD, STR_INIT(""), STR_INIT(""), "451 4.3.0 Error: queue file write error" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

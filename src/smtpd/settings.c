@@ -122,6 +122,7 @@ static void read_choices(struct settings *s, const struct conf *c) {
     s->smtputf8 = conf_bool(c, PARAM_smtputf8_enable);
     s->strict_smtputf8 = conf_bool(c, PARAM_strict_smtputf8);
     s->requiretls = conf_bool(c, PARAM_requiretls_enable);
+    s->requiretls_header = conf_bool(c, PARAM_requiretls_esmtp_header);
     s->peername_lookup = conf_bool(c, PARAM_smtpd_peername_lookup);
     s->delay_open = conf_bool(c, PARAM_smtpd_delay_open_until_valid_rcpt);
     s->port_logging = conf_bool(c, PARAM_smtpd_client_port_logging);

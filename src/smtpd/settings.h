@@ -81,7 +81,8 @@ struct settings {
     enum bare_newline bare_newline;
     bool helo_required, vrfy_off, delay_reject, strict_envelopes, unauth_pipelining_off;
     bool reject_unlisted_recipient, reject_unlisted_sender, relay_before_recipient;
-    bool soft_bounce, smtputf8, strict_smtputf8, requiretls, peername_lookup, delay_open, port_logging, hide_client;
+    bool soft_bounce, smtputf8, strict_smtputf8, requiretls, requiretls_header, peername_lookup, delay_open,
+        port_logging, hide_client;
     bool untrusted_routing, swap_bangpath, percent_hack, numeric_domains;
     bool request_deadline; /* the whole content has smtpd_timeout, not each read of it */
     unsigned submit_flags; /* receive_override_options and the like: enum submit_flags */
