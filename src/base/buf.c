@@ -10,8 +10,49 @@
 
 enum { PRINTF_GUESS = 63 /* bytes; with the NUL the least a buffer has */ };
 
+/* Blocks of the sizes that content goes through, kept for the next buffer: the C library takes long over each, and
+ * gives memory back to the system only to ask for it again. Those for whom memory is checked check each anew. */
+enum { KEPT_SIZE_MIN = 2048, KEPT_CLASSES = 6 /* up to 64 KiB */, KEPT_EACH = 4 };
+static _Thread_local struct {
+    char *at[KEPT_EACH];
+    unsigned n;
+} kept[KEPT_CLASSES];
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define KEEP_BLOCKS false
+#else
+#define KEEP_BLOCKS true
+#endif
+
+/* Of a size that is kept: which class. */
+static bool kept_class(size_t room, unsigned *ret) {
+    for (*ret = 0; *ret < KEPT_CLASSES; ++*ret)
+        if (room == (size_t)KEPT_SIZE_MIN << *ret)
+            return KEEP_BLOCKS;
+    return false;
+}
+
+static char *block_new(size_t room) {
+    unsigned c;
+    if (kept_class(room, &c) && kept[c].n > 0)
+        return kept[c].at[--kept[c].n];
+    char *p = malloc(room);
+    if (!p)
+        die_no_memory(room);
+    return p;
+}
+
+static void block_free(char *p, size_t room) {
+    unsigned c;
+    if (kept_class(room, &c) && kept[c].n < KEPT_EACH)
+        kept[c].at[kept[c].n++] = p;
+    else
+        free(p);
+}
+
 void buf_free(struct buf *b) {
-    free(b->p);
+    if (b->p)
+        block_free(b->p, b->room);
     *b = (struct buf){ 0 };
 }
 
@@ -30,10 +71,18 @@ char *buf_reserve(struct buf *b, size_t n) {
         size_t room = b->room ? b->room : 64;
         while (room < need)
             room *= 2;
-        char *p = realloc(b->p, room);
-        if (!p)
-            die_no_memory(room);
-        b->p = p;
+        if (room > (size_t)KEPT_SIZE_MIN << (KEPT_CLASSES - 1)) {
+            b->p = realloc(b->p, room);
+            if (!b->p)
+                die_no_memory(room);
+        } else {
+            char *p = block_new(room);
+            if (b->p) {
+                memcpy(p, b->p, b->n);
+                block_free(b->p, b->room);
+            }
+            b->p = p;
+        }
         b->room = room;
     }
     return b->p + b->n;

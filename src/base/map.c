@@ -6,6 +6,18 @@
 
 static const char gone[1];
 
+/* One seed for all maps of the process: who cannot see it cannot choose collisions in any of them. */
+static uint64_t seed(void) {
+    static _Atomic uint64_t seed;
+    uint64_t s = seed;
+    while (s == 0) { /* threads that come at once may each choose: a map keeps what it began with */
+        if (getrandom(&s, sizeof s, 0) != (ssize_t)sizeof s)
+            die("getrandom failed");
+        seed = s;
+    }
+    return s;
+}
+
 static uint64_t hash(const struct map *m, struct str key) {
     uint64_t h = str_hash(key) ^ m->seed; /* a keyed finish: splitmix64 over FNV started from the seed */
     for (size_t i = 0; i < key.n; i++)
@@ -40,8 +52,8 @@ static void rehash(struct map *m) {
     size_t old_room = m->room, room = 16;
     while (room < m->n * 2 + 2)
         room *= 2;
-    if (old_room == 0 && getrandom(&m->seed, sizeof m->seed, 0) != (ssize_t)sizeof m->seed)
-        die("getrandom failed");
+    if (old_room == 0)
+        m->seed = seed();
     m->slots = calloc(room, sizeof *m->slots);
     if (!m->slots)
         die_no_memory(room * sizeof *m->slots);

@@ -225,16 +225,39 @@ void submit_cancel(struct submit *m) {
         mux_break(&l->mux, e);
 }
 
-static error add_record(struct submit *m, enum submit_type type, struct str payload, int64_t deadline) {
-    if (m->failed)
-        return m->failed;
-    if (payload.n > SUBMIT_RECORD_MAX)
-        return m->failed = &err_limit;
-    m->content = type == SUBMIT_MSG_CONTENT ? m->out.n : SIZE_MAX;
-    pack_u32(&m->out, (uint32_t)payload.n);
+enum { RECORD_HEAD = 5 };
+
+/* A record whose payload is what is added to m->out up to record_end(). Returns where it begins. */
+static size_t record_begin(struct submit *m, enum submit_type type) {
+    size_t at = m->out.n;
+    m->content = type == SUBMIT_MSG_CONTENT ? at : SIZE_MAX;
+    pack_u32(&m->out, 0);
     pack_u8(&m->out, (uint8_t)type);
-    buf_add(&m->out, payload);
+    return at;
+}
+
+static void record_set_size(struct submit *m, size_t at, size_t size) {
+    for (size_t i = 0; i < sizeof(uint32_t); i++)
+        m->out.p[at + i] = (char)(unsigned char)(size >> (8 * i));
+}
+
+static error record_end(struct submit *m, size_t at, int64_t deadline) {
+    size_t size = m->out.n - at - RECORD_HEAD;
+    if (!m->failed && size > SUBMIT_RECORD_MAX)
+        m->failed = &err_limit;
+    if (m->failed) {
+        buf_truncate(&m->out, at);
+        m->content = SIZE_MAX;
+        return m->failed;
+    }
+    record_set_size(m, at, size);
     return m->out.n < GATHERED ? NULL : send_gathered(m, deadline);
+}
+
+static error add_record(struct submit *m, enum submit_type type, struct str payload, int64_t deadline) {
+    size_t at = record_begin(m, type);
+    buf_add(&m->out, payload);
+    return record_end(m, at, deadline);
 }
 
 error submit_open(struct submit_link *l, unsigned flags, int64_t deadline, struct arena *a, struct submit **ret,
@@ -243,10 +266,9 @@ error submit_open(struct submit_link *l, unsigned flags, int64_t deadline, struc
     if (!submit_link_usable(l))
         return l->mux.broken ? l->mux.broken : &err_eof;
     struct submit *m = submit_new(l);
-    struct buf b = { 0 };
-    pack_u32(&b, flags);
-    error e = add_record(m, SUBMIT_MSG_OPEN, buf_str(&b), deadline);
-    buf_free(&b);
+    size_t at = record_begin(m, SUBMIT_MSG_OPEN);
+    pack_u32(&m->out, flags);
+    error e = record_end(m, at, deadline);
     if (!e)
         e = send_gathered(m, deadline);
     if (!e)
@@ -272,36 +294,28 @@ error submit_open(struct submit_link *l, unsigned flags, int64_t deadline, struc
 }
 
 error submit_envelope(struct submit *m, const struct envelope *env, int64_t deadline) {
-    struct buf b = { 0 };
-    envelope_pack(&b, env);
-    error e = add_record(m, SUBMIT_MSG_ENVELOPE, buf_str(&b), deadline);
-    buf_free(&b);
-    return e;
+    size_t at = record_begin(m, SUBMIT_MSG_ENVELOPE);
+    envelope_pack(&m->out, env);
+    return record_end(m, at, deadline);
 }
 
 error submit_full_name(struct submit *m, struct str name, int64_t deadline) {
-    struct buf b = { 0 };
-    pack_str(&b, name);
-    error e = add_record(m, SUBMIT_MSG_FULL_NAME, buf_str(&b), deadline);
-    buf_free(&b);
-    return e;
+    size_t at = record_begin(m, SUBMIT_MSG_FULL_NAME);
+    pack_str(&m->out, name);
+    return record_end(m, at, deadline);
 }
 
 error submit_rcpt(struct submit *m, const struct rcpt *r, int64_t deadline) {
-    struct buf b = { 0 };
-    rcpt_pack(&b, r);
-    error e = add_record(m, SUBMIT_MSG_RCPT, buf_str(&b), deadline);
-    buf_free(&b);
-    return e;
+    size_t at = record_begin(m, SUBMIT_MSG_RCPT);
+    rcpt_pack(&m->out, r);
+    return record_end(m, at, deadline);
 }
 
 error submit_action(struct submit *m, enum submit_action action, struct str value, int64_t deadline) {
-    struct buf b = { 0 };
-    pack_u8(&b, (uint8_t)action);
-    pack_str(&b, value);
-    error e = add_record(m, SUBMIT_MSG_ACTION, buf_str(&b), deadline);
-    buf_free(&b);
-    return e;
+    size_t at = record_begin(m, SUBMIT_MSG_ACTION);
+    pack_u8(&m->out, (uint8_t)action);
+    pack_str(&m->out, value);
+    return record_end(m, at, deadline);
 }
 
 /* More for the CONTENT record that was added last; false when there is none that could take it. */
@@ -313,9 +327,7 @@ static bool content_grow(struct submit *m, struct str bytes) {
     if (size + bytes.n > SUBMIT_RECORD_MAX)
         return false;
     buf_add(&m->out, bytes);
-    size += bytes.n;
-    for (size_t i = 0; i < 4; i++)
-        m->out.p[m->content + i] = (char)(unsigned char)(size >> (8 * i));
+    record_set_size(m, m->content, size + bytes.n);
     return true;
 }
 

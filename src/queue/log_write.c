@@ -190,6 +190,8 @@ static error fill(const struct out_segment *g, bool is_new) {
         e = spool_pwrite_all(g->fd, str_n(b.p, n), at);
         if (at == 0)
             memset(b.p, 0, SEGMENT_FRONT_SIZE);
+        if (is_new && !e) /* piece by piece, so that the syncs of batches do not stand behind all of it */
+            sys->sync_file_range(g->fd, (off_t)at, (off_t)n, SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
     }
     if (!e && (is_new ? sys->fsync(g->fd) : sys->fdatasync(g->fd)) < 0)
         e = err_errno(errno);

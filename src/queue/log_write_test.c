@@ -199,6 +199,23 @@ static void abort_costs_nothing(void **state) {
     test_queue_free(&q);
 }
 
+/* The syncs of those who wait do not stand behind all of a segment that is being made. */
+static void filled_piece_by_piece(void **state) {
+    (void)state;
+    struct test_queue q = test_queue_new();
+    fake_sys_install();
+    fake_sys_fail("sync_file_range", 2, EIO); /* the sync at the end counts */
+    struct spool *w = writer_of(&q, 4 * SEGMENT_SIZE_MIN);
+    struct queue_id id = put(w, &q, 10);
+    assert_int_equal(fake_sys_calls("sync_file_range"), 4);
+    put(w, &q, 10);
+    assert_int_equal(fake_sys_calls("sync_file_range"), 4);
+    assert_true(is_there(&q, &id, 10));
+    spool_close(w);
+    fake_sys_remove();
+    test_queue_free(&q);
+}
+
 static void room_is_looked_at_once_a_second(void **state) {
     (void)state;
     struct test_queue q = test_queue_new();
@@ -639,6 +656,7 @@ int main(void) {
         cmocka_unit_test(plain_calls),
         cmocka_unit_test(large_ones_are_files),
         cmocka_unit_test(abort_costs_nothing),
+        cmocka_unit_test(filled_piece_by_piece),
         cmocka_unit_test(room_is_looked_at_once_a_second),
         cmocka_unit_test(sessions_share_a_sync),
         cmocka_unit_test(memory_and_segments_are_bounded),

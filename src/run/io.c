@@ -31,6 +31,13 @@ static const struct err err_buffered = { .kind = ERR_SYNTAX,
  * comes they go to their place at once. */
 static char scratch[IO_READ_BULK_SIZE];
 
+/* A large buffer that was let go of, for who needs one next. */
+enum { SPARE_MIN = 1024, SPARE_MAX = 64 * 1024 };
+static struct {
+    char *p;
+    size_t room;
+} spare;
+
 struct io *io_new_transport(const struct io_transport *t, void *ctx, int fd) {
     struct io *io = calloc(1, sizeof *io);
     if (!io)
@@ -55,7 +62,12 @@ struct io *io_new(int fd) {
 static void in_free(struct io *io) {
     if (io->secret && io->in)
         explicit_bzero(io->in, io->in_room);
-    free(io->in);
+    if (io->in_room >= SPARE_MIN && io->in_room <= SPARE_MAX && !spare.p) {
+        spare.p = io->in;
+        spare.room = io->in_room;
+    } else {
+        free(io->in);
+    }
     io->in = NULL;
     io->in_at = io->in_end = io->in_room = 0;
 }
@@ -241,6 +253,15 @@ static char *in_reserve(struct io *io, size_t n) {
         size_t room = io->in ? io->in_room * 2 : 0;
         if (room < need)
             room = need;
+        if (!io->in && need >= SPARE_MIN && need <= spare.room) {
+            io->in = spare.p;
+            io->in_room = spare.room;
+            spare.p = NULL;
+            spare.room = 0;
+            return io->in;
+        }
+        if (room >= SPARE_MIN && room < IO_READ_SIZE)
+            room = IO_READ_SIZE; /* will do for the next one, too */
         char *in = io->secret ? malloc(room) : realloc(io->in, room);
         if (!in)
             die_no_memory(room);

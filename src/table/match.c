@@ -234,6 +234,8 @@ enum match_result match_find(struct match *m, struct str name, struct str addres
     m->look_up_error = NULL;
     if (m->error || (m->items.n && !know_parents(m)))
         return MATCH_ERROR;
+    if (m->items.n == 0)
+        return MATCH_NO;
     struct arena *a = arena_new();
     struct question q = { .name = arena_fold(a, name, m->utf8), .address_text = address, .arena = a };
     q.has_address = m->kind == MATCH_ADDRESS && cidr_parse_address(address, &q.address);
