@@ -4,6 +4,7 @@
 #include "lookup/source.h"
 #include "proto/lookup.h"
 #include "proxymap/allow.h"
+#include "proxymap/cyrus.h"
 #include "proxymap/shelf.h"
 #include "service/service.h"
 #include <signal.h>
@@ -32,6 +33,7 @@ static error init(struct service_ctx *ctx, struct arena *err_arena) {
             return e;
     }
     source_preload(ctx->conf, &services);
+    cyrus_open(ctx->conf, &services);
     d->ctx = ctx;
     d->allow = allow_new(ctx->conf, &services);
     d->shelf = shelf_new(ctx->conf);
@@ -73,6 +75,10 @@ static void restart_if_needed(struct service_ctx *ctx) {
 static void session(struct service_ctx *ctx, struct io *io, const struct endpoint *peer, const struct endpoint *local) {
     (void)peer;
     (void)local;
+    if (cyrus_wanted(io)) {
+        cyrus_session(io);
+        return;
+    }
     struct ipc *ipc = service_ipc(io);
     struct arena *a = arena_new();
     struct ipc_msg m = { .fd = -1 };

@@ -467,7 +467,8 @@ error worker_confine(const struct confine *c, struct confined *ret) {
         ret->chroot = true;
     }
     if (c->uid != 0 && geteuid() == 0) {
-        if (setgroups(1, &c->gid) < 0 || setresgid(c->gid, c->gid, c->gid) < 0 || setresuid(c->uid, c->uid, c->uid) < 0)
+        if ((c->user ? initgroups(c->user, c->gid) : setgroups(1, &c->gid)) < 0 ||
+            setresgid(c->gid, c->gid, c->gid) < 0 || setresuid(c->uid, c->uid, c->uid) < 0)
             return err_errno(errno);
         /* The one thing that must not have silently failed. */
         if (geteuid() != c->uid || getegid() != c->gid || setuid(0) == 0)

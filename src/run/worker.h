@@ -43,6 +43,7 @@ struct confine {
     const char *chroot_dir; /* NULL: no chroot */
     uid_t uid;              /* with gid: dropped to when we are root (chroot, too, is for root only); 0: stay root */
     gid_t gid;
+    const char *user; /* dropped to with the groups the user database gives this user; NULL: with `gid` alone */
     unsigned flags;
     const char *const *writable; /* NULL-terminated directories, for Landlock; NULL: not restricted by path */
 };

@@ -3,6 +3,7 @@
 #include "base/buf.h"
 #include "base/die.h"
 #include "base/map.h"
+#include "sasl/fields.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -16,9 +17,9 @@ struct link { /* one connection */
     VEC(struct sasl_mechanism) mechanisms;
     struct map requests; /* by number: struct request */
     struct group inside; /* who is about to write */
-    bool writing, may_cancel;
+    struct line_writer out;
+    bool may_cancel;
     size_t cancels; /* written and not sent yet */
-    struct cond turn;
 };
 
 struct dovecot {
@@ -49,42 +50,6 @@ struct request {
 
 static void put_u32(char *p, uint32_t v) {
     memcpy(p, &v, KEY_SIZE);
-}
-
-/* --- fields --- */
-
-/* A value as it was before the server escaped it: \001 in front of 0, 1, t, r, n. */
-static struct str unescape(struct arena *a, struct str s) {
-    char *out = arena_alloc(a, s.n + 1);
-    size_t n = 0;
-    for (size_t i = 0; i < s.n; i++) {
-        char c = s.p[i];
-        if (c == 1 && i + 1 < s.n) {
-            c = s.p[++i];
-            c = c == '0' ? 0 : c == '1' ? 1 : c == 't' ? '\t' : c == 'r' ? '\r' : c == 'n' ? '\n' : c;
-        }
-        out[n++] = c;
-    }
-    out[n] = 0;
-    return str_n(out, n);
-}
-
-static void add_field(struct buf *b, const char *name, struct str value) {
-    if (value.n == 0)
-        return;
-    buf_printf(b, "\t%s=", name);
-    for (size_t i = 0; i < value.n; i++) {
-        char c = value.p[i];
-        const char *escaped = c == 0 ? "\0010" : c == 1 ? "\0011" : c == '\t' ? "\001t" : c == '\r' ? "\001r" : "\001n";
-        if (c == 0 || c == 1 || c == '\t' || c == '\r' || c == '\n')
-            buf_add(b, str_n(escaped, 2));
-        else
-            buf_byte(b, c);
-    }
-}
-
-static bool next_field(struct str *rest, struct str *ret) {
-    return rest->n && str_next(rest, STR("\t"), ret);
 }
 
 /* --- the handshake --- */
@@ -119,9 +84,9 @@ static bool mechanism_name_valid(struct str name) {
 static bool add_mechanism(struct link *l, struct str fields) {
     struct str name = STR(""), word;
     struct sasl_mechanism m = { 0 };
-    if (!next_field(&fields, &name) || !mechanism_name_valid(name) || l->mechanisms.n == SASL_MECHANISMS_MAX)
+    if (!field_next(&fields, &name) || !mechanism_name_valid(name) || l->mechanisms.n == SASL_MECHANISMS_MAX)
         return false;
-    while (next_field(&fields, &word)) {
+    while (field_next(&fields, &word)) {
         if (str_eq(word, STR("private"))) /* for the server's own clients */
             return true;
         m.properties |= property(word);
@@ -135,29 +100,19 @@ static bool add_mechanism(struct link *l, struct str fields) {
 static const char *handshake_line(struct link *l, struct str line, bool *ret_done) {
     struct str word = STR(""), number = STR("");
     uint32_t v;
-    (void)next_field(&line, &word);
+    (void)field_next(&line, &word);
     if (str_eq(word, STR("VERSION"))) {
-        if (!next_field(&line, &number) || !str_to_u32(number, UINT32_MAX, &v))
+        if (!field_next(&line, &number) || !str_to_u32(number, UINT32_MAX, &v))
             return "malformed VERSION line";
         if (v != 1)
             return "protocol version not supported";
-        l->may_cancel = next_field(&line, &number) && str_to_u32(number, UINT32_MAX, &v) && v >= 1;
+        l->may_cancel = field_next(&line, &number) && str_to_u32(number, UINT32_MAX, &v) && v >= 1;
         return NULL;
     }
     if (str_eq(word, STR("MECH")))
         return add_mechanism(l, line) ? NULL : "malformed MECH line";
     *ret_done = str_eq(word, STR("DONE"));
     return NULL;
-}
-
-static error read_line(struct link *l, int64_t deadline, struct str *ret) {
-    error e = io_line(l->io, DOVECOT_LINE_MAX, deadline, ret);
-    if (!e && ret->n) {
-        ret->n--; /* LF */
-        if (ret->n && ret->p[ret->n - 1] == '\r')
-            ret->n--;
-    }
-    return e;
 }
 
 /* True: ready. Else `why` says what happened. */
@@ -170,7 +125,7 @@ static bool handshake(struct dovecot *d, struct link *l, int64_t deadline) {
     const char *fault = NULL;
     for (size_t lines = 0; !e && !done && !fault; lines++) {
         struct str line;
-        e = lines < DOVECOT_HANDSHAKE_LINES_MAX ? read_line(l, deadline, &line) : &err_limit;
+        e = lines < DOVECOT_HANDSHAKE_LINES_MAX ? line_read(l->io, DOVECOT_LINE_MAX, deadline, &line) : &err_limit;
         if (!e)
             fault = handshake_line(l, line, &done);
     }
@@ -195,13 +150,13 @@ static struct request *find(struct link *l, struct str number) {
 
 static void read_fields(struct request *r, struct str fields) {
     struct str f;
-    while (next_field(&fields, &f)) {
+    while (field_next(&fields, &f)) {
         if (str_starts(f, STR("user=")))
-            r->answer.username = sasl_printable(r->arena, unescape(r->arena, str_from(f, 5)), SASL_USERNAME_MAX);
+            r->answer.username = sasl_printable(r->arena, field_unescape(r->arena, str_from(f, 5)), SASL_USERNAME_MAX);
         else if (str_starts(f, STR("reason=")))
-            r->answer.reason = sasl_printable(r->arena, unescape(r->arena, str_from(f, 7)), SASL_REASON_MAX);
+            r->answer.reason = sasl_printable(r->arena, field_unescape(r->arena, str_from(f, 7)), SASL_REASON_MAX);
         else if (str_eq(f, STR("temp")) || str_eq(f, STR("code=temp_fail")))
-            r->answer.outcome = SASL_TEMP;
+            r->answer.outcome = LOGIN_TEMP;
     }
 }
 
@@ -213,20 +168,20 @@ static void answered(struct request *r) {
 /* NULL, or what is wrong. Answers nobody waits for any more, and words we do not know, are passed over. */
 static const char *answer_line(struct link *l, struct str line) {
     struct str word = STR(""), number = STR("");
-    (void)next_field(&line, &word);
+    (void)field_next(&line, &word);
     bool ok = str_eq(word, STR("OK")), more = str_eq(word, STR("CONT")), fail = str_eq(word, STR("FAIL"));
     if (!ok && !more && !fail)
         return NULL;
     uint32_t id;
-    if (!next_field(&line, &number) || !str_to_u32(number, UINT32_MAX, &id))
+    if (!field_next(&line, &number) || !str_to_u32(number, UINT32_MAX, &id))
         return "an answer without a number";
     struct request *r = find(l, number);
     if (!r || r->done)
         return NULL;
-    r->answer = (struct sasl_answer){ .outcome = ok ? SASL_OK : more ? SASL_MORE : SASL_FAILED };
+    r->answer = (struct sasl_answer){ .outcome = ok ? LOGIN_OK : more ? LOGIN_MORE : LOGIN_FAILED };
     if (more) {
         struct str challenge = STR("");
-        (void)next_field(&line, &challenge);
+        (void)field_next(&line, &challenge);
         if (!sasl_base64_valid(challenge))
             return "a challenge that is not base64";
         r->answer.challenge = arena_str(r->arena, challenge);
@@ -272,7 +227,7 @@ static void read_answers(void *arg) {
     char why[256];
     while (!e && !fault) {
         struct str line;
-        e = read_line(l, DEADLINE_NEVER, &line);
+        e = line_read(l->io, DOVECOT_LINE_MAX, DEADLINE_NEVER, &line);
         if (!e)
             fault = answer_line(l, line);
     }
@@ -303,7 +258,7 @@ static void connect_once(struct dovecot *d, int64_t deadline) {
     struct link *l = calloc(1, sizeof *l);
     if (!l)
         die_no_memory(sizeof *l);
-    l->io = io;
+    l->io = l->out.io = io;
     io_secret(io, true);
     l->arena = arena_new();
     if (!handshake(d, l, deadline)) {
@@ -344,22 +299,10 @@ static error want_link(struct dovecot *d, int64_t deadline, struct link **ret) {
     return &refused;
 }
 
-/* One line, or none of it: lines of two logins must not mix. */
 static void send_line(struct link *l, struct buf *line, int64_t deadline) {
     group_enter(&l->inside);
-    error e = NULL;
-    while (l->writing && !e)
-        e = cond_wait(&l->turn, deadline);
-    if (!e) {
-        l->writing = true;
-        l->cancels = 0;
-        io_set_write_deadline(l->io, deadline);
-        io_write(l->io, buf_str(line));
-        (void)io_flush(l->io, deadline); /* a failure: the reader sees it, too */
-        l->writing = false;
-        cond_signal(&l->turn);
-    }
-    buf_wipe(line);
+    l->cancels = 0;
+    line_write(&l->out, line, deadline);
     group_leave(&l->inside);
 }
 
@@ -392,7 +335,7 @@ static void dovecot_cancel(struct sasl_exchange *x) {
     struct request *r = (struct request *)x;
     struct link *l = r->link;
     /* it goes with the next line; if it cannot, the server forgets the login by itself after some time */
-    if (l && l->may_cancel && !l->writing && l->cancels < CANCELS_MAX) {
+    if (l && l->may_cancel && !l->out.writing && l->cancels < CANCELS_MAX) {
         l->cancels++;
         io_printf(l->io, "CANCEL\t%u\n", r->id);
     }
@@ -402,7 +345,7 @@ static void dovecot_cancel(struct sasl_exchange *x) {
 /* Give the answer; the request stays when it is not the last. */
 static struct sasl_exchange *finish(struct request *r, struct arena *a, struct sasl_answer *ret) {
     give_answer(r, a, ret);
-    if (ret->outcome == SASL_MORE)
+    if (ret->outcome == LOGIN_MORE)
         return &r->base;
     if (r->done || !r->link)
         request_free(r);
@@ -421,12 +364,13 @@ static void start(struct request *r, struct link *l, const struct sasl_peer *pee
     map_put(&l->requests, str_n(r->key, KEY_SIZE), r);
     struct buf b = { 0 };
     buf_printf(&b, "AUTH\t%u\t%.*s", r->id, STR_ARG(mechanism));
-    add_field(&b, "service", peer->service);
+    field_add(&b, "service", peer->service);
     buf_add(&b, STR("\tnologin"));
-    add_field(&b, "lip", peer->local_address);
-    add_field(&b, "rip", peer->address);
-    add_field(&b, "lport", peer->local_port);
-    add_field(&b, "rport", peer->port);
+    field_add(&b, "lip", peer->local_address);
+    field_add(&b, "rip", peer->address);
+    field_add(&b, "lport", peer->local_port);
+    field_add(&b, "rport", peer->port);
+    field_add(&b, "realm", peer->realm);
     if (peer->tls)
         buf_add(&b, STR("\tsecured"));
     if (initial) /* always the last */
@@ -465,7 +409,7 @@ static struct sasl_exchange *dovecot_begin(struct sasl_server *s, const struct s
         if (!m) {
             r->done = true;
             r->answer =
-                (struct sasl_answer){ .outcome = SASL_FAILED, .reason = STR("Invalid authentication mechanism") };
+                (struct sasl_answer){ .outcome = LOGIN_FAILED, .reason = STR("Invalid authentication mechanism") };
             break;
         }
         start(r, l, peer, m->name, initial, deadline);

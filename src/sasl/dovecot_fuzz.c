@@ -50,9 +50,9 @@ static void log_in(void *arg) {
         struct sasl_answer answer;
         struct sasl_exchange *x =
             s->ops->begin(s, &peer, &any, STR("PLAIN"), i ? &empty : NULL, deadline_in(20), a, &answer);
-        if ((x != NULL) != (answer.outcome == SASL_MORE))
+        if ((x != NULL) != (answer.outcome == LOGIN_MORE))
             abort();
-        for (int k = 0; answer.outcome == SASL_MORE; k++) {
+        for (int k = 0; answer.outcome == LOGIN_MORE; k++) {
             if (k == 4) {
                 s->ops->cancel(x);
                 break;
@@ -61,7 +61,7 @@ static void log_in(void *arg) {
                 abort();
             s->ops->respond(x, STR("AAAA"), deadline_in(20), a, &answer);
         }
-        if (answer.outcome == SASL_OK && (answer.username.n == 0 || answer.username.n > SASL_USERNAME_MAX + 3))
+        if (answer.outcome == LOGIN_OK && (answer.username.n == 0 || answer.username.n > SASL_USERNAME_MAX + 3))
             abort();
     }
     arena_free(a);

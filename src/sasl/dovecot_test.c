@@ -63,7 +63,7 @@ static void do_plain(void *arg) {
     struct arena *a = arena_new();
     struct sasl_answer r;
     assert_null(begin(s, "plain", "AGpvZQBzZWNyZXQ=", a, &r));
-    assert_int_equal(r.outcome, SASL_OK);
+    assert_int_equal(r.outcome, LOGIN_OK);
     assert_str(r.username, "joe?x"); /* what is shown is printable */
     arena_free(a);
     dovecot_free(s);
@@ -85,18 +85,18 @@ static void do_steps(void *arg) {
     struct sasl_answer r;
     struct sasl_exchange *x = begin(s, "LOGIN", NULL, a, &r);
     assert_non_null(x);
-    assert_int_equal(r.outcome, SASL_MORE);
+    assert_int_equal(r.outcome, LOGIN_MORE);
     assert_str(r.challenge, "VXNlcg==");
     s->ops->respond(x, STR("am9l"), deadline_in(60), a, &r);
-    assert_int_equal(r.outcome, SASL_MORE);
+    assert_int_equal(r.outcome, LOGIN_MORE);
     assert_str(r.challenge, "");
     s->ops->respond(x, STR(""), deadline_in(60), a, &r);
-    assert_int_equal(r.outcome, SASL_FAILED);
+    assert_int_equal(r.outcome, LOGIN_FAILED);
     assert_str(r.reason, "No such user");
     assert_str(r.username, "joe");
     /* what was said of the last login is not said again */
     assert_null(begin(s, "PLAIN", "", a, &r));
-    assert_int_equal(r.outcome, SASL_FAILED);
+    assert_int_equal(r.outcome, LOGIN_FAILED);
     assert_str(r.reason, "");
     assert_str(r.username, "");
     arena_free(a);
@@ -130,9 +130,9 @@ static void do_two(void *arg) {
     coro_spawn(one_of_two, NULL, "first");
     coro_spawn(one_of_two, arg, "second");
     assert_null(group_wait(&two, deadline_in(60)));
-    assert_int_equal(answers[0].outcome, SASL_OK);
+    assert_int_equal(answers[0].outcome, LOGIN_OK);
     assert_str(answers[0].username, "one");
-    assert_int_equal(answers[1].outcome, SASL_OK);
+    assert_int_equal(answers[1].outcome, LOGIN_OK);
     assert_str(answers[1].username, "two");
     assert_int_equal(servers.dials, 1);
     arena_free(answers_arena);
@@ -163,7 +163,7 @@ static void do_mechanisms(void *arg) {
     struct sasl_answer r;
     struct str secret = STR("AGpvZQBzZWNyZXQ=");
     assert_null(s->ops->begin(s, &peer, &p, STR("PLAIN"), &secret, deadline_in(60), a, &r)); /* forbidden: not sent */
-    assert_int_equal(r.outcome, SASL_FAILED);
+    assert_int_equal(r.outcome, LOGIN_FAILED);
     assert_str(r.reason, "Invalid authentication mechanism");
     assert_false(sasl_policy_parse(STR("noanonymous, nosuch"), &p, &word));
     assert_str(word, "nosuch");
@@ -188,12 +188,12 @@ static void do_restarted(void *arg) {
     struct arena *a = arena_new();
     struct sasl_answer r;
     assert_null(begin(s, "PLAIN", "AA==", a, &r));
-    assert_int_equal(r.outcome, SASL_OK);
+    assert_int_equal(r.outcome, LOGIN_OK);
     assert_null(wait_until(deadline_in(10)));
     assert_null(begin(s, "PLAIN", "AA==", a, &r)); /* on a new connection */
-    assert_int_equal(r.outcome, SASL_OK);
+    assert_int_equal(r.outcome, LOGIN_OK);
     assert_null(begin(s, "PLAIN", "AA==", a, &r)); /* closed after the request: begun anew */
-    assert_int_equal(r.outcome, SASL_OK);
+    assert_int_equal(r.outcome, LOGIN_OK);
     assert_int_equal(servers.dials, 3);
     arena_free(a);
     dovecot_free(s);
@@ -215,12 +215,12 @@ static void do_away(void *arg) {
     assert_non_null(x);
     assert_null(wait_until(deadline_in(5))); /* it closes meanwhile */
     s->ops->respond(x, STR("am9l"), deadline_in(60), a, &r);
-    assert_int_equal(r.outcome, SASL_TEMP);
+    assert_int_equal(r.outcome, LOGIN_TEMP);
     assert_str(r.reason, "Connection lost to authentication server");
     /* nobody there: tried once a second, not once a login */
     for (int i = 0; i < 1000; i++) {
         assert_null(begin(s, "PLAIN", "AA==", a, &r));
-        assert_int_equal(r.outcome, SASL_TEMP);
+        assert_int_equal(r.outcome, LOGIN_TEMP);
         assert_str(r.detail, "Connection refused");
     }
     assert_int_equal(servers.dials, 2);
@@ -248,14 +248,14 @@ static void do_silent(void *arg) {
     struct sasl_answer r;
     int64_t before = sys->mono_us();
     assert_null(begin(s, "PLAIN", "AA==", a, &r));
-    assert_int_equal(r.outcome, SASL_TEMP);
+    assert_int_equal(r.outcome, LOGIN_TEMP);
     assert_str(r.detail, "no answer in time");
     assert_int_equal((sys->mono_us() - before) / US_PER_S, 60);
     struct sasl_exchange *x = begin(s, "LOGIN", NULL, a, &r);
     assert_non_null(x);
     s->ops->cancel(x);
     assert_null(begin(s, "PLAIN", "AA==", a, &r)); /* the connection is still good */
-    assert_int_equal(r.outcome, SASL_OK);
+    assert_int_equal(r.outcome, LOGIN_OK);
     assert_int_equal(servers.dials, 1);
     arena_free(a);
     dovecot_free(s);
@@ -278,11 +278,11 @@ static void do_broken(void *arg) {
     struct arena *a = arena_new();
     struct sasl_answer r;
     assert_null(begin(s, "PLAIN", "AA==", a, &r));
-    assert_int_equal(r.outcome, SASL_TEMP);
+    assert_int_equal(r.outcome, LOGIN_TEMP);
     assert_str(r.reason, "Authentication backend error");
     assert_true(r.detail.n > 0);
     assert_null(begin(s, "PLAIN", "AA==", a, &r));
-    assert_int_equal(r.outcome, SASL_OK);
+    assert_int_equal(r.outcome, LOGIN_OK);
     assert_int_equal(servers.dials, 2);
     arena_free(a);
     dovecot_free(s);
@@ -346,11 +346,11 @@ static void do_long(void *arg) {
     struct arena *a = arena_new();
     struct sasl_answer r;
     assert_null(begin(s, "PLAIN", "AA==", a, &r));
-    assert_int_equal(r.outcome, SASL_FAILED);
+    assert_int_equal(r.outcome, LOGIN_FAILED);
     assert_in_range(r.reason.n, SASL_REASON_MAX - 3, SASL_REASON_MAX);
     assert_str(r.username, "j?e");
     assert_null(begin(s, "PLAIN", "AA==", a, &r));
-    assert_int_equal(r.outcome, SASL_TEMP);
+    assert_int_equal(r.outcome, LOGIN_TEMP);
     assert_str(r.reason, "later");
     assert_str(r.detail, "");
     arena_free(a);

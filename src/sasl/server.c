@@ -33,7 +33,7 @@ bool sasl_policy_allows(const struct sasl_policy *p, const struct sasl_mechanism
 }
 
 void sasl_lost(struct arena *a, struct sasl_answer *ret, const char *reason, struct str detail) {
-    *ret = (struct sasl_answer){ .outcome = SASL_TEMP, .reason = str_c(reason), .detail = arena_str(a, detail) };
+    *ret = (struct sasl_answer){ .outcome = LOGIN_TEMP, .reason = str_c(reason), .detail = arena_str(a, detail) };
 }
 
 struct str sasl_printable(struct arena *a, struct str text, size_t max) {

@@ -41,16 +41,17 @@ bool sasl_policy_parse(struct str text, struct sasl_policy *ret, struct str *ret
 bool sasl_policy_allows(const struct sasl_policy *p, const struct sasl_mechanism *m);
 
 struct sasl_peer { /* who wants to log in, and where */
-    struct str service, realm;
+    struct str service;
+    struct str realm;                                    /* for our own login service (serve.h); empty: none */
     struct str address, port, local_address, local_port; /* empty: not known */
     bool tls;
 };
 
 enum sasl_outcome {
-    SASL_MORE,   /* `challenge` is for the client, the exchange goes on */
-    SASL_OK,     /* `username` has logged in */
-    SASL_FAILED, /* `reason`, and `username` where they are known */
-    SASL_TEMP,   /* no decision now: `reason` for the client; `detail` for the log when our side or the server broke */
+    LOGIN_MORE,   /* `challenge` is for the client, the exchange goes on */
+    LOGIN_OK,     /* `username` has logged in */
+    LOGIN_FAILED, /* `reason`, and `username` where they are known */
+    LOGIN_TEMP,   /* no decision now: `reason` for the client; `detail` for the log when our side or the server broke */
 };
 struct sasl_answer {
     enum sasl_outcome outcome;
@@ -67,11 +68,11 @@ struct sasl_ops {
     error (*mechanisms)(struct sasl_server *s, const struct sasl_peer *peer, const struct sasl_policy *p,
                         int64_t deadline, struct arena *a, struct sasl_mechanism **ret, size_t *ret_count);
     /* Begin, with an initial response if `initial` is not NULL. Answers are in `a`. The exchange is there after
-     * SASL_MORE only. */
+     * LOGIN_MORE only. */
     struct sasl_exchange *(*begin)(struct sasl_server *s, const struct sasl_peer *peer, const struct sasl_policy *p,
                                    struct str mechanism, const struct str *initial, int64_t deadline, struct arena *a,
                                    struct sasl_answer *ret);
-    /* After anything but SASL_MORE the exchange is gone. */
+    /* After anything but LOGIN_MORE the exchange is gone. */
     void (*respond)(struct sasl_exchange *x, struct str response, int64_t deadline, struct arena *a,
                     struct sasl_answer *ret);
     void (*cancel)(struct sasl_exchange *x); /* does not wait */
@@ -83,7 +84,7 @@ struct sasl_exchange {
     struct sasl_server *server;
 };
 
-/* For the two kinds: SASL_TEMP, the server is not there or not to be understood. `reason` is a literal. */
+/* For the two kinds: LOGIN_TEMP, the server is not there or not to be understood. `reason` is a literal. */
 void sasl_lost(struct arena *a, struct sasl_answer *ret, const char *reason, struct str detail);
 /* Text of a server, made printable and cut. */
 struct str sasl_printable(struct arena *a, struct str text, size_t max);

@@ -523,6 +523,8 @@ static void confine_service(const struct owner *owner) {
     if (!run.ctx.stay_root && !(run.ctx.standalone && s->own_rights)) {
         c.uid = owner->mail_uid;
         c.gid = owner->mail_gid;
+        if (s->opens_tables) /* reads what the administrator has opened to mail_owner by a group */
+            c.user = conf_str(run.ctx.conf, PARAM_mail_owner).p;
     }
     if (c.chroot_dir || (c.uid && owner->root) || (c.flags & CONFINE_NO_FILES))
         run.has_tables = tables_confine(!c.chroot_dir && !(c.flags & CONFINE_NO_FILES)) > 0;

@@ -31,6 +31,8 @@ error auth_settings_load(const struct conf *c, struct arena *err_arena, struct a
                                    .path = conf_str(c, PARAM_smtpd_sasl_path),
                                    .service = conf_str(c, PARAM_smtpd_sasl_service),
                                    .realm = conf_str(c, PARAM_smtpd_sasl_local_domain) };
+    if (!str_eq(ret->type, STR("cyrus"))) /* Dovecot has realms of its own */
+        ret->realm = STR("");
     if (!ret->enabled)
         return NULL;
     error e = policy(c, PARAM_smtpd_sasl_security_options, "smtpd_sasl_security_options", err_arena, &ret->plain);
@@ -134,7 +136,7 @@ static bool read_response(struct session *s, struct str mechanism, struct str *r
 /* False: it is over, the client has been told. */
 static bool converse(struct session *s, struct str mechanism, struct sasl_exchange *x, struct sasl_answer *answer) {
     const struct sasl_ops *ops = s->back->sasl->ops;
-    while (answer->outcome == SASL_MORE) {
+    while (answer->outcome == LOGIN_MORE) {
         io_set_write_deadline(s->io, session_deadline(s));
         io_printf(s->io, "334 %.*s\r\n", STR_ARG(answer->challenge));
         struct str response;
@@ -144,7 +146,7 @@ static bool converse(struct session *s, struct str mechanism, struct sasl_exchan
         }
         if (!sasl_base64_valid(response)) {
             ops->cancel(x);
-            *answer = (struct sasl_answer){ .outcome = SASL_FAILED,
+            *answer = (struct sasl_answer){ .outcome = LOGIN_FAILED,
                                             .reason = STR("Invalid base64 data in continued response") };
             return true;
         }
@@ -155,7 +157,7 @@ static bool converse(struct session *s, struct str mechanism, struct sasl_exchan
 
 static bool conclude(struct session *s, struct str mechanism, const struct sasl_answer *answer) {
     struct arena *a = session_scratch(s);
-    if (answer->outcome == SASL_OK) {
+    if (answer->outcome == LOGIN_OK) {
         s->login = (struct session_login){ .method = arena_str(s->arena, mechanism),
                                            .username = arena_str(s->arena, answer->username) };
         return reply_ok(s, "235 2.7.0 Authentication successful");
@@ -164,7 +166,7 @@ static bool conclude(struct session *s, struct str mechanism, const struct sasl_
         log_login_server(s, answer->detail);
     struct str reason = answer->reason.n ? answer->reason : STR("(reason unavailable)");
     log_login_failed(s, shown(a, mechanism), shown(a, reason), shown(a, answer->username));
-    if (answer->outcome == SASL_TEMP) /* RFC 4954, 6 */
+    if (answer->outcome == LOGIN_TEMP) /* RFC 4954, 6 */
         return reply_fail(s, "454 4.7.0 Temporary authentication failure: %.*s", STR_ARG(reason));
     return reply_fail(s, "535 5.7.8 Error: authentication failed: %.*s", STR_ARG(reason));
 }
@@ -176,7 +178,7 @@ static bool log_in(struct session *s, struct str args) {
         has_initial = str_word(&args, STR_SPACE, &initial);
     if (mechanism.n == 0 || str_word(&args, STR_SPACE, &more))
         return reply_fail(s, "501 5.5.4 Syntax: AUTH mechanism");
-    struct sasl_answer answer = { .outcome = SASL_FAILED, .reason = STR("Invalid base64 data in initial response") };
+    struct sasl_answer answer = { .outcome = LOGIN_FAILED, .reason = STR("Invalid base64 data in initial response") };
     if (str_eq(initial, STR("="))) /* there, and empty (RFC 4954, 4) */
         initial.n = 0;
     if (sasl_base64_valid(initial)) {

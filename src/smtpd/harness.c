@@ -198,21 +198,21 @@ static const struct {
     const char *response; /* "good", "fail", ... */
     struct sasl_answer answer;
 } login_answers[] = {
-    { "Z29vZA==", { .outcome = SASL_OK, .username = STR_INIT("joe") } },
-    { "bWFzaw==", { .outcome = SASL_OK, .username = STR_INIT("a(b)\\c") } },
-    { "ZmFpbA==", { .outcome = SASL_FAILED, .username = STR_INIT("joe") } },
-    { "cmVhc29u", { .outcome = SASL_FAILED, .username = STR_INIT("joe"), .reason = STR_INIT("Because") } },
-    { "bm91c2Vy", { .outcome = SASL_FAILED } },
-    { "bW9yZQ==", { .outcome = SASL_MORE, .challenge = STR_INIT("bW9yZQ==") } },
-    { "ZW1wdHk=", { .outcome = SASL_MORE } },
+    { "Z29vZA==", { .outcome = LOGIN_OK, .username = STR_INIT("joe") } },
+    { "bWFzaw==", { .outcome = LOGIN_OK, .username = STR_INIT("a(b)\\c") } },
+    { "ZmFpbA==", { .outcome = LOGIN_FAILED, .username = STR_INIT("joe") } },
+    { "cmVhc29u", { .outcome = LOGIN_FAILED, .username = STR_INIT("joe"), .reason = STR_INIT("Because") } },
+    { "bm91c2Vy", { .outcome = LOGIN_FAILED } },
+    { "bW9yZQ==", { .outcome = LOGIN_MORE, .challenge = STR_INIT("bW9yZQ==") } },
+    { "ZW1wdHk=", { .outcome = LOGIN_MORE } },
     { "Y2xvc2U=",
-      { .outcome = SASL_TEMP,
+      { .outcome = LOGIN_TEMP,
         .reason = STR_INIT("Connection lost to authentication server"),
         .detail = STR_INIT("connection closed") } },
 };
 
 static void login_answer(struct str response, struct sasl_answer *ret) {
-    *ret = (struct sasl_answer){ .outcome = SASL_FAILED, .username = STR("unknown") };
+    *ret = (struct sasl_answer){ .outcome = LOGIN_FAILED, .username = STR("unknown") };
     for (size_t i = 0; i < sizeof login_answers / sizeof *login_answers; i++)
         if (str_eq(response, str_c(login_answers[i].response)))
             *ret = login_answers[i].answer;
@@ -240,7 +240,7 @@ static error fake_mechanisms(struct sasl_server *s, const struct sasl_peer *peer
 
 static size_t exchanges; /* begun and neither ended nor cancelled: there must be none behind a session */
 static struct sasl_exchange *ended(struct sasl_exchange *x, const struct sasl_answer *answer) {
-    if (answer->outcome == SASL_MORE)
+    if (answer->outcome == LOGIN_MORE)
         return x;
     exchanges--;
     return NULL;
@@ -258,10 +258,10 @@ static struct sasl_exchange *fake_begin(struct sasl_server *s, const struct sasl
             if (initial)
                 login_answer(*initial, ret);
             else
-                *ret = (struct sasl_answer){ .outcome = SASL_MORE, .challenge = STR("Y2hhbA==") };
+                *ret = (struct sasl_answer){ .outcome = LOGIN_MORE, .challenge = STR("Y2hhbA==") };
             return ended(&x, ret);
         }
-    *ret = (struct sasl_answer){ .outcome = SASL_FAILED, .reason = STR("Invalid authentication mechanism") };
+    *ret = (struct sasl_answer){ .outcome = LOGIN_FAILED, .reason = STR("Invalid authentication mechanism") };
     return ended(&x, ret);
 }
 

@@ -34,7 +34,7 @@ def postconf(etc):
 
 
 def test_lists_what_is_built(postconf):
-    assert postconf("-a") == (0, "dovecot\n", "")
+    assert postconf("-a") == (0, "cyrus\ndovecot\n", "")
     assert postconf("-A") == (0, "", "")
     assert postconf("-l") == (0, "flock\nfcntl\ndotlock\n", "")
     types = postconf("-m")[1].split()
