@@ -25,6 +25,7 @@ pickup     unix  n - n 60    1 pickup
 cleanup    unix  n - n -     0 cleanup
 qmgr       unix  n - n 300   1 qmgr
 flush      unix  n - n 1000? 0 flush
+verify     unix  - - n -     1 verify
 rewrite    unix  - - n -     - trivial-rewrite
 bounce     unix  - - n -     0 bounce
 defer      unix  - - n -     0 bounce

@@ -209,6 +209,7 @@ error rewrite_check(struct rewrite_link *l, struct arena *a, const struct route_
     struct buf b = { 0 };
     pack_u8(&b, q->is_sender ? 's' : 'r');
     pack_u8(&b, (uint8_t)q->want);
+    pack_str(&b, q->service);
     pack_str(&b, q->sender);
     pack_str(&b, q->address);
     struct unpack u;
@@ -257,6 +258,7 @@ static bool answer(struct router *r, struct arena *a, uint8_t type, struct str q
     case REWRITE_MSG_CHECK: {
         uint8_t who = unpack_u8(&u), want = unpack_u8(&u);
         struct route_question q = { .is_sender = who == 's', .want = want };
+        q.service = unpack_str(&u);
         q.sender = unpack_str(&u);
         q.address = unpack_str(&u);
         if (!unpack_done(&u) || q.address.n > ADDRESS_MAX || q.sender.n > ADDRESS_MAX || (who != 's' && who != 'r') ||

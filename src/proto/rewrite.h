@@ -16,7 +16,7 @@ enum { REWRITE_QUESTIONS_MAX = 128 };
 enum rewrite_type {
     REWRITE_MSG_REWRITE = 1, /* origin, address -> address */
     REWRITE_MSG_RESOLVE,     /* sender, recipient -> route or error */
-    REWRITE_MSG_CHECK,       /* 'r' or 's', what is wanted, sender, address -> struct route_check */
+    REWRITE_MSG_CHECK,       /* 'r' or 's', what is wanted, service, sender, address -> struct route_check */
     REWRITE_MSG_REPLY,
 };
 

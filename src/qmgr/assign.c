@@ -9,6 +9,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "mail/address.h"
+#include "route/probe.h"
 #include <stdlib.h>
 
 enum {
@@ -351,7 +352,9 @@ static struct str destination_name(const struct message *m, const struct transpo
 static bool is_double_bounce(const struct message *m, const struct rcpt *r, const struct route *route) {
     if (route->class != CLASS_LOCAL && route->class != CLASS_VIRTUAL_ALIAS)
         return false;
-    return str_eq_icase(address_split(r->address).local, conf_str(m->q->conf, PARAM_double_bounce_sender));
+    struct str local = address_split(r->address).local;
+    return str_eq_icase(local, conf_str(m->q->conf, PARAM_double_bounce_sender)) ||
+           verify_is_sender(m->q->conf, local, sys->wall_us() / US_PER_S);
 }
 
 static struct arena *slot_arena(const struct message *m, uint32_t slot) {
@@ -374,7 +377,9 @@ static bool rcpt_target(struct message *m, struct target *ret, struct arena *a) 
         filter_target(m, r, ret);
     } else {
         struct route route = { 0 };
-        error e = q->outside.resolve(q->outside.ctx, a, m->env.sender, r->address, &route);
+        bool probe = q->outside.resolve_probe && (m->env.flags & ENVELOPE_VERIFY);
+        error e = (probe ? q->outside.resolve_probe : q->outside.resolve)(q->outside.ctx, a, m->env.sender, r->address,
+                                                                          &route);
         if (e) {
             bool permanent = e->kind == ERR_PERM;
             struct str dsn = e->dsn.n ? e->dsn : permanent ? STR("5.1.3") : STR("4.3.0");

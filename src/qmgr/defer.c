@@ -7,6 +7,7 @@
 #include "mail/date.h"
 #include "mail/dsn.h"
 #include "proto/bounce.h"
+#include "proto/verify.h"
 #include <errno.h>
 
 enum {
@@ -151,6 +152,33 @@ static void note_cleared(struct message *m, uint32_t slot, const struct result *
     *vec_add(m->arena, &m->cleared) = failure_copy(m->arena, &f);
 }
 
+/* --- probes of addresses: one attempt, whose result is verify's --- */
+static bool is_probe(const struct message *m) {
+    return (m->env.flags & ENVELOPE_VERIFY) && (m->env.flags & ENVELOPE_INTERNAL);
+}
+
+static void report_probe(struct message *m, uint32_t slot, const struct result *r) {
+    static const enum verify_status statuses[] = {
+        [DELIVERY_SENT] = VERIFY_OK, [DELIVERY_DEFERRED] = VERIFY_DEFER, [DELIVERY_BOUNCED] = VERIFY_BOUNCE
+    };
+    struct qmgr *q = m->q;
+    const struct rcpt *rcpt = message_rcpt(m, slot);
+    const struct verify_answer is = { statuses[r->status], r->reason };
+    int64_t deadline = deadline_in(conf_time(q->conf, PARAM_qmgr_ipc_timeout));
+    struct arena *a = arena_new();
+    struct str endpoint = arena_cat(a, STR("private/"), conf_str(q->conf, PARAM_address_verify_service_name));
+    /* what was asked about, not what aliases have made of it */
+    struct str address = arena_str(a, rcpt->orig.n ? rcpt->orig : rcpt->address);
+    struct ipc *ipc = NULL;
+    error e = q->outside.connect(q->outside.ctx, endpoint, deadline, &ipc);
+    if (!e)
+        e = verify_update(ipc, address, &is, deadline);
+    ipc_close(ipc);
+    if (e)
+        log_warn("%s: report to %.*s: %.*s", m->id.text, STR_ARG(endpoint), STR_ARG(e->text));
+    arena_free(a);
+}
+
 void rcpt_result(struct message *m, uint32_t slot, const struct result *r) {
     if (!slot_is_there(m, slot) || *message_outcome(m, slot) != OUTCOME_NONE)
         return;
@@ -158,6 +186,11 @@ void rcpt_result(struct message *m, uint32_t slot, const struct result *r) {
     if (m->asked == QUEUE_DELETE) { /* nothing is left to write it down in */
         *message_outcome(m, slot) = OUTCOME_DONE;
         slot_set_marked(m, slot);
+        return;
+    }
+    if (is_probe(m)) {
+        *message_outcome(m, slot) = OUTCOME_DONE;
+        report_probe(m, slot, r);
         return;
     }
     if (r->status == DELIVERY_DEFERRED) {
@@ -190,7 +223,9 @@ void rcpt_decide(struct message *m, uint32_t slot, enum delivery_status status, 
         return;
     const char *name = names[status];
     static const char digits[] = { [DELIVERY_SENT] = '2', [DELIVERY_DEFERRED] = '4', [DELIVERY_BOUNCED] = '5' };
-    if (status == DELIVERY_BOUNCED && conf_bool(m->q->conf, PARAM_soft_bounce)) {
+    if (is_probe(m)) {
+        name = status == DELIVERY_SENT ? "deliverable" : "undeliverable";
+    } else if (status == DELIVERY_BOUNCED && conf_bool(m->q->conf, PARAM_soft_bounce)) {
         status = DELIVERY_DEFERRED;
         name = "SOFTBOUNCE";
     }

@@ -109,7 +109,7 @@ static void play(void (*script)(void), const char *eligible) {
     };
     assert_null(conf_load(&source, t.dir.arena, &t.conf));
     t.reader = test_spool(&t.dir, SPOOL_READER);
-    struct qmgr_outside outside = { fake_connect, no_resolve, no_limit, NULL };
+    struct qmgr_outside outside = { fake_connect, no_resolve, NULL, no_limit, NULL };
     t.q = qmgr_new(t.conf, t.reader, &outside, &t.work);
     log_set_sink(keep_log, NULL);
     assert_null(loop_init());

@@ -14,7 +14,7 @@ struct state {
     struct service_ctx *ctx;
     struct arena *arena;
     struct spool *spool;
-    struct router *router;
+    struct router *router, *probe_router; /* the second for probes; NULL: they go the way of mail */
     struct master_cf services;
     struct qmgr *qmgr;
     bool in_office;
@@ -26,6 +26,49 @@ static error connect_service(void *ctx, struct str endpoint, int64_t deadline, s
 
 static error resolve(void *ctx, struct arena *a, struct str sender, struct str recipient, struct route *ret) {
     return route_resolve(((struct state *)ctx)->router, a, sender, recipient, ret);
+}
+
+static error resolve_probe(void *ctx, struct arena *a, struct str sender, struct str recipient, struct route *ret) {
+    return route_resolve(((struct state *)ctx)->probe_router, a, sender, recipient, ret);
+}
+
+/* The main.cf in which mail's routes are those of probes, where they differ: a router for them is made of it. */
+static error open_probe_router(struct state *s, struct arena *err_arena) {
+    static const struct {
+        struct str name;
+        enum param mail, probe;
+    } rows[] = {
+        { STR_INIT("default_transport"), PARAM_default_transport, PARAM_address_verify_default_transport },
+        { STR_INIT("local_transport"), PARAM_local_transport, PARAM_address_verify_local_transport },
+        { STR_INIT("relay_transport"), PARAM_relay_transport, PARAM_address_verify_relay_transport },
+        { STR_INIT("relayhost"), PARAM_relayhost, PARAM_address_verify_relayhost },
+        { STR_INIT("sender_dependent_default_transport_maps"), PARAM_sender_dependent_default_transport_maps,
+          PARAM_address_verify_sender_dependent_default_transport_maps },
+        { STR_INIT("sender_dependent_relayhost_maps"), PARAM_sender_dependent_relayhost_maps,
+          PARAM_address_verify_sender_dependent_relayhost_maps },
+        { STR_INIT("transport_maps"), PARAM_transport_maps, PARAM_address_verify_transport_maps },
+        { STR_INIT("virtual_transport"), PARAM_virtual_transport, PARAM_address_verify_virtual_transport },
+    };
+    enum { ROWS = sizeof rows / sizeof *rows };
+    const struct conf *c = s->ctx->conf;
+    struct conf_override over[ROWS];
+    bool differs = false;
+    for (size_t i = 0; i < ROWS; i++) {
+        over[i] = (struct conf_override){ rows[i].name, conf_str(c, rows[i].probe) };
+        differs = differs || !str_eq(conf_str(c, rows[i].mail), over[i].value);
+    }
+    if (!differs)
+        return NULL;
+    struct conf_source source = { .config_directory = conf_directory(c),
+                                  .overrides = over,
+                                  .override_count = ROWS,
+                                  .process_name = s->ctx->program,
+                                  .service_name = s->ctx->name };
+    struct conf *probe_conf; /* as long as the process */
+    error e = conf_load(&source, err_arena, &probe_conf);
+    if (!e)
+        s->probe_router = router_new(probe_conf);
+    return e;
 }
 
 static unsigned process_limit(void *ctx, struct str transport) {
@@ -50,7 +93,10 @@ static error init(struct service_ctx *ctx, struct arena *err_arena) {
     if ((e = master_cf_load(path, ctx->conf, s.arena, &s.services)))
         return e;
     s.router = router_new(ctx->conf);
-    struct qmgr_outside outside = { connect_service, resolve, process_limit, &s };
+    if ((e = open_probe_router(&s, err_arena)))
+        return e;
+    struct qmgr_outside outside = { connect_service, resolve, s.probe_router ? resolve_probe : NULL, process_limit,
+                                    &s };
     s.qmgr = qmgr_new(ctx->conf, s.spool, &outside, &ctx->work);
     ctx->state = &s;
     return NULL;

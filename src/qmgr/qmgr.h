@@ -31,6 +31,8 @@ struct fast_flush;
 struct qmgr_outside {
     error (*connect)(void *ctx, struct str endpoint, int64_t deadline, struct ipc **ret);
     error (*resolve)(void *ctx, struct arena *a, struct str sender, struct str recipient, struct route *ret);
+    /* the same for probes of addresses (address_verify_transport_maps and its kin); NULL: as for mail */
+    error (*resolve_probe)(void *ctx, struct arena *a, struct str sender, struct str recipient, struct route *ret);
     /* most sessions the agent takes (master.cf's maxproc); 0: no limit */
     unsigned (*process_limit)(void *ctx, struct str transport);
     void *ctx;

@@ -191,7 +191,7 @@ static unsigned fake_limit(void *ctx, struct str transport) {
 
 /* --- the world --- */
 
-const struct qmgr_outside world_outside = { fake_connect, fake_resolve, fake_limit, NULL };
+const struct qmgr_outside world_outside = { fake_connect, fake_resolve, NULL, fake_limit, NULL };
 
 void world_open(struct world *w) {
     w->reader = test_spool(&w->dir, SPOOL_READER);

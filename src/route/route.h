@@ -14,6 +14,11 @@ struct router;
 /* Tables that cannot be opened do not fail here: their look-ups fail temporarily, and are logged. */
 struct router *router_new(const struct conf *c);
 void router_free(struct router *r);
+/* Whether an address is listed, ask the tables of `lists` when the question comes from `service`: what its -o overrides
+ * in master.cf say. `lists` belongs to `r` then; where mail goes is r's business alone. */
+void router_add_lists(struct router *r, struct str service, struct router *lists);
+/* The parameters that count for router_add_lists(): what smtpd(8) may override for itself. */
+bool route_is_list_parameter(struct str name);
 
 /* Make an address complete: append @$myorigin, .$mydomain (append_dot_mydomain), strip a trailing dot, percent and bang
  * forms, "@domain" routes. `origin` is $myorigin for local mail, remote_header_rewrite_domain for remote headers. */
@@ -43,8 +48,10 @@ enum route_want {
     ROUTE_WANT_LISTED = 2, /* does it exist, as reject_unlisted_recipient and reject_unlisted_sender ask? */
 };
 struct route_question {
-    bool is_sender;     /* the address is the sender's: the answer has other codes */
-    unsigned want;      /* enum route_want */
+    struct str
+        service;    /* of master.cf, who asks: its tables of recipients count (router_add_lists()); empty: main.cf's */
+    bool is_sender; /* the address is the sender's: the answer has other codes */
+    unsigned want;  /* enum route_want */
     struct str sender;  /* with ROUTE_WANT_CLASS; empty when route_depends_on_sender() says that it does not matter */
     struct str address; /* empty: everything is fine with it */
 };

@@ -472,6 +472,40 @@ static void test_check(void **state) {
     }
 }
 
+/* A service has tables of its own; where mail goes stays the router's business. */
+static void test_lists_of_a_service(void **state) {
+    (void)state;
+    static const char *const own[] = { "local_recipient_maps", "inline:{ {else=x} }", "mydestination", "other.test",
+                                       NULL };
+    struct fixture f = open_router(NULL), g = open_router(own);
+    router_add_lists(f.r, STR("127.0.0.1:10026"), g.r);
+    static const struct {
+        const char *service, *address;
+        bool listed;
+    } rows[] = {
+        { "", "nobody@example.com", false },
+        { "smtp", "nobody@example.com", false },
+        { "127.0.0.1:10026", "loc@example.com", false },
+        { "127.0.0.1:10026", "else@example.com", true },
+        { "", "else@example.com", false },
+        { "127.0.0.1:10026", "nobody@other.test", true },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct route_check c;
+        struct route_question q = { .service = str_c(rows[i].service),
+                                    .want = ROUTE_WANT_LISTED,
+                                    .address = str_c(rows[i].address) };
+        route_check(f.r, f.a, &q, &c);
+        if (!c.unlisted != rows[i].listed)
+            fail_msg("%s %s", rows[i].service, rows[i].address);
+    }
+    assert_true(route_is_list_parameter(STR("local_recipient_maps")));
+    assert_false(route_is_list_parameter(STR("mydestination")));
+    close_router(&f);
+    conf_free(g.c);
+    arena_free(g.a);
+}
+
 /* --- aliases --- */
 
 #define LATER "-- "
@@ -581,6 +615,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rewrite),
         cmocka_unit_test(test_resolve),
+        cmocka_unit_test(test_lists_of_a_service),
         cmocka_unit_test(test_failing_tables),
         cmocka_unit_test(test_validate),
         cmocka_unit_test(test_check),

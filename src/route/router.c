@@ -129,6 +129,8 @@ void router_free(struct router *r) {
                             r->virtual_mailbox,     r->sender_relayhost, r->sender_transport };
     for (size_t i = 0; i < sizeof maps / sizeof maps[0]; i++)
         maps_close(maps[i]);
+    for (size_t i = 0; i < r->services.n; i++)
+        router_free(r->services.at[i].router);
     arena_free(r->arena);
 }
 

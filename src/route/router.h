@@ -11,6 +11,11 @@ struct own_address { /* of inet_interfaces and proxy_interfaces */
     unsigned char bytes[16]; /* the first 4 for IPv4 */
 };
 
+struct service_lists { /* of a service with tables of its own */
+    struct str service;
+    struct router *router;
+};
+
 struct router {
     const struct conf *c;
     struct arena *arena; /* as long as the router */
@@ -19,6 +24,7 @@ struct router {
     struct maps *local_recipient, *relay_recipient, *virtual_mailbox;
     struct maps *sender_relayhost, *sender_transport;
     VEC(struct own_address) own;
+    VEC(struct service_lists) services;
     /* main.cf values asked for with every address */
     struct str myorigin, mydomain, myhostname, delimiter;
     bool append_at_myorigin, append_dot_mydomain, percent_hack, swap_bangpath;

@@ -2,6 +2,8 @@
 
 #include "mail/address.h"
 #include "mail/dsn.h"
+#include "route/probe.h"
+#include <time.h>
 
 /* Who is asked about: the enhanced codes differ (RFC 3463, 3.2: X.1.7 and X.1.8 are the sender's). */
 enum side { SIDE_RECIPIENT, SIDE_SENDER };
@@ -50,7 +52,7 @@ static error refused_by_route(struct router *r, struct arena *a, enum side side,
 /* Names that mail systems must know (RFC 5321, 4.5.1) or that we send from ourselves. */
 static bool always_there(struct router *r, struct str local) {
     return str_eq_icase(local, STR("postmaster")) || str_eq_icase(local, STR("mailer-daemon")) ||
-           str_eq_icase(local, conf_str(r->c, PARAM_double_bounce_sender));
+           str_eq_icase(local, conf_str(r->c, PARAM_double_bounce_sender)) || verify_is_sender(r->c, local, time(NULL));
 }
 
 /* `e` and `route` are what route_resolve() says of the address. */
@@ -115,6 +117,39 @@ bool route_depends_on_sender(const struct conf *c) {
            conf_str(c, PARAM_sender_dependent_default_transport_maps).n > 0;
 }
 
+void router_add_lists(struct router *r, struct str service, struct router *lists) {
+    *vec_add(r->arena, &r->services) = (struct service_lists){ arena_str(r->arena, service), lists };
+}
+
+bool route_is_list_parameter(struct str name) {
+    static const struct str names[] = {
+        STR_INIT("canonical_maps"),
+        STR_INIT("local_recipient_maps"),
+        STR_INIT("recipient_canonical_maps"),
+        STR_INIT("relay_recipient_maps"),
+        STR_INIT("relocated_maps"),
+        STR_INIT("sender_canonical_maps"),
+        STR_INIT("show_user_unknown_table_name"),
+        STR_INIT("unknown_local_recipient_reject_code"),
+        STR_INIT("unknown_relay_recipient_reject_code"),
+        STR_INIT("unknown_virtual_alias_reject_code"),
+        STR_INIT("unknown_virtual_mailbox_reject_code"),
+        STR_INIT("virtual_alias_maps"),
+        STR_INIT("virtual_mailbox_maps"),
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (str_eq(name, names[i]))
+            return true;
+    return false;
+}
+
+static struct router *lists_for(struct router *r, struct str service) {
+    for (size_t i = 0; service.n && i < r->services.n; i++)
+        if (str_eq(r->services.at[i].service, service))
+            return r->services.at[i].router;
+    return r;
+}
+
 void route_check(struct router *r, struct arena *a, const struct route_question *q, struct route_check *ret) {
     *ret = (struct route_check){ .class = CLASS_DEFAULT };
     if (q->address.n == 0)
@@ -133,5 +168,5 @@ void route_check(struct router *r, struct arena *a, const struct route_question 
         return;
     if (!known)
         e = route_resolve(r, a, STR(""), complete, &route);
-    ret->unlisted = listed(r, a, q->is_sender ? SIDE_SENDER : SIDE_RECIPIENT, e, &route);
+    ret->unlisted = listed(lists_for(r, q->service), a, q->is_sender ? SIDE_SENDER : SIDE_RECIPIENT, e, &route);
 }

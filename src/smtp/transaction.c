@@ -93,6 +93,24 @@ static void fail_rest(struct transaction *t, const struct problem *p, bool more_
         attempts_fail(t->all, p, more_targets);
 }
 
+static bool is_probe(const struct transaction *t) {
+    return t->all->r->req.flags & DELIVERY_VERIFY;
+}
+
+static void answer_sent(struct transaction *t, size_t rcpt, const struct reply *reply) {
+    ptrdiff_t end = str_index(reply->text, '\n'); /* the first line of an acceptance says it */
+    struct str text = end < 0 ? reply->text : str_sub(reply->text, 0, (size_t)end);
+    struct agent_status status = { .relay = t->s->relay,
+                                   .conn_use = t->s->uses,
+                                   .dsn = reply->dsn.n && reply->dsn.p[0] == '2' ? reply->dsn : STR("2.0.0"),
+                                   .reason = text,
+                                   .diagnostic_type = STR("smtp"),
+                                   .diagnostic = text,
+                                   .remote_type = STR("dns"),
+                                   .remote_mta = t->s->remote_mta };
+    agent_sent(t->all->r, rcpt, &status);
+}
+
 /* The reply to one command. */
 static bool read_reply(struct transaction *t, const char *doing, int64_t timeout, struct reply *ret) {
     struct problem p;
@@ -122,7 +140,11 @@ static bool read_rcpt_reply(struct transaction *t, size_t k) {
     if (!read_reply(t, "sending RCPT TO", t->s->config->rcpt_timeout, &reply))
         return false;
     if (t->mail_refused)
-        return true; /* the MAIL reply has decided */
+        return true;                            /* the MAIL reply has decided */
+    if (reply.code / 100 == 2 && is_probe(t)) { /* that is all we wanted to know: nobody gets a message */
+        answer_sent(t, t->named[k], &reply);
+        return true;
+    }
     if (reply.code / 100 == 2) {
         t->accepted[k] = true;
         t->accepted_count++;
@@ -159,7 +181,7 @@ static bool envelope_phase(struct transaction *t) {
             session_send(s, "RCPT TO:<%.*s>", STR_ARG(path(s, e->rcpts[next].address)));
             t->named[t->named_count++] = (uint32_t)next;
         }
-        if (pipelining && next == e->rcpt_count && !t->data_sent) {
+        if (pipelining && next == e->rcpt_count && !t->data_sent && !is_probe(t)) {
             session_send(s, "DATA");
             t->data_sent = true;
         }
@@ -227,20 +249,6 @@ static bool send_content(struct transaction *t) {
     bool good = send_pieces(t, &out);
     buf_free(&out);
     return good;
-}
-
-static void answer_sent(struct transaction *t, size_t rcpt, const struct reply *reply) {
-    ptrdiff_t end = str_index(reply->text, '\n'); /* the first line of an acceptance says it */
-    struct str text = end < 0 ? reply->text : str_sub(reply->text, 0, (size_t)end);
-    struct agent_status status = { .relay = t->s->relay,
-                                   .conn_use = t->s->uses,
-                                   .dsn = reply->dsn.n && reply->dsn.p[0] == '2' ? reply->dsn : STR("2.0.0"),
-                                   .reason = text,
-                                   .diagnostic_type = STR("smtp"),
-                                   .diagnostic = text,
-                                   .remote_type = STR("dns"),
-                                   .remote_mta = t->s->remote_mta };
-    agent_sent(t->all->r, rcpt, &status);
 }
 
 /* The reply to the final dot: one for all (RFC 5321), or one for each recipient (RFC 2033, 4.2). */

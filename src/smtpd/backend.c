@@ -17,8 +17,12 @@ struct daemons {
     struct cond connected;
     bool connecting; /* to either: one of those who need it does it, the others wait */
     struct dns *dns;
-    enum dns_family family; /* inet_protocols */
-    struct str flush;       /* endpoint */
+    enum dns_family family;  /* inet_protocols */
+    struct str verify;       /* endpoint */
+    struct ipc *verify_link; /* NULL: none */
+    bool verifying;          /* somebody asks over it */
+    struct cond verified;
+    struct str flush; /* endpoint */
     struct answers answers;
     bool sender_matters; /* to what is asked about recipients */
     int64_t timeout;     /* seconds */
@@ -92,6 +96,7 @@ static error real_check_address(void *ctx, struct arena *a, const struct route_q
                                 struct route_check *ret) {
     struct daemons *d = ctx;
     struct route_question q = *asked;
+    q.service = d->ctx->name;
     if (!d->sender_matters)
         q.sender = STR("");
     if (answers_get(&d->answers, &q, a, ret))
@@ -225,6 +230,33 @@ static void real_submit_abort(struct submission *m) {
     free(m);
 }
 
+/* One connection for all sessions, which ask one after the other: answers come from a cache. One that has died while it
+ * lay idle is replaced. */
+static error real_verify(void *ctx, struct arena *a, struct str address, struct verify_answer *ret) {
+    struct daemons *d = ctx;
+    int64_t deadline = deadline_in(d->timeout);
+    error e = NULL;
+    while (!e && d->verifying)
+        e = cond_wait(&d->verified, deadline);
+    if (e)
+        return e;
+    d->verifying = true;
+    for (bool used = true; used;) {
+        used = d->verify_link != NULL;
+        if (!used && (e = service_connect(d->ctx, d->verify, deadline, &d->verify_link)))
+            break;
+        e = verify_query(d->verify_link, address, deadline, a, ret);
+        if (!e)
+            break;
+        ipc_close(d->verify_link);
+        d->verify_link = NULL;
+        used = used && e->kind != ERR_CANCELLED && e->kind != ERR_TIMEOUT;
+    }
+    d->verifying = false;
+    cond_signal(&d->verified);
+    return e;
+}
+
 static error real_dial(void *ctx, const struct dial_target *t, int64_t deadline, struct io **ret) {
     const struct daemons *d = ctx;
     return dial(d->ctx, d->dns, t, deadline, ret);
@@ -252,6 +284,7 @@ error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct back
     d.ctx = ctx;
     d.cleanup = arena_printf(d.arena, "public/%.*s", STR_ARG(conf_str(c, PARAM_cleanup_service_name)));
     d.rewrite = arena_printf(d.arena, "private/%.*s", STR_ARG(conf_str(c, PARAM_rewrite_service_name)));
+    d.verify = arena_cat(d.arena, STR("private/"), conf_str(c, PARAM_address_verify_service_name));
     d.flush = arena_cat(d.arena, STR("public/"), conf_str(c, PARAM_flush_service_name));
     struct str protocols = conf_str(c, PARAM_inet_protocols);
     d.family = str_eq_icase(protocols, STR("ipv4"))   ? DNS_FAMILY_IPV4
@@ -277,6 +310,7 @@ error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct back
                              .submit_content = real_submit_content,
                              .submit_end = real_submit_end,
                              .submit_abort = real_submit_abort,
+                             .verify = real_verify,
                              .dial = real_dial,
                              .flush_site = real_flush_site,
                              .sasl = sasl };

@@ -119,8 +119,11 @@ static enum verdict check_address(struct servers *x, const struct endpoint *addr
 static enum verdict check_server(struct servers *x, struct str host, bool *ret_found) {
     struct checks *c = x->c;
     struct str value;
-    enum table_result found = name_find(x->r->maps, host, access_parent_flags(c), c->arena, &value);
-    enum verdict v = said_of(x, found, host, value, ret_found);
+    enum verdict v = DUNNO;
+    if (x->type != DNS_A) { /* where only addresses are asked for, the name is not */
+        enum table_result found = name_find(x->r->maps, host, access_parent_flags(c), c->arena, &value);
+        v = said_of(x, found, host, value, ret_found);
+    }
     if (*ret_found)
         return v;
     struct dns_answer addresses;

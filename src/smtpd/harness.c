@@ -170,6 +170,15 @@ static void fake_dns_addresses(void *ctx, struct arena *a, struct str host, stru
         *ret = six;
 }
 
+static error fake_verify(void *ctx, struct arena *a, struct str address, struct verify_answer *ret) {
+    (void)a, (void)address;
+    struct harness *h = ctx;
+    size_t last = sizeof h->verified / sizeof *h->verified - 1;
+    *ret = h->verified[h->verify_asked < last ? h->verify_asked : last];
+    h->verify_asked++;
+    return ret->text.p ? NULL : &gone;
+}
+
 static error fake_dial(void *ctx, const struct dial_target *t, int64_t deadline, struct io **ret) {
     (void)deadline;
     struct harness *h = ctx;
@@ -424,6 +433,7 @@ void harness_begin(struct harness *h, const char *options) {
                                    .submit_content = fake_content,
                                    .submit_end = fake_submit_end,
                                    .submit_abort = fake_abort,
+                                   .verify = fake_verify,
                                    .dial = fake_dial,
                                    .flush_site = fake_flush_site,
                                    .sasl = h->settings->auth.enabled ? &login_server : NULL };

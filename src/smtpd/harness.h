@@ -49,6 +49,8 @@ struct harness {
     struct buf dialled;   /* targets, a line each */
     struct tls_facts tls; /* what each session begins with */
     struct session_login login;
+    struct verify_answer verified[4]; /* what verify says, one after the other; the last stays */
+    size_t verify_asked;
     /* faults */
     bool open_fails, rcpt_fails, content_fails, end_fails;
     struct submit_result open_result, end_result; /* what cleanup says; status SUBMIT_OK: the usual */

@@ -178,6 +178,9 @@ ROW_RUN(row_sender_login_mismatch);
 ROW_RUN(row_authenticated_login_mismatch);
 ROW_RUN(row_known_login_mismatch);
 ROW_RUN(row_unauthenticated_login_mismatch);
+/* verify.c */
+ROW_RUN(row_reject_unverified_sender);
+ROW_RUN(row_reject_unverified_recipient);
 /* mx_backup.c */
 ROW_RUN(row_permit_mx_backup);
 /* relay.c */

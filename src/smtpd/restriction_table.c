@@ -81,6 +81,8 @@ const struct restriction_row restriction_rows[] = {
     ROW("reject_unlisted_sender", ARG_NONE, row_reject_unlisted_sender),
     ROW("reject_unlisted_recipient", ARG_NONE, row_reject_unlisted_recipient),
     ROW("check_recipient_maps", ARG_NONE, row_reject_unlisted_recipient), /* its old name */
+    ROW("reject_unverified_sender", ARG_NONE, row_reject_unverified_sender),
+    ROW("reject_unverified_recipient", ARG_NONE, row_reject_unverified_recipient),
     ROW("reject_sender_login_mismatch", ARG_NONE, row_sender_login_mismatch),
     ROW("reject_authenticated_sender_login_mismatch", ARG_NONE, row_authenticated_login_mismatch),
     ROW("reject_known_sender_login_mismatch", ARG_NONE, row_known_login_mismatch),

@@ -48,7 +48,8 @@ enum stage { RCPT, DATA };
 enum { SENDERS = 3 * DNS_CACHE_MAX };
 struct given { /* what the session has; the first of each is the usual */
     const char *client, *helo, *sender, *rcpt, *options;
-    const char *server; /* script of a policy server */
+    const char *server;               /* script of a policy server */
+    struct verify_answer verified[2]; /* the second stays */
     enum stage stage;
     struct tls_facts tls;
     struct session_login login;
@@ -194,6 +195,13 @@ static const struct row_case cases[] = {
     REFUSES("check_recipient_maps", "",
             "550 5.1.1 <no@here.example>: Recipient address rejected: User unknown in local recipient table",
             .rcpt = "no@here.example", .options = "smtpd_reject_unlisted_recipient = no\n"),
+    REFUSES("reject_unverified_sender", "",
+            "450 4.1.7 <a@there.example>: Sender address rejected: undeliverable address: host x said: 550 no",
+            .verified = { { VERIFY_TODO, STR_INIT("wait") }, { VERIFY_BOUNCE, STR_INIT("host x said: 550 no") } }),
+    REFUSES("reject_unverified_recipient", "",
+            "550 5.1.1 <user@here.example>: Recipient address rejected: undeliverable address: gone",
+            .options = "unverified_recipient_reject_code = 550\nunverified_recipient_reject_reason = gone\n",
+            .verified = { { VERIFY_BOUNCE, STR_INIT("x") } }),
     REFUSES("reject_sender_login_mismatch", "", "553 5.7.1 <a@there.example>: Sender address rejected: not logged in",
             OWNED),
     REFUSES("reject_authenticated_sender_login_mismatch", "",
@@ -260,6 +268,9 @@ static void play(const struct given *g, const char *list, const char *expect) {
     harness_begin(&h, options.p);
     const char *const servers[] = { g->server, NULL };
     h.servers = servers;
+    h.verified[0] = g->verified[0];
+    for (size_t i = 1; i < sizeof h.verified / sizeof *h.verified; i++)
+        h.verified[i] = g->verified[1].text.p ? g->verified[1] : g->verified[0];
     h.zone = zone;
     h.tls = g->tls;
     h.login = g->login;
@@ -493,6 +504,38 @@ static const struct row_case more[] = {
       SPAM("Sender address", "a@[198.51.100.7]"),
       NULL,
       { .sender = "a@[198.51.100.7]" } },
+    /* address verification */
+    { "a probe that takes too long",
+      "reject_unverified_sender",
+      "450 4.1.7 <a@there.example>: Sender address rejected: unverified address: wait",
+      NULL,
+      { .verified = { { VERIFY_TODO, STR_INIT("wait") } } } },
+    { "a probe that takes too long, and something worse",
+      "reject_unverified_sender, reject",
+      "554 5.7.1 *",
+      NULL,
+      { .verified = { { VERIFY_TODO, STR_INIT("wait") } } } },
+    { "at once",
+      "reject_unverified_sender, reject",
+      "451 4.1.7 <a@there.example>: Sender address rejected: unverified address: later",
+      NULL,
+      { .verified = { { VERIFY_DEFER, STR_INIT("later") } },
+        .options = "unverified_sender_tempfail_action = defer\nunverified_sender_defer_code = 451\n" } },
+    { "nobody to ask",
+      "reject_unverified_sender",
+      "450 4.1.7 <a@there.example>: Sender address rejected: address verification problem",
+      NULL,
+      { 0 } },
+    { "an address that takes mail",
+      "reject_unverified_sender, reject_unverified_recipient",
+      "250 2.1.5 Ok",
+      NULL,
+      { .verified = { { VERIFY_OK, STR_INIT("250 ok") } } } },
+    { "our own probes' sender",
+      "reject_unverified_sender",
+      "250 2.1.5 Ok",
+      NULL,
+      { .sender = "double-bounce@mx.here.example" } },
     /* login */
     { "a sender that is one's own",
       "reject_sender_login_mismatch",

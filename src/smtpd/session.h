@@ -11,6 +11,7 @@
 #include "mail/envelope.h"
 #include "proto/flush.h"
 #include "proto/submit.h"
+#include "proto/verify.h"
 #include "route/route.h"
 #include "smtpd/settings.h"
 #include "tls/tls.h"
@@ -42,6 +43,8 @@ struct backend {
     /* The submission is gone after either of these; texts of `ret` are in `a`. */
     error (*submit_end)(struct submission *m, struct arena *a, struct submit_result *ret);
     void (*submit_abort)(struct submission *m); /* cleanup keeps nothing */
+    /* What is known of an address now (proto/verify.h). */
+    error (*verify)(void *ctx, struct arena *a, struct str address, struct verify_answer *ret);
     /* A connection to a server that main.cf names, as dial(). */
     error (*dial)(void *ctx, const struct dial_target *t, int64_t deadline, struct io **ret);
     /* Give `server` the keys of session tickets, when it needs new ones; NULL: there are none to be had. */

@@ -154,7 +154,24 @@ static error read_tempfail(struct settings *s, const struct conf *c, struct aren
     if (!e)
         e = tempfail_param(c, PARAM_unknown_address_tempfail_action, "unknown_address_tempfail_action", err_arena,
                            &s->unknown_address_tempfail);
+    if (!e)
+        e = tempfail_param(c, PARAM_unverified_sender_tempfail_action, "unverified_sender_tempfail_action", err_arena,
+                           &s->unverified_sender.tempfail);
+    if (!e)
+        e = tempfail_param(c, PARAM_unverified_recipient_tempfail_action, "unverified_recipient_tempfail_action",
+                           err_arena, &s->unverified_recipient.tempfail);
     return e;
+}
+
+static void read_verification(struct settings *s, const struct conf *c) {
+    s->unverified_sender.reject_code = code_param(c, PARAM_unverified_sender_reject_code);
+    s->unverified_sender.defer_code = code_param(c, PARAM_unverified_sender_defer_code);
+    s->unverified_sender.reject_reason = conf_str(c, PARAM_unverified_sender_reject_reason);
+    s->unverified_recipient.reject_code = code_param(c, PARAM_unverified_recipient_reject_code);
+    s->unverified_recipient.defer_code = code_param(c, PARAM_unverified_recipient_defer_code);
+    s->unverified_recipient.reject_reason = conf_str(c, PARAM_unverified_recipient_reject_reason);
+    s->verify_polls = u32_param(c, PARAM_address_verify_poll_count);
+    s->verify_delay = conf_time(c, PARAM_address_verify_poll_delay);
 }
 
 /* NULL when the parameter is empty. */
@@ -232,6 +249,7 @@ error settings_load(const struct conf *c, struct str service, struct arena *err_
     s->ehlo_keywords_off = conf_str(c, PARAM_smtpd_discard_ehlo_keywords);
     read_numbers(s, c);
     read_choices(s, c);
+    read_verification(s, c);
 
     bool no_unknown_checks;
     error e = receive_flags(c, err_arena, &s->submit_flags, &no_unknown_checks);

@@ -76,6 +76,13 @@ struct settings {
     int invalid_hostname_code, non_fqdn_code, unknown_client_code, multi_bounce_code;
     int unknown_hostname_code, unknown_address_code, rbl_code;
     enum tempfail_action unknown_helo_tempfail, unknown_address_tempfail;
+    struct unverified { /* reject_unverified_sender, reject_unverified_recipient */
+        int reject_code, defer_code;
+        enum tempfail_action tempfail;
+        struct str reject_reason; /* in place of what the probe has found; empty: that */
+    } unverified_sender, unverified_recipient;
+    uint32_t verify_polls;
+    int64_t verify_delay; /* seconds between them */
 
     /* choices */
     enum bare_newline bare_newline;
