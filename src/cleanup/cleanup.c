@@ -1,7 +1,7 @@
 #include "cleanup/cleanup.h"
 
 #include "base/log.h"
-#include "cleanup/message.h"
+#include "cleanup/filter.h"
 
 #include <errno.h>
 
@@ -15,6 +15,11 @@ error cleanup_open(struct cleanup *s, const struct conf *c, struct arena *err_ar
     error e = spool_open(&options, err_arena, &s->spool);
     if (e)
         return e;
+    e = filter_open(s, err_arena);
+    if (e) {
+        spool_close(s->spool);
+        return e;
+    }
     checks_open(&s->checks, c);
     s->router = router_new(c);
     s->sender_bcc = maps_open(c, conf_str(c, PARAM_sender_bcc_maps), TABLE_FOLD | TABLE_NO_REGSUB);
@@ -27,6 +32,7 @@ void cleanup_close(struct cleanup *s) {
     maps_close(s->sender_bcc);
     maps_close(s->recipient_bcc);
     router_free(s->router);
+    arena_free(s->filter_arena);
     spool_close(s->spool);
 }
 
@@ -55,6 +61,9 @@ static bool receive(struct message *m, struct submit_in *in) {
             break;
         case SUBMIT_MSG_CONTENT:
             good = message_content(m, r.payload);
+            break;
+        case SUBMIT_MSG_MILTERS:
+            good = filter_take(m, in, r.payload);
             break;
         case SUBMIT_MSG_END:
             if (m->has_envelope && r.payload.n == 0)
@@ -89,7 +98,9 @@ static void refuse_open(struct submit_in *in, error e) {
 }
 
 static void take_message(struct cleanup *s, struct submit_in *in, unsigned flags) {
-    struct message m = { .s = s, .flags = flags, .status = SUBMIT_OK, .full_name = STR(""), .redirect = STR("") };
+    struct message m = {
+        .s = s, .flags = flags, .status = SUBMIT_OK, .full_name = STR(""), .redirect = STR(""), .filter_rcpt = STR("")
+    };
     error e = spool_create(s->spool, &m.file);
     if (e) {
         refuse_open(in, e);
@@ -103,6 +114,7 @@ static void take_message(struct cleanup *s, struct submit_in *in, unsigned flags
         message_end(&m, &result);
         submit_in_result(in, &result);
     }
+    filter_end(&m);
     if (m.file)
         spool_abort(m.file);
     if (m.content_begun)

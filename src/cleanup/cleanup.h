@@ -27,6 +27,9 @@ struct checks {
 };
 void checks_open(struct checks *k, const struct conf *c);
 void checks_close(struct checks *k);
+struct dial_target;
+struct milter_configs;
+struct milter_macros;
 
 struct cleanup { /* as long as the process */
     const struct conf *c;
@@ -35,6 +38,12 @@ struct cleanup { /* as long as the process */
     struct content_rules rules;
     struct checks checks;
     struct maps *sender_bcc, *recipient_bcc;
+    /* non_smtpd_milters; who sets `dial` (service/dial.h) makes connections to them possible */
+    struct arena *filter_arena;
+    struct milter_configs *filters;
+    struct milter_macros *filter_macros;
+    error (*dial)(void *ctx, const struct dial_target *t, int64_t deadline, struct io **ret);
+    void *dial_ctx;
     struct submit_server server;
 };
 

@@ -2,6 +2,7 @@
 #include "cleanup/cleanup.h"
 
 #include "base/log.h"
+#include "milter/config.h"
 #include "proto/notice.h"
 #include "service/service.h"
 
@@ -14,6 +15,7 @@ enum {
 struct daemon {
     struct service_ctx *ctx;
     struct cleanup cleanup;
+    struct dns *dns; /* for the names of filters; NULL: none has one */
     struct cond news;
     struct spool_position log[SEGMENTS_MAX]; /* the newest of each segment */
     size_t log_count;
@@ -112,10 +114,32 @@ cancelled:
     arena_free(a);
 }
 
+static error dial_filter(void *ctx, const struct dial_target *t, int64_t deadline, struct io **ret) {
+    const struct daemon *d = ctx;
+    return dial(d->ctx, d->dns, t, deadline, ret);
+}
+
+/* non_smtpd_milters. Only who has one beyond a unix socket may use the network. */
+static error reach_filters(struct daemon *d, struct arena *err_arena) {
+    const struct milter_configs *list = d->cleanup.filters;
+    d->cleanup.dial = dial_filter;
+    d->cleanup.dial_ctx = d;
+    for (size_t i = 0; i < list->n; i++)
+        if (!list->at[i].target.local)
+            d->ctx->confine_off |= CONFINE_NO_NETWORK;
+    error e = milter_configs_declare(d->ctx, list);
+    struct dns_options options = { .servers = conf_str(d->ctx->conf, PARAM_dns_resolvers) };
+    if (!e && (d->ctx->confine_off & CONFINE_NO_NETWORK))
+        e = dns_open(&options, err_arena, &d->dns);
+    return e;
+}
+
 static error init(struct service_ctx *ctx, struct arena *err_arena) {
     ctx->state = &daemon_;
     daemon_.ctx = ctx;
     error e = cleanup_open(&daemon_.cleanup, ctx->conf, err_arena);
+    if (!e)
+        e = reach_filters(&daemon_, err_arena);
     if (!e)
         spool_on_news(daemon_.cleanup.spool, committed, &daemon_);
     return e;

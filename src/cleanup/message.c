@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/utf8.h"
+#include "cleanup/filter.h"
 #include "mail/address.h"
 #include "run/sys.h"
 
@@ -59,7 +60,7 @@ static void log_message_id(void *ctx, bool resent, struct str value) {
     log_info("%s: %smessage-id=%.*s", m->id.text, resent ? "resent-" : "", STR_ARG(value.n > 0 ? value : STR("<>")));
 }
 
-static bool sender_complete(struct message *m) {
+bool message_complete_sender(struct message *m) {
     if (m->env.sender.n == 0)
         return true;
     const struct conf *c = m->s->c;
@@ -92,7 +93,7 @@ bool message_envelope(struct message *m, struct str payload) {
     if (m->env.arrival_us <= 0 || m->env.arrival_us > now) /* from the future it would never grow old */
         m->env.arrival_us = now;
     m->has_envelope = true;
-    return sender_complete(m);
+    return message_complete_sender(m);
 }
 
 bool message_full_name(struct message *m, struct str payload) {
@@ -231,6 +232,8 @@ void message_end(struct message *m, struct submit_result *ret) {
         content_end(&m->content);
         content_check(m);
     }
+    if (m->status == SUBMIT_OK && !m->discard)
+        filter_message(m);
     bool refused = m->status == SUBMIT_HOPS || m->status == SUBMIT_TOO_LARGE || m->status == SUBMIT_CONTENT;
     if (refused && (m->flags & SUBMIT_BOUNCE))
         make_bounce(m);

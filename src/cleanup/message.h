@@ -14,10 +14,14 @@ struct message {
     struct envelope env; /* the sender as it will be queued; without recipients until the end */
     bool has_envelope, has_full_name;
     struct str full_name;
-    bool discard;        /* SUBMIT_ACTION_DISCARD */
-    bool passed;         /* no more checks (header_checks(5), PASS) */
-    struct str redirect; /* SUBMIT_ACTION_REDIRECT, or empty */
-    size_t bytes;        /* envelope and recipients, as received */
+    bool discard;            /* SUBMIT_ACTION_DISCARD */
+    bool passed;             /* no more checks (header_checks(5), PASS) */
+    struct str redirect;     /* SUBMIT_ACTION_REDIRECT, or empty */
+    struct milters *filters; /* filter.c; NULL: none yet */
+    bool filters_are_smtpd;  /* who sent the message hears the reply of a filter */
+    bool filter_mail;        /* an invented session has come to MAIL, */
+    struct str filter_rcpt;  /* and to this recipient */
+    size_t bytes;            /* envelope and recipients, as received */
     VEC(struct rcpt) given;
     struct content_message about;
     struct content content;
@@ -29,6 +33,8 @@ struct message {
 
 /* The message fails; the first reason counts. `text` is a literal or lives in the arena. */
 void message_fail(struct message *m, enum submit_status status, struct str dsn, struct str text);
+/* The sender as it will be queued. Always true. */
+bool message_complete_sender(struct message *m);
 /* A frame of the client. False: it breaks the protocol. */
 bool message_envelope(struct message *m, struct str payload);
 bool message_full_name(struct message *m, struct str payload);

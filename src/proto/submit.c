@@ -39,8 +39,9 @@ static const struct err malformed = { .kind = ERR_SYNTAX,
 
 int submit_status_code(enum submit_status s) {
     static const int codes[] = {
-        [SUBMIT_OK] = 250,   [SUBMIT_TEMP] = 451,    [SUBMIT_NO_SPACE] = 452, [SUBMIT_TOO_LARGE] = 552,
-        [SUBMIT_HOPS] = 554, [SUBMIT_CONTENT] = 550, [SUBMIT_NO_RCPT] = 550,  [SUBMIT_BAD] = 451,
+        [SUBMIT_OK] = 250,        [SUBMIT_TEMP] = 451, [SUBMIT_NO_SPACE] = 452,
+        [SUBMIT_TOO_LARGE] = 552, [SUBMIT_HOPS] = 554, [SUBMIT_CONTENT] = 550,
+        [SUBMIT_NO_RCPT] = 550,   [SUBMIT_BAD] = 451,  [SUBMIT_REPLY] = 550,
     };
     return (unsigned)s < sizeof codes / sizeof codes[0] ? codes[s] : 451;
 }
@@ -56,26 +57,26 @@ static bool unpack_id(struct unpack *u, bool may_be_empty, struct queue_id *ret)
     return queue_id_from(id, ret);
 }
 
-/* A text that goes into an SMTP reply: one line, nothing that could end it early. */
-static bool text_valid(struct str s) {
-    if (s.n > TEXT_MAX)
+/* A text that goes into an SMTP reply: one line, nothing that could end it early; `reply`: any number of lines. */
+static bool text_valid(struct str s, bool reply) {
+    if (s.n > (reply ? SUBMIT_RECORD_MAX : TEXT_MAX))
         return false;
     for (size_t i = 0; i < s.n; i++)
-        if ((unsigned char)s.p[i] < ' ' || s.p[i] == 0x7f)
+        if (((unsigned char)s.p[i] < ' ' && !(reply && s.p[i] == '\n')) || s.p[i] == 0x7f)
             return false;
-    return true;
+    return !reply || (s.n > 4 && (s.p[0] == '4' || s.p[0] == '5'));
 }
 
 static error unpack_result(struct str bytes, struct arena *a, struct submit_result *ret) {
     struct unpack u = unpack_from(bytes);
     uint8_t status = unpack_u8(&u);
     struct submit_result r = { .status = (enum submit_status)status };
-    if (status > SUBMIT_BAD || !unpack_id(&u, true, &r.id))
+    if (status > SUBMIT_REPLY || !unpack_id(&u, true, &r.id))
         return &malformed;
     r.size = unpack_u64(&u);
     r.dsn = unpack_str(&u);
     r.text = unpack_str(&u);
-    if (!unpack_done(&u) || !text_valid(r.dsn) || !text_valid(r.text))
+    if (!unpack_done(&u) || !text_valid(r.dsn, false) || !text_valid(r.text, r.status == SUBMIT_REPLY))
         return &malformed;
     r.dsn = arena_str(a, r.dsn);
     r.text = arena_str(a, r.text);
@@ -342,6 +343,18 @@ error submit_content(struct submit *m, struct str bytes, int64_t deadline) {
             e = send_gathered(m, deadline);
     }
     return e;
+}
+
+error submit_milters(struct submit *m, struct str packed, const int *fds, size_t n, int64_t deadline) {
+    struct submit_link *l = m->link;
+    error e = send_gathered(m, deadline); /* they come when cleanup knows the stream */
+    for (size_t i = 0; i < n && !e && !finished(m); i++) {
+        struct buf b = { 0 };
+        pack_u32(&b, m->number);
+        ipc_send(l->mux.ipc, SUBMIT_FRAME_DESCRIPTOR, buf_str(&b), fds[i]);
+        buf_free(&b);
+    }
+    return e ? e : add_record(m, SUBMIT_MSG_MILTERS, packed, deadline);
 }
 
 error submit_end(struct submit *m, int64_t deadline, struct arena *a, struct submit_result *ret) {

@@ -6,6 +6,7 @@
  * client                              cleanup
  * BEGIN(bytes)                    ->                            the first bytes of a new stream
  * DATA(bytes)                     ->                            more of them
+ * DESCRIPTOR(), with a descriptor ->                            for the next MILTERS record; at most SUBMIT_FDS_MAX
  * CANCEL                          ->                            before END: nothing is kept
  *                                 <-  OPENED(queue id)
  *                                 <-  CREDIT(n)                 n bytes more may be sent
@@ -21,6 +22,7 @@
  * RCPT ...                            this and ACTION also between and after CONTENT
  * [ACTION ...]                        what access tables want done with it
  * CONTENT ... (LF line endings)
+ * [MILTERS(...)]                      mail filters that smtpd has talked to, and cleanup goes on with
  * END                                 answered by RESULT(status, queue id, size, text): SUBMIT_OK means on stable
  * storage
  *
@@ -40,6 +42,7 @@ enum {
     SUBMIT_WINDOW = 128 * 1024,
     SUBMIT_RECORD_MAX = 32 * 1024,
     SUBMIT_STREAMS_MAX = 512,
+    SUBMIT_FDS_MAX = 16, /* descriptors of one stream */
 };
 
 enum submit_flags {
@@ -47,7 +50,7 @@ enum submit_flags {
     SUBMIT_MAP = 2,           /* canonical, virtual alias, bcc maps apply */
     SUBMIT_LOCAL_HEADERS = 8, /* rewrite headers as for local mail; add missing ones */
     SUBMIT_DETECT_UTF8 = 32,  /* without being told, SMTPUTF8 mail is known by its header and addresses */
-    SUBMIT_MILTER = 64,       /* milters apply */
+    SUBMIT_MILTER = 64,       /* non_smtpd_milters apply */
     SUBMIT_BOUNCE = 16,       /* refused content is returned to the sender instead of refused (pickup) */
 };
 enum submit_status {
@@ -59,6 +62,7 @@ enum submit_status {
     SUBMIT_CONTENT,   /* 550 5.7.1 refused by checks; text says */
     SUBMIT_NO_RCPT,   /* 550 5.1.3? no recipients (sendmail -t without any) */
     SUBMIT_BAD,       /* the client broke the protocol */
+    SUBMIT_REPLY,     /* a mail filter has refused it: text is the whole reply, "\n" between its lines */
 };
 enum submit_action {
     SUBMIT_ACTION_HOLD = 1, /* into the hold queue */
@@ -99,6 +103,9 @@ error submit_full_name(struct submit *m, struct str name, int64_t deadline);
 error submit_rcpt(struct submit *m, const struct rcpt *r, int64_t deadline);
 error submit_action(struct submit *m, enum submit_action action, struct str value, int64_t deadline);
 error submit_content(struct submit *m, struct str bytes, int64_t deadline);
+/* Behind the content: what milters_pack() has made. The descriptors stay the caller's; nothing may be said over them
+ * until submit_end() has returned, and nothing more at all when it fails. */
+error submit_milters(struct submit *m, struct str packed, const int *fds, size_t n, int64_t deadline);
 /* The message is gone after either of these; nobody may be waiting in the others. */
 error submit_end(struct submit *m, int64_t deadline, struct arena *a, struct submit_result *ret);
 void submit_cancel(struct submit *m); /* NULL is allowed */
@@ -112,6 +119,7 @@ enum submit_frame {
     SUBMIT_FRAME_CREDIT,
     SUBMIT_FRAME_RESULT,
     SUBMIT_FRAME_CLOSING,
+    SUBMIT_FRAME_DESCRIPTOR,
 };
 enum submit_type {
     SUBMIT_MSG_OPEN = 1,
@@ -121,6 +129,7 @@ enum submit_type {
     SUBMIT_MSG_END,
     SUBMIT_MSG_FULL_NAME,
     SUBMIT_MSG_ACTION, /* u8 enum submit_action, value */
+    SUBMIT_MSG_MILTERS,
 };
 struct submit_record {
     uint8_t type;
@@ -149,6 +158,8 @@ void submit_drain(struct submit_server *s);
 
 /* The next record. &err_eof: cancelled, or the client has gone; ERR_SYNTAX: malformed. */
 error submit_in_next(struct submit_in *m, struct submit_record *ret);
+/* The descriptors that have come; they belong to the caller. */
+size_t submit_in_descriptors(struct submit_in *m, int ret[SUBMIT_FDS_MAX]);
 void submit_in_opened(struct submit_in *m, const struct queue_id *id);
 void submit_in_result(struct submit_in *m, const struct submit_result *r);
 /* What is left of `bytes`, cut off its front: the next record. 1: set; 0: not whole yet; -1: can never become one. */

@@ -3,6 +3,7 @@
 #include "base/die.h"
 #include "proto/mux.h"
 #include <stdlib.h>
+#include <unistd.h>
 
 enum {
     RECORD_HEAD = 5,
@@ -34,6 +35,8 @@ struct submit_in {
     size_t unread;   /* bytes of both */
     uint32_t credit; /* bytes read of which the client has not been told */
     struct cond more;
+    int fds[SUBMIT_FDS_MAX];
+    size_t fd_count;
 };
 
 static const struct err malformed = {
@@ -64,6 +67,13 @@ static void say(struct submit_in *m, enum submit_frame type, const struct buf *r
     conn_flush(c);
 }
 
+size_t submit_in_descriptors(struct submit_in *m, int ret[SUBMIT_FDS_MAX]) {
+    size_t n = m->fd_count;
+    memcpy(ret, m->fds, n * sizeof *ret);
+    m->fd_count = 0;
+    return n;
+}
+
 void submit_in_opened(struct submit_in *m, const struct queue_id *id) {
     struct buf b = { 0 };
     pack_str(&b, queue_id_str(id));
@@ -83,7 +93,10 @@ void submit_in_result(struct submit_in *m, const struct submit_result *r) {
     m->answered = true;
     forget_number(m);
     struct buf b = { 0 }, text = { 0 };
-    buf_printable(&text, r->text, TEXT_MAX);
+    if (r->status == SUBMIT_REPLY)
+        buf_add(&text, r->text); /* lines, and printable */
+    else
+        buf_printable(&text, r->text, TEXT_MAX);
     pack_u8(&b, (uint8_t)r->status);
     pack_str(&b, queue_id_str(&r->id));
     pack_u64(&b, r->size);
@@ -176,6 +189,8 @@ static void message_main(void *arg) {
     c->server->message(c->server->ctx, m);
     submit_in_result(m, &(struct submit_result){
                             .status = SUBMIT_BAD, .dsn = STR("4.3.0"), .text = STR("Error: internal protocol error") });
+    for (size_t i = 0; i < m->fd_count; i++)
+        close(m->fds[i]);
     release(m, m->unread);
     buf_free(&m->in);
     buf_free(&m->now);
@@ -211,7 +226,7 @@ static error begin(struct submit_conn *c, uint32_t number, struct submit_in **re
     return NULL;
 }
 
-static error take_frame(struct submit_conn *c, const struct ipc_msg *f) {
+static error take_frame(struct submit_conn *c, struct ipc_msg *f) {
     struct unpack u = unpack_from(f->payload);
     uint32_t number = unpack_u32(&u);
     if (u.bad)
@@ -221,10 +236,17 @@ static error take_frame(struct submit_conn *c, const struct ipc_msg *f) {
         error e = begin(c, number, &m);
         if (e)
             return e;
-    } else if (f->type != SUBMIT_FRAME_DATA && f->type != SUBMIT_FRAME_CANCEL) {
+    } else if (f->type != SUBMIT_FRAME_DATA && f->type != SUBMIT_FRAME_CANCEL && f->type != SUBMIT_FRAME_DESCRIPTOR) {
         return &malformed;
     } else if (!m || m->number != number) {
         return NULL; /* it was answered before all of it had come */
+    }
+    if (f->type == SUBMIT_FRAME_DESCRIPTOR) {
+        if (f->fd < 0 || m->fd_count == SUBMIT_FDS_MAX || u.rest.n > 0)
+            return &malformed;
+        m->fds[m->fd_count++] = f->fd;
+        f->fd = -1;
+        return NULL;
     }
     if (f->type == SUBMIT_FRAME_CANCEL) {
         forget_number(m);
@@ -251,8 +273,9 @@ static error receive(struct submit_conn *c) {
             e = ipc_recv(c->ipc, DEADLINE_NEVER, &f);
         if (e)
             return e;
-        ipc_msg_drop(&f); /* nobody sends descriptors here */
-        if ((e = take_frame(c, &f)))
+        e = take_frame(c, &f);
+        ipc_msg_drop(&f); /* a descriptor that nobody wants */
+        if (e)
             return e;
     }
 }

@@ -55,6 +55,12 @@ const struct queue_id *spool_new_id(const struct spool_new *m);
  * kept and given by spool_commit(). */
 void spool_write(struct spool_new *m, struct str bytes);
 uint64_t spool_new_size(const struct spool_new *m); /* content bytes so far */
+/* What has been written so far, for those who look at a message before it is accepted: exactly `n` bytes from `at`. */
+error spool_new_read(struct spool_new *m, uint64_t at, void *p, size_t n);
+/* The content begins anew, under the same name. What was written before can be read with spool_old_read() until the
+ * message is committed or aborted, or this is called again. */
+error spool_new_again(struct spool_new *m);
+error spool_old_read(struct spool_new *m, uint64_t at, void *p, size_t n);
 /* Replace content bytes 0..n with `head` at the end of writing (a header that can be made only when all is known):
  * not needed by most. The envelope and all recipients are written here, then everything is made durable.
  * The message is in `state` (INCOMING or HOLD) after NULL; gone after an error. `m` is gone in either case. */

@@ -75,6 +75,68 @@ static void large_ones_are_written_behind(void **state) {
     test_queue_free(&q);
 }
 
+/* A message is looked at while it is written, and begun anew, small or large, as a file or in the log. */
+static void begun_anew(void **state) {
+    (void)state;
+    static const struct {
+        bool log;
+        size_t before, after;
+    } rows[] = { { false, 100, 50 },   { false, 300000, 20 }, { false, 10, 300000 }, { true, 100, 50 },
+                 { true, 10, 300000 }, { true, 300000, 20 },  { true, 0, 0 } };
+    struct test_queue q = test_queue_new();
+    size_t files = test_open_files();
+    struct spool *w = NULL, *r = test_spool(&q, SPOOL_READER);
+    char *seen = malloc(300000);
+    assert_true(spool_take_over(r));
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct spool_options o = { .queue_directory = str_c(q.dir), .access = SPOOL_WRITER, .log = rows[i].log };
+        assert_null(spool_open(&o, q.arena, &w));
+        struct spool_new *m;
+        assert_null(spool_create(w, &m));
+        struct queue_id id = *spool_new_id(m);
+        size_t before = rows[i].before, after = rows[i].after;
+        for (size_t at = 0; at < before; at++)
+            spool_write(m, str_n(&(char){ test_content(at, before) }, 1));
+        assert_null(spool_new_read(m, 0, seen, before));
+        for (size_t at = 0; at < before; at++)
+            assert_int_equal(seen[at], test_content(at, before));
+        assert_non_null(spool_new_read(m, before, seen, 1));
+        assert_non_null(spool_old_read(m, 0, seen, 0));
+        assert_null(spool_new_again(m));
+        assert_int_equal(spool_new_size(m), 0);
+        for (size_t at = 0; at < after; at++) {
+            if (at < before) {
+                assert_null(spool_old_read(m, at, seen, 1));
+                assert_int_equal(seen[0], test_content(at, before));
+            }
+            spool_write(m, str_n(&(char){ test_content(at, after) }, 1));
+        }
+        struct envelope e = { .arrival_us = 1, .size = after };
+        assert_null(spool_commit(m, &e, SPOOL_INCOMING));
+        spool_close(w);
+        struct spool_content c;
+        struct spool_entry next;
+        enum spool_state found = SPOOL_INCOMING;
+        spool_log_look(r);
+        if (spool_log_next(r, &next)) { /* a file otherwise */
+            assert_str(queue_id_str(&next.id), id.text);
+            found = next.state;
+        }
+        assert_null(spool_load(r, &id, found, q.arena, &e, &c));
+        if (c.fd >= 0)
+            content_is(&c, after);
+        else
+            for (size_t at = 0; at < after; at++)
+                assert_int_equal(c.bytes.p[at], test_content(at, after));
+        assert_int_equal(c.size, after);
+        spool_content_close(&c);
+    }
+    free(seen);
+    spool_close(r);
+    assert_int_equal(test_open_files(), files);
+    test_queue_free(&q);
+}
+
 static void states_and_marks(void **state) {
     (void)state;
     struct test_queue q = test_queue_new();
@@ -445,6 +507,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_goes_in_comes_out),
         cmocka_unit_test(large_ones_are_written_behind),
+        cmocka_unit_test(begun_anew),
         cmocka_unit_test(states_and_marks),
         cmocka_unit_test(one_reader_delivers),
         cmocka_unit_test(one_reader_is_in_office),

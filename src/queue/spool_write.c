@@ -21,15 +21,23 @@ enum {
     ROOM_LOOK_US = 1000000, /* free space is asked for once a second */
 };
 
+/* What spool_new_again() has put aside. */
+struct old_content {
+    int fd;
+    struct buf gathered;
+    uint64_t written, size;
+};
+
 struct spool_new {
     struct spool *spool;
     struct queue_id id;
-    int fd;              /* -1: in memory, for the log */
-    struct buf gathered; /* begins with the room for the head while nothing has been written */
-    uint64_t written;    /* bytes of the file that have been */
-    uint64_t begun;      /* of them, those that the disk has been told to take */
-    size_t counted;      /* of `gathered`, in spool->gathered */
-    uint64_t size;       /* content so far */
+    struct old_content *old; /* NULL: there is none */
+    int fd;                  /* -1: in memory, for the log */
+    struct buf gathered;     /* begins with the room for the head while nothing has been written */
+    uint64_t written;        /* bytes of the file that have been */
+    uint64_t begun;          /* of them, those that the disk has been told to take */
+    size_t counted;          /* of `gathered`, in spool->gathered */
+    uint64_t size;           /* content so far */
     uint32_t crc;
     error failed; /* the first failure; static values only */
 };
@@ -215,7 +223,74 @@ void spool_write(struct spool_new *m, struct str bytes) {
     }
 }
 
+/* --- looking at it, and beginning anew --- */
+
+/* `fd` has the first `written` bytes, `gathered` the others. */
+static error read_back(int fd, const struct buf *gathered, uint64_t written, uint64_t size, uint64_t at, void *p,
+                       size_t n) {
+    if (at > size || n > size - at)
+        return err_errno(EINVAL);
+    char *to = p;
+    uint64_t from = SPOOL_HEAD_SIZE + at;
+    if (from < written) {
+        size_t here = written - from < n ? (size_t)(written - from) : n;
+        if (!spool_pread_all(fd, to, here, from))
+            return err_errno(errno);
+        to += here;
+        from += here;
+        n -= here;
+    }
+    if (n > 0)
+        memcpy(to, gathered->p + (from - written), n);
+    return NULL;
+}
+
+error spool_new_read(struct spool_new *m, uint64_t at, void *p, size_t n) {
+    return m->failed ? m->failed : read_back(m->fd, &m->gathered, m->written, m->size, at, p, n);
+}
+
+error spool_old_read(struct spool_new *m, uint64_t at, void *p, size_t n) {
+    if (!m->old)
+        return err_errno(EINVAL);
+    return read_back(m->old->fd, &m->old->gathered, m->old->written, m->old->size, at, p, n);
+}
+
+static void forget_old(struct spool_new *m) {
+    if (!m->old)
+        return;
+    if (m->old->fd >= 0)
+        sys->close(m->old->fd);
+    buf_free(&m->old->gathered);
+    free(m->old);
+    m->old = NULL;
+}
+
+error spool_new_again(struct spool_new *m) {
+    if (m->fd >= 0 && !m->failed)
+        spool_offload(write_run, m); /* what is put aside need not be in memory */
+    if (m->failed)
+        return m->failed;
+    forget_old(m);
+    m->old = calloc(1, sizeof *m->old);
+    if (!m->old)
+        die_no_memory(sizeof *m->old);
+    *m->old = (struct old_content){ m->fd, m->gathered, m->written, m->size };
+    m->gathered = (struct buf){ 0 };
+    m->written = m->begun = m->size = 0;
+    m->crc = 0;
+    count_gathered(m);
+    if (m->fd < 0)
+        return NULL;
+    /* what has a file stays one: its name may not be one of the log's */
+    m->fd = -1;
+    m->failed = spool_unlink(m->spool, SPOOL_INCOMING, &m->id);
+    if (!m->failed)
+        m->failed = open_file(m->spool, false, &m->id, &m->fd);
+    return m->failed;
+}
+
 static void forget(struct spool_new *m) {
+    forget_old(m);
     m->spool->gathered -= m->counted;
     if (m->fd >= 0)
         sys->close(m->fd);

@@ -509,7 +509,7 @@ static void take_lock(void) {
 
 static void confine_service(const struct owner *owner) {
     const struct service *s = run.s;
-    struct confine c = { .flags = s->confine, .writable = s->writable };
+    struct confine c = { .flags = s->confine & ~run.ctx.confine_off, .writable = s->writable };
     struct buf empty = { 0 };
     if (owner->root) {
         if (s->empty_chroot) {

@@ -31,7 +31,8 @@ struct service_ctx {
     bool stay_root;         /* we are root and stay it: switch to the user before acting for one */
     uid_t mail_uid;         /* mail_owner, or who we are when not root */
     gid_t mail_gid;
-    void *state; /* the program's own */
+    unsigned confine_off; /* init() may take some of service.confine away, where the configuration asks for it */
+    void *state;          /* the program's own */
 };
 
 struct service {

@@ -92,6 +92,22 @@ static error ask(struct daemons *d, struct arena *a, const struct route_question
     }
 }
 
+static error real_resolve(void *ctx, struct arena *a, struct str address, struct route *ret, error *ret_route_error) {
+    struct daemons *d = ctx;
+    int64_t deadline = deadline_in(d->timeout);
+    for (;;) {
+        struct rewrite_link *l;
+        bool used_before;
+        error e = rewrite_take(d, deadline, &l, &used_before);
+        if (e)
+            return e;
+        e = rewrite_resolve(l, a, STR(""), address, deadline, ret, ret_route_error);
+        rewrite_release(d, l);
+        if (!e || !used_before || e->kind == ERR_CANCELLED || e->kind == ERR_TIMEOUT)
+            return e;
+    }
+}
+
 static error real_check_address(void *ctx, struct arena *a, const struct route_question *asked,
                                 struct route_check *ret) {
     struct daemons *d = ctx;
@@ -215,6 +231,10 @@ static error real_submit_action(struct submission *m, enum submit_action action,
     return submit_action(m->m, action, value, cleanup_deadline(m->d));
 }
 
+static error real_submit_milters(struct submission *m, struct str packed, const int *fds, size_t n) {
+    return submit_milters(m->m, packed, fds, n, cleanup_deadline(m->d));
+}
+
 static error real_submit_content(struct submission *m, struct str bytes) {
     return submit_content(m->m, bytes, cleanup_deadline(m->d));
 }
@@ -307,7 +327,9 @@ error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct back
                              .submit_envelope = real_submit_envelope,
                              .submit_rcpt = real_submit_rcpt,
                              .submit_action = real_submit_action,
+                             .submit_milters = real_submit_milters,
                              .submit_content = real_submit_content,
+                             .resolve = real_resolve,
                              .submit_end = real_submit_end,
                              .submit_abort = real_submit_abort,
                              .verify = real_verify,

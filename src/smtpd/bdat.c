@@ -3,6 +3,7 @@
 
 #include "smtpd/data.h"
 #include "smtpd/log.h"
+#include "smtpd/milter.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
 
@@ -92,7 +93,7 @@ static bool take_chunk(struct session *s, const struct chunk *c, bool *ret_recei
     }
     if (s->bdat == BDAT_NONE && (e = check_data(s)))
         return reply_refusal(s, e);
-    if (s->end != END_OPEN)
+    if (s->end != END_OPEN || (s->bdat == BDAT_NONE && !milter_data(s)))
         return false;
     if (too_large(s, c->size)) {
         log_bdat_too_large(s);

@@ -2,6 +2,7 @@
 
 #include "smtpd/auth.h"
 #include "smtpd/log.h"
+#include "smtpd/milter.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
 #include "smtpd/starttls.h"
@@ -33,6 +34,10 @@ static bool greet(struct session *s, struct str args, bool esmtp) {
     if (e) {
         s->helo = STR("");
         return reply_refusal(s, e);
+    }
+    if (!milter_helo(s)) {
+        s->helo = STR("");
+        return false;
     }
     s->helo = arena_str(s->arena, s->helo);
     s->esmtp = esmtp;

@@ -7,6 +7,7 @@
 #include "mail/dsn.h"
 #include "smtpd/command.h"
 #include "smtpd/log.h"
+#include "smtpd/milter.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
 #include "smtpd/starttls.h"
@@ -153,6 +154,8 @@ static bool reply_result(struct session *s, const struct submit_result *r) {
         return reply_fail(s, "%d %.*s %.*s", code, STR_ARG(r->dsn.n ? r->dsn : STR("5.7.1")),
                           STR_ARG(r->text.n ? r->text : STR("message content rejected")));
     }
+    case SUBMIT_REPLY:
+        return reply_lines(s, r->text);
     case SUBMIT_NO_RCPT:
     case SUBMIT_TEMP:
     case SUBMIT_BAD:
@@ -202,9 +205,11 @@ static bool finish(struct stream *x) {
     struct submit_result r = { .status = SUBMIT_TEMP };
     struct submission *m = tx->message;
     (void)send_actions(s); /* a failure is kept for submit_end() */
+    milter_hand_over(s);
     tx->message = NULL;
     e = s->back->submit_end(m, session_scratch(s), &r);
     if (e) {
+        milter_lost(s);
         log_warn("%.*s: answer of the cleanup service: %.*s", STR_ARG(session_queue_id(s)), STR_ARG(e->text));
         return reply_fail(s, "451 4.3.0 Error: queue file write error");
     }
@@ -272,7 +277,7 @@ bool command_data(struct session *s, struct str args) {
     error e = check_data(s);
     if (e)
         return reply_refusal(s, e);
-    if (s->end != END_OPEN)
+    if (s->end != END_OPEN || !milter_data(s))
         return false;
 
     struct stream x;

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "smtpd/log.h"
+#include "smtpd/milter.h"
 #include "smtpd/reply.h"
 #include "smtpd/starttls.h"
 #include "smtpd/xclient.h"
@@ -147,6 +148,10 @@ static void log_discarded(struct session *s) {
 bool ehlo_reply(struct session *s) {
     struct str said[ROWS];
     size_t n = 0;
+    if (milter_refuses_client(s)) { /* nothing of what is offered would be of use */
+        reply_part(s, "250-%.*s", STR_ARG(s->set->myhostname));
+        return reply_ok(s, "250 ENHANCEDSTATUSCODES");
+    }
     for (size_t i = 0; i < ROWS; i++) {
         struct str line = ehlo_keyword_off(s, rows[i].keyword) ? STR("") : rows[i].line(s);
         if (line.n)

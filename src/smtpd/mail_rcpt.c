@@ -6,6 +6,7 @@
 #include "mail/address.h"
 #include "smtpd/auth.h"
 #include "smtpd/log.h"
+#include "smtpd/milter.h"
 #include "smtpd/params.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
@@ -106,7 +107,7 @@ static void message_lost(struct session *s, error e) {
 static bool open_message(struct session *s) {
     struct tx *tx = s->tx;
     bool local = xforward_local(s);
-    unsigned flags = s->set->submit_flags | (local ? SUBMIT_LOCAL_HEADERS : 0);
+    unsigned flags = (s->set->submit_flags & ~(unsigned)SUBMIT_MILTER) | (local ? SUBMIT_LOCAL_HEADERS : 0);
     struct submit_result refused = { .status = SUBMIT_OK };
     error e = s->back->submit_open(s->back->ctx, session_scratch(s), flags, &tx->message, &tx->id, &refused);
     if (e) {
@@ -165,7 +166,7 @@ bool command_mail(struct session *s, struct str args) {
         tx_end(s);
         return reply_refusal(s, e);
     }
-    if (!s->set->delay_open && !open_message(s)) { /* it has replied */
+    if (!milter_mail(s, options) || (!s->set->delay_open && !open_message(s))) { /* it has replied */
         tx_end(s);
         return false;
     }
@@ -194,10 +195,10 @@ bool command_rcpt(struct session *s, struct str args) {
         return reply_ok(s, "452 4.5.3 Error: too many recipients");
     }
     error e = check_recipient(s, rcpt);
+    if (s->end != END_OPEN || !milter_rcpt(s, rcpt, options, e))
+        return false;
     if (e)
         return reply_refusal(s, e);
-    if (s->end != END_OPEN)
-        return false;
     if (!tx->message) {
         s->check_recipient = rcpt;
         bool ok = open_message(s);

@@ -24,18 +24,22 @@ static void put_line(struct session *s, struct str text) {
     buf_free(&line);
 }
 
+/* soft_bounce: "550 5.1.1" becomes "450 4.1.1", in the line that begins at `at`. */
+static void soften(const struct session *s, struct buf *b, size_t at) {
+    if (!s->set->soft_bounce || b->p[at] != '5')
+        return;
+    b->p[at] = '4';
+    if (b->n > at + 4 && dsn_status_length(str_from(buf_str(b), at + 4)))
+        b->p[at + 4] = '4';
+}
+
 static void put_final(struct session *s, struct str text) {
-    bool soften = s->set->soft_bounce && text.p[0] == '5';
     if (str_starts(text, STR("421")) || str_starts(text, STR("521")))
         s->hang_up = true;
     penalty(s);
     struct buf b = { 0 };
     buf_add(&b, text);
-    if (soften) { /* soft_bounce: "550 5.1.1" becomes "450 4.1.1" */
-        b.p[0] = '4';
-        if (b.n > 4 && dsn_status_length(str_from(buf_str(&b), 4)))
-            b.p[4] = '4';
-    }
+    soften(s, &b, 0);
     footer_add(s, &b);
     struct str rest = buf_str(&b), line;
     while (str_next(&rest, STR("\n"), &line)) {
@@ -68,6 +72,17 @@ bool reply_fail(struct session *s, const char *format, ...) {
     va_start(ap, format);
     put_format(s, format, ap);
     va_end(ap);
+    return false;
+}
+
+bool reply_lines(struct session *s, struct str lines) {
+    struct buf b = { 0 };
+    buf_add(&b, lines);
+    for (size_t i = 0; i + 1 < b.n; i++)
+        if (b.p[i] == '\n')
+            soften(s, &b, i + 1);
+    reply_fail(s, "%.*s", STR_ARG(buf_str(&b)));
+    buf_free(&b);
     return false;
 }
 

@@ -13,6 +13,8 @@ enum { REPLY_TEXT_MAX = 1000 /* bytes of one line; longer text is cut: RFC 5321,
 bool reply_ok(struct session *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The same for a refusal: counts an error first and returns false. 421 and 521 end the session. */
 bool reply_fail(struct session *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* A refusal of one or more lines, each with its code, "\n" between them. */
+bool reply_lines(struct session *s, struct str lines);
 /* A refusal made by a check. */
 bool reply_refusal(struct session *s, error refusal);
 /* One line of a multi-line reply ("250-" is in the text); no delay. */

@@ -7,6 +7,7 @@
 #include "smtpd/command.h"
 #include "smtpd/dnsbl.h"
 #include "smtpd/log.h"
+#include "smtpd/milter.h"
 #include "smtpd/policy.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
@@ -33,6 +34,7 @@ void session_init(struct session *s, const struct settings *set, const struct ba
 
 void session_free(struct session *s) {
     tx_end(s);
+    milter_end(s);
     dns_cache_free(s->dns_cache);
     arena_free(s->scratch);
     arena_free(s->arena);
@@ -46,6 +48,7 @@ void tx_end(struct session *s) {
     xforward_reset(s);
     if (!tx)
         return;
+    milter_tx_end(s);
     s->login.sender = STR("");
     bdat_free(tx->bdat);
     if (tx->message)
@@ -252,7 +255,7 @@ static void unknown_command(struct session *s, struct str line, struct str verb)
         s->hang_up = true;
         return;
     }
-    reply_fail(s, "500 5.5.2 Error: command not recognized");
+    (void)milter_unknown(s, line, STR("500 5.5.2 Error: command not recognized"));
 }
 
 static bool malformed(struct session *s, const char *reply) {
@@ -343,6 +346,9 @@ static bool too_many_sessions(struct session *s, uint32_t sessions) {
 }
 
 bool session_greet(struct session *s) {
+    milter_end(s); /* what was told of the client before (XCLIENT) counts no more */
+    if (!milter_connect(s))
+        return false;
     error e = check_client(s);
     if (e) {
         s->denied = true;
@@ -410,6 +416,7 @@ void session_run(struct session *s, const struct session_client *connected) {
             counted = client_enter(s->clients, &client->address, s->set->ipv4_block, s->set->ipv6_block, &sessions);
         network_client(s, client);
     }
+    s->client_sessions = sessions;
     log_connect(s);
     if (fault)
         proxy_failed(s, fault, seen);

@@ -16,12 +16,13 @@
 #include "smtpd/settings.h"
 #include "tls/tls.h"
 
-struct bdat;        /* bdat.c */
-struct clients;     /* clients.h */
-struct dial_target; /* service/dial.h */
-struct dns_cache;   /* dnsbl.h */
-struct sasl_server; /* sasl/server.h */
-struct submission;  /* one message on its way to cleanup; the backend's own */
+struct bdat;            /* bdat.c */
+struct clients;         /* clients.h */
+struct dial_target;     /* service/dial.h */
+struct dns_cache;       /* dnsbl.h */
+struct sasl_server;     /* sasl/server.h */
+struct session_milters; /* milter.c */
+struct submission;      /* one message on its way to cleanup; the backend's own */
 
 struct backend {
     void *ctx;
@@ -40,6 +41,7 @@ struct backend {
     error (*submit_rcpt)(struct submission *m, const struct rcpt *r);
     error (*submit_content)(struct submission *m, struct str bytes);
     error (*submit_action)(struct submission *m, enum submit_action action, struct str value);
+    error (*submit_milters)(struct submission *m, struct str packed, const int *fds, size_t n);
     /* The submission is gone after either of these; texts of `ret` are in `a`. */
     error (*submit_end)(struct submission *m, struct arena *a, struct submit_result *ret);
     void (*submit_abort)(struct submission *m); /* cleanup keeps nothing */
@@ -51,6 +53,8 @@ struct backend {
     void (*ticket_keys)(void *ctx, struct tls_server *server);
     /* As in proto/flush.h. */
     error (*flush_site)(void *ctx, struct str site, enum flush_status *ret);
+    /* As rewrite_resolve(): where mail for an address goes. */
+    error (*resolve)(void *ctx, struct arena *a, struct str address, struct route *ret, error *ret_route_error);
     struct sasl_server *sasl; /* who knows the passwords; NULL: nobody logs in here */
 };
 
@@ -149,6 +153,9 @@ struct session {
     bool esmtp;
     struct deferral defer_client, defer_helo; /* when their restrictions ran before RCPT */
     bool denied;                              /* refused at connect: only QUIT is of use */
+
+    struct session_milters *milters; /* NULL: there are none */
+    uint32_t client_sessions;        /* of this client, at its beginning; 0: not counted */
 
     struct tx *tx;
     enum bdat_state bdat;

@@ -437,7 +437,7 @@ static void test_envelope(void **state) {
     assert_int_equal(m->rcpt_count, 2);
     assert_str(m->rcpts[1], "postmaster");
     assert_int_equal(m->envelope_flags, ENVELOPE_8BIT | ENVELOPE_REMOTE);
-    assert_int_equal(m->flags, SUBMIT_FILTER | SUBMIT_MILTER | SUBMIT_MAP);
+    assert_int_equal(m->flags, SUBMIT_FILTER | SUBMIT_MAP);
 }
 
 /* RFC 3461, RFC 6531: what the client asked for is in the envelope, decoded. */
@@ -482,8 +482,7 @@ static void test_local_rewrite(void **state) {
     (void)state;
     play("receive_override_options = no_header_body_checks, no_address_mappings", "127.0.0.1",
          OPENING RECIPIENT "> QUIT\n<< 221\n");
-    assert_int_equal(h.messages[0].flags,
-                     SUBMIT_MILTER | SUBMIT_LOCAL_HEADERS); /* permit_inet_interfaces: it is our own address */
+    assert_int_equal(h.messages[0].flags, SUBMIT_LOCAL_HEADERS); /* permit_inet_interfaces: it is our own address */
     assert_int_equal(h.messages[0].envelope_flags, 0);
     harness_end(&h);
     play("local_header_rewrite_clients =", "127.0.0.1", OPENING RECIPIENT "> QUIT\n<< 221\n");

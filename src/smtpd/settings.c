@@ -268,6 +268,12 @@ error settings_load(const struct conf *c, struct str service, struct arena *err_
     if (!e) {
         read_lists(s, c);
         own_addresses(s, c);
+        s->milter_maps = maps_open(c, conf_str(c, PARAM_smtpd_milter_maps), TABLE_NO_REGSUB);
+        e = milter_macros_parse(s->arena, c, &s->milter_macros);
+    }
+    if (!e)
+        e = milter_configs_parse(s->arena, c, conf_str(c, PARAM_smtpd_milters), &s->milters);
+    if (!e) {
         if (!restrictions_guard_relay(&s->relay) && !restrictions_guard_relay(&s->recipient))
             e = err_make(err_arena, ERR_CONFIG,
                          "in parameter smtpd_relay_restrictions or smtpd_recipient_restrictions, specify at least one "
@@ -295,6 +301,7 @@ void settings_free(struct settings *s) {
     front_settings_free(&s->front);
     starttls_close(&s->tls);
     match_close(s->mynetworks);
+    maps_close(s->milter_maps);
     match_close(s->bare_newline_exclusions);
     match_close(s->limit_exceptions);
     match_close(s->forbidden_commands);

@@ -5,6 +5,7 @@
 #define ANGARIUM_SMTPD_SETTINGS_H
 
 #include "conf/conf.h"
+#include "milter/config.h"
 #include "smtpd/auth.h"
 #include "smtpd/xclient.h"
 #include "table/match.h"
@@ -114,6 +115,10 @@ struct settings {
     bool access_parents; /* example.com in an access table is also for x.example.com */
     int access_reject_code, access_defer_code;
     struct str null_sender_key, delimiter;
+
+    struct milter_configs milters; /* smtpd_milters */
+    struct milter_macros milter_macros;
+    struct maps *milter_maps; /* smtpd_milter_maps */
 
     struct str *own_addresses; /* inet_interfaces and proxy_interfaces, in presentation form */
     size_t own_address_count;

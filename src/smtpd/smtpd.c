@@ -33,7 +33,8 @@ static error smtpd_init(struct service_ctx *ctx, struct arena *err_arena) {
         standalone_backend(ctx->conf, &smtpd.backend);
         return NULL;
     }
-    return backend_open(ctx, err_arena, &smtpd.backend);
+    e = milter_configs_declare(ctx, &smtpd.settings->milters);
+    return e ? e : backend_open(ctx, err_arena, &smtpd.backend);
 }
 
 static const char *smtpd_outdated(struct service_ctx *ctx) {

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "smtpd/command.h"
 #include "smtpd/log.h"
+#include "smtpd/milter.h"
 #include "smtpd/reply.h"
 
 /* --- settings --- */
@@ -166,7 +167,7 @@ bool command_starttls(struct session *s, struct str args) {
     if (s->tls.active)
         return reply_fail(s, "554 5.5.1 Error: TLS already active");
     if (!s->set->tls.on)
-        return reply_fail(s, "502 5.5.1 Error: command not implemented");
+        return milter_unknown(s, STR("STARTTLS"), STR("502 5.5.1 Error: command not implemented"));
     if (!s->set->tls.server)
         return reply_fail(s, "454 4.7.0 TLS not available due to local problem");
     /* What came behind the command was not encrypted and must never be taken for something that was. */
