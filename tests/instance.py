@@ -40,6 +40,7 @@ retry      unix  - - n -     - error
 discard    unix  - - n -     - discard
 local      unix  - n n -     - local
 virtual    unix  - n n -     - virtual
+anvil      unix  - - n -     1 anvil
 postlog    unix-dgram n - n - 1 postlogd
 """
 

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "smtpd/command.h"
 #include "smtpd/log.h"
+#include "smtpd/rates.h"
 #include "smtpd/reply.h"
 
 enum {
@@ -204,7 +205,7 @@ bool command_auth(struct session *s, struct str args) {
         reply_fail(s, "503 5.5.1 Error: already authenticated");
     else if (s->command_cut) /* RFC 4954, 4 */
         reply_fail(s, "500 5.5.6 SASL response limit exceeded");
-    else {
+    else if (!rates_refuse(s, ANVIL_AUTH)) {
         io_secret(s->io, true);
         ok = log_in(s, args);
         io_secret(s->io, false);

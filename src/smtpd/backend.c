@@ -22,7 +22,10 @@ struct daemons {
     struct ipc *verify_link; /* NULL: none */
     bool verifying;          /* somebody asks over it */
     struct cond verified;
-    struct str flush; /* endpoint */
+    struct str flush;         /* endpoint */
+    struct anvil_link *anvil; /* NULL: none */
+    bool anvil_connecting;
+    int64_t anvil_retry; /* not before */
     struct answers answers;
     bool sender_matters; /* to what is asked about recipients */
     int64_t timeout;     /* seconds */
@@ -295,6 +298,78 @@ static error real_flush_site(void *ctx, struct str site, enum flush_status *ret)
     return e;
 }
 
+/* --- anvil --- */
+enum { ANVIL_PAUSE = 60 /* seconds between attempts, where nobody needs an answer */ };
+
+/* A link of use; NULL: there is none. One that has broken goes with the last who asks over it. */
+static struct anvil_link *anvil_usable(struct daemons *d) {
+    if (d->anvil && !anvil_link_usable(d->anvil) && anvil_link_count(d->anvil) == 0) {
+        anvil_link_close(d->anvil);
+        d->anvil = NULL;
+    }
+    return d->anvil && anvil_link_usable(d->anvil) ? d->anvil : NULL;
+}
+
+static error anvil_connect(struct daemons *d, int64_t deadline) {
+    struct ipc *ipc;
+    d->anvil_connecting = true;
+    error e = connect_to(d, STR("private/anvil"), deadline, &ipc);
+    d->anvil_connecting = false;
+    if (e)
+        return e;
+    if (d->anvil && anvil_link_count(d->anvil) > 0) { /* the broken one still has somebody */
+        ipc_close(ipc);
+        return &err_eof;
+    }
+    anvil_link_close(d->anvil);
+    d->anvil = anvil_link_new(ipc);
+    return NULL;
+}
+
+static void anvil_connect_later(void *arg) {
+    struct daemons *d = arg;
+    (void)anvil_connect(d, deadline_in(d->timeout));
+    group_leave(&d->ctx->work);
+}
+
+/* Who only notes something does not wait for the connection: the note is lost. */
+static void anvil_note_or_connect(struct daemons *d, enum anvil_event event, struct str ident) {
+    struct anvil_link *l = anvil_usable(d);
+    if (l) {
+        anvil_note(l, event, ident);
+    } else if (event == ANVIL_CONNECT && !d->anvil_connecting && !d->connecting && sys->mono_us() >= d->anvil_retry &&
+               !d->ctx->draining) {
+        d->anvil_retry = deadline_in(ANVIL_PAUSE);
+        group_enter(&d->ctx->work);
+        coro_spawn(anvil_connect_later, d, "anvil");
+    }
+}
+
+static error real_anvil(void *ctx, enum anvil_event event, struct str ident, int64_t deadline,
+                        struct anvil_answer *ret) {
+    struct daemons *d = ctx;
+    if (!ret) {
+        anvil_note_or_connect(d, event, ident);
+        return NULL;
+    }
+    for (;;) {
+        struct anvil_link *l = anvil_usable(d);
+        error e = NULL;
+        bool used_before = l != NULL;
+        if (!l && connect_turn(d, deadline, &e)) {
+            if (e)
+                return e;
+            continue;
+        }
+        if (!l)
+            e = anvil_connect(d, deadline);
+        if (!e)
+            e = anvil_ask(d->anvil, event, ident, deadline, ret);
+        if (!e || !used_before || e->kind == ERR_CANCELLED || e->kind == ERR_TIMEOUT)
+            return e;
+    }
+}
+
 /* --- all of them --- */
 error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct backend *ret) {
     static struct daemons d;
@@ -334,6 +409,7 @@ error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct back
                              .submit_abort = real_submit_abort,
                              .verify = real_verify,
                              .dial = real_dial,
+                             .anvil = real_anvil,
                              .flush_site = real_flush_site,
                              .sasl = sasl };
     return NULL;

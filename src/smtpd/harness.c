@@ -291,6 +291,18 @@ static const struct sasl_ops login_ops = {
 };
 static struct sasl_server login_server = { .ops = &login_ops };
 
+static error fake_anvil(void *ctx, enum anvil_event event, struct str ident, int64_t deadline,
+                        struct anvil_answer *ret) {
+    (void)deadline;
+    struct harness *h = ctx;
+    buf_printf(&h->anvil_told, "%u %.*s%s;", (unsigned)event, STR_ARG(ident), ret ? "?" : "");
+    if (h->anvil_fails)
+        return &gone;
+    if (ret)
+        *ret = h->anvil_says;
+    return NULL;
+}
+
 struct submission {
     struct harness *h;
     struct harness_message *message;
@@ -435,6 +447,7 @@ void harness_begin(struct harness *h, const char *options) {
                                    .submit_abort = fake_abort,
                                    .verify = fake_verify,
                                    .dial = fake_dial,
+                                   .anvil = fake_anvil,
                                    .flush_site = fake_flush_site,
                                    .sasl = h->settings->auth.enabled ? &login_server : NULL };
     exchanges = 0;
@@ -459,6 +472,8 @@ void harness_clear(struct harness *h) {
     h->dialled = (struct buf){ 0 };
     buf_free(&h->log);
     h->log = (struct buf){ 0 };
+    buf_free(&h->anvil_told);
+    h->anvil_told = (struct buf){ 0 };
 }
 
 const char *harness_messages_fault(const struct harness *h) {

@@ -51,8 +51,10 @@ struct harness {
     struct session_login login;
     struct verify_answer verified[4]; /* what verify says, one after the other; the last stays */
     size_t verify_asked;
+    struct anvil_answer anvil_says; /* each time it is asked */
+    struct buf anvil_told;          /* "1 smtp:192.0.2.1;": event and client; "?" behind what was asked */
     /* faults */
-    bool open_fails, rcpt_fails, content_fails, end_fails;
+    bool open_fails, rcpt_fails, content_fails, end_fails, anvil_fails;
     struct submit_result open_result, end_result; /* what cleanup says; status SUBMIT_OK: the usual */
 };
 

@@ -8,6 +8,7 @@
 #include "smtpd/log.h"
 #include "smtpd/milter.h"
 #include "smtpd/params.h"
+#include "smtpd/rates.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
 #include "smtpd/xclient.h"
@@ -141,6 +142,8 @@ bool command_mail(struct session *s, struct str args) {
         return reply_fail(s, "503 5.5.1 Error: MAIL after BDAT");
     if (!take_keyword(&args, STR("FROM:")))
         return reply_fail(s, "501 5.5.4 Syntax: MAIL FROM:<address>");
+    if (rates_refuse(s, ANVIL_MESSAGE))
+        return false;
     struct str sender = STR(""), options = STR("");
     struct mail_params params;
     if (!take_path(s, args, true, "501 5.1.7 Bad sender address syntax", &sender, &options))
@@ -182,6 +185,8 @@ bool command_rcpt(struct session *s, struct str args) {
         return reply_fail(s, "503 5.5.1 Error: need MAIL command");
     if (!take_keyword(&args, STR("TO:")))
         return reply_fail(s, "501 5.5.4 Syntax: RCPT TO:<address>");
+    if (rates_refuse(s, ANVIL_RECIPIENT))
+        return false;
     struct str rcpt = STR(""), options = STR("");
     struct rcpt_params params;
     if (!take_path(s, args, false, "501 5.1.3 Bad recipient address syntax", &rcpt, &options))

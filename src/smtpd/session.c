@@ -9,6 +9,7 @@
 #include "smtpd/log.h"
 #include "smtpd/milter.h"
 #include "smtpd/policy.h"
+#include "smtpd/rates.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
 #include "smtpd/starttls.h"
@@ -418,16 +419,18 @@ void session_run(struct session *s, const struct session_client *connected) {
     }
     s->client_sessions = sessions;
     log_connect(s);
+    rates_begin(s);
     if (fault)
         proxy_failed(s, fault, seen);
     else if (!s->set->tls.wrapper || starttls_wrap(s))
-        if (!too_many_sessions(s, sessions))
+        if (!too_many_sessions(s, sessions) && rates_connect(s))
             greeting(s);
     scratch_end(s);
     command_loop(s);
     starttls_end(s);
     log_session_end(s);
     log_disconnect(s);
+    rates_disconnect(s);
     if (counted)
         client_leave(s->clients, counted);
 }

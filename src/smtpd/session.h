@@ -9,6 +9,7 @@
 
 #include "dns/dns.h"
 #include "mail/envelope.h"
+#include "proto/anvil.h"
 #include "proto/flush.h"
 #include "proto/submit.h"
 #include "proto/verify.h"
@@ -51,6 +52,9 @@ struct backend {
     error (*dial)(void *ctx, const struct dial_target *t, int64_t deadline, struct io **ret);
     /* Give `server` the keys of session tickets, when it needs new ones; NULL: there are none to be had. */
     void (*ticket_keys)(void *ctx, struct tls_server *server);
+    /* Something a client did (proto/anvil.h). `ret` NULL: it is only noted, which neither waits nor fails. The member
+     * is NULL where there is no anvil. */
+    error (*anvil)(void *ctx, enum anvil_event event, struct str ident, int64_t deadline, struct anvil_answer *ret);
     /* As in proto/flush.h. */
     error (*flush_site)(void *ctx, struct str site, enum flush_status *ret);
     /* As rewrite_resolve(): where mail for an address goes. */
@@ -146,7 +150,8 @@ struct session {
     enum { FORWARD_UNKNOWN, FORWARD_LOCAL, FORWARD_REMOTE } forward_source;
     struct arena *forward_arena; /* of these; NULL: none */
 
-    struct str ehlo_off; /* smtpd_discard_ehlo_keywords for this client, when it is known (ehlo.c) */
+    struct str rate_ident; /* its name at anvil; empty: it is not counted (rates.c) */
+    struct str ehlo_off;   /* smtpd_discard_ehlo_keywords for this client, when it is known (ehlo.c) */
     bool ehlo_off_known;
 
     struct str helo; /* empty: none yet */

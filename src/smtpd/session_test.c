@@ -2,6 +2,7 @@
 #include "test/test.h"
 
 #include "mail/dsn.h"
+#include "run/loop.h"
 #include "smtpd/clients.h"
 #include "smtpd/command.h"
 #include "smtpd/harness.h"
@@ -478,6 +479,62 @@ static void test_requiretls(void **state) {
                    "<< 555 5.5.4 Unsupported option: REQUIRETLS\n> QUIT\n<< 221\neof\n");
 }
 
+/* smtpd_client_*_rate_limit: what has a limit is asked, and refused above it. */
+static void test_rates(void **state) {
+    (void)state;
+    static const struct {
+        const char *limit, *script, *log;
+        enum anvil_event event;
+    } rows[] = {
+        { "smtpd_client_connection_rate_limit = 3",
+          "< 421 4.7.0 mx.here.example Error: too many connections from client.example[192.0.2.1]\neof\n",
+          "warning: Connection rate limit exceeded: 4 from client.example?192.0.2.1? for service smtp", ANVIL_CONNECT },
+        { "smtpd_client_message_rate_limit = 3",
+          "< 220 *\n> EHLO x\n<< 250\n> MAIL FROM:<a@there.example>\n<< 450 4.7.1 Error: too much mail from "
+          "client.example*\n"
+          "> RCPT TO:<user@here.example>\n<< 503\n> QUIT\n<< 221\neof\n",
+          "warning: Message delivery request rate limit exceeded: 4 from client.example?192.0.2.1? for service smtp",
+          ANVIL_MESSAGE },
+        { "smtpd_client_recipient_rate_limit = 3",
+          OPENING "> RCPT TO:<user@here.example>\n<< 450 4.7.1 Error: too many recipients from client.example*\n"
+                  "> QUIT\n<< 221\neof\n",
+          "warning: Recipient address rate limit exceeded: 4 from client.example?192.0.2.1? for service smtp",
+          ANVIL_RECIPIENT },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct arena *a = arena_new();
+        harness_begin(&h, rows[i].limit);
+        h.anvil_says.rate = 4;
+        harness_script(&h, "192.0.2.1", rows[i].script);
+        assert_logged(rows[i].log);
+        struct str asked = arena_printf(a, "%u smtp:192.0.2.1?;", (unsigned)rows[i].event);
+        assert_true(str_contains(buf_str(&h.anvil_told), asked));
+        harness_clear(&h);
+        h.anvil_says.rate = 3; /* within */
+        loop_free();
+        harness_resume(&h);
+        harness_script(&h, "192.0.2.1", OPENING RECIPIENT "> QUIT\n<< 221\neof\n");
+        assert_true(str_contains(buf_str(&h.anvil_told), asked));
+        assert_true(str_ends(buf_str(&h.anvil_told), STR("2 smtp:192.0.2.1;")));
+        harness_clear(&h);
+        h.anvil_fails = true; /* nobody is refused because nobody can count */
+        loop_free();
+        harness_resume(&h);
+        harness_script(&h, "192.0.2.1", OPENING RECIPIENT "> QUIT\n<< 221\neof\n");
+        harness_end(&h);
+        arena_free(a);
+    }
+    harness_begin(&h, "smtpd_client_message_rate_limit = 3\nsmtpd_client_event_limit_exceptions = 192.0.2.1");
+    h.anvil_says.rate = 4;
+    harness_script(&h, "192.0.2.1", OPENING "> QUIT\n<< 221\neof\n");
+    assert_int_equal(h.anvil_told.n, 0);
+    harness_clear(&h);
+    loop_free();
+    harness_resume(&h);
+    harness_script(&h, "2001:db8:1:2:3:4567::1", "< 220 *\n> QUIT\n<< 221\neof\n");
+    assert_str(buf_str(&h.anvil_told), "1 smtp:2001:db8:1:2:3:4000::/84;2 smtp:2001:db8:1:2:3:4000::/84;");
+}
+
 static void test_local_rewrite(void **state) {
     (void)state;
     play("receive_override_options = no_header_body_checks, no_address_mappings", "127.0.0.1",
@@ -676,6 +733,7 @@ int main(void) {
         SESSION_TEST(test_envelope),
         SESSION_TEST(test_dsn_and_utf8),
         SESSION_TEST(test_requiretls),
+        SESSION_TEST(test_rates),
         SESSION_TEST(test_local_rewrite),
         SESSION_TEST(test_no_unknown_checks),
         SESSION_TEST(test_open_at_mail),

@@ -89,6 +89,11 @@ static void read_numbers(struct settings *s, const struct conf *c) {
     s->timeout = conf_time(c, PARAM_smtpd_timeout);
     s->error_sleep = conf_time(c, PARAM_smtpd_error_sleep_time);
     s->min_data_rate = conf_int(c, PARAM_smtpd_min_data_rate);
+    s->rate_limits[ANVIL_CONNECT] = u32_param(c, PARAM_smtpd_client_connection_rate_limit);
+    s->rate_limits[ANVIL_MESSAGE] = u32_param(c, PARAM_smtpd_client_message_rate_limit);
+    s->rate_limits[ANVIL_RECIPIENT] = u32_param(c, PARAM_smtpd_client_recipient_rate_limit);
+    s->rate_limits[ANVIL_NEWTLS] = u32_param(c, PARAM_smtpd_client_new_tls_session_rate_limit);
+    s->rate_limits[ANVIL_AUTH] = u32_param(c, PARAM_smtpd_client_auth_rate_limit);
     s->client_connections = u32_param(c, PARAM_smtpd_client_connection_count_limit);
     s->ipv4_block = u32_param(c, PARAM_smtpd_client_ipv4_prefix_length);
     s->ipv6_block = u32_param(c, PARAM_smtpd_client_ipv6_prefix_length);

@@ -6,6 +6,7 @@
 
 #include "conf/conf.h"
 #include "milter/config.h"
+#include "proto/anvil.h"
 #include "smtpd/auth.h"
 #include "smtpd/xclient.h"
 #include "table/match.h"
@@ -67,9 +68,10 @@ struct settings {
     uint64_t message_size; /* bytes; 0: none */
     uint32_t recipients, recipients_overshoot;
     uint32_t soft_errors, hard_errors, junk_commands;
-    int64_t timeout, error_sleep; /* seconds */
-    int64_t min_data_rate;        /* bytes a second of content, with request_deadline */
-    uint32_t client_connections;  /* at a time from one client block; 0: no limit */
+    int64_t timeout, error_sleep;       /* seconds */
+    int64_t min_data_rate;              /* bytes a second of content, with request_deadline */
+    uint32_t rate_limits[ANVIL_EVENTS]; /* of each event in anvil_rate_time_unit; 0: none */
+    uint32_t client_connections;        /* at a time from one client block; 0: no limit */
     unsigned ipv4_block, ipv6_block;
 
     /* reply codes */

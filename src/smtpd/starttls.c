@@ -4,6 +4,7 @@
 #include "smtpd/command.h"
 #include "smtpd/log.h"
 #include "smtpd/milter.h"
+#include "smtpd/rates.h"
 #include "smtpd/reply.h"
 
 /* --- settings --- */
@@ -176,6 +177,8 @@ bool command_starttls(struct session *s, struct str args) {
         s->hang_up = true;
         return reply_fail(s, "554 5.5.0 Error: SMTP protocol synchronization");
     }
+    if (rates_refuse(s, ANVIL_NEWTLS_STATUS))
+        return false;
     reply_ok(s, "220 2.0.0 Ready to start TLS");
     error e = io_flush(s->io, session_deadline(s));
     if (e) {
@@ -183,7 +186,7 @@ bool command_starttls(struct session *s, struct str args) {
         return false;
     }
     forget(s);
-    return handshake(s, STR(""));
+    return handshake(s, STR("")) && (s->tls.reused || !rates_refuse(s, ANVIL_NEWTLS));
 }
 
 bool starttls_wrap(struct session *s) {
@@ -192,7 +195,7 @@ bool starttls_wrap(struct session *s) {
         struct str began = arena_str(session_scratch(s), io_peek(s->io)), taken;
         error e = began.n ? io_some(s->io, began.n, session_deadline(s), &taken) : NULL;
         if (!e)
-            return handshake(s, began);
+            return handshake(s, began) && (s->tls.reused || !rates_refuse(s, ANVIL_NEWTLS));
         session_broken(s, e);
         return false;
     }
