@@ -31,6 +31,7 @@ bounce     unix  - - n -     0 bounce
 defer      unix  - - n -     0 bounce
 trace      unix  - - n -     0 bounce
 proxymap   unix  - - n -     - proxymap
+tlsmgr     unix  - - n 1000? 1 tlsmgr
 smtp       unix  - - n -     - smtp
 relay      unix  - - n -     - smtp
 lmtp       unix  - - n -     - lmtp

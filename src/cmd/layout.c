@@ -230,7 +230,6 @@ bool layout_mend(const struct conf *c, bool shared) {
 static const struct str daemons_to_come[] = {
     STR_INIT("pipe"),
     STR_INIT("spawn"),
-    STR_INIT("tlsmgr"),
     STR_INIT("verify"),
 };
 /* And those whose work is done by the process that needs it: smtp keeps its sessions, postscreen asks DNS lists. Their

@@ -61,6 +61,8 @@ struct svc {
     struct coro *waker, *starter;
     char pending[PENDING_WAKE_MAX]; /* trigger bytes for a worker that could not be started yet, or does not read */
     size_t pending_n;
+    size_t kept_n;
+    char kept[CONTROL_KEEP_MAX]; /* by its worker, for the next one; may be secret */
 };
 
 struct worker {

@@ -85,7 +85,14 @@ static void test_overrides(void **state) {
     arena_free(a);
 }
 
+static void test_keeping(void **state) {
+    (void)state;
+    assert_true(role_may_keep(&(struct master_entry){ .command = STR("tlsmgr") }));
+    assert_false(role_may_keep(&(struct master_entry){ .command = STR("smtpd") }));
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_table), cmocka_unit_test(test_overrides) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_table), cmocka_unit_test(test_overrides),
+                                        cmocka_unit_test(test_keeping) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

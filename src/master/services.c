@@ -239,6 +239,7 @@ void service_free_if_gone(struct svc *svc) {
         }
     arena_free(svc->arena);
     free(svc->sockets);
+    explicit_bzero(svc->kept, sizeof svc->kept);
     free(svc);
 }
 

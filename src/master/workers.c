@@ -244,6 +244,15 @@ static void on_leaving(struct worker *w) {
         service_wake(w->svc, STR("W"));
 }
 
+static void on_keep(struct worker *w, struct str bytes) {
+    if (!role_may_keep(&w->svc->entry) || bytes.n > sizeof w->svc->kept) {
+        log_refusal(w, "keeping", STR("master"));
+        return;
+    }
+    memcpy(w->svc->kept, bytes.p, bytes.n);
+    w->svc->kept_n = bytes.n;
+}
+
 static void on_message(struct worker *w, const struct ipc_msg *m) {
     struct unpack u = unpack_from(m->payload);
     switch (m->type) {
@@ -267,6 +276,9 @@ static void on_message(struct worker *w, const struct ipc_msg *m) {
         return;
     case CONTROL_LOG:
         control_send(w->control, CONTROL_LOGGER, STR(""), logging_socket(master.conf));
+        return;
+    case CONTROL_KEEP:
+        on_keep(w, m->payload);
         return;
     case CONTROL_LEAVING:
         on_leaving(w);
@@ -361,6 +373,8 @@ static bool start_one(struct svc *svc) {
     svc->workers++;
     svc->used = true;
     w->control = control_new(pair[0]);
+    if (w->control && role_may_keep(&svc->entry))
+        control_send(w->control, CONTROL_KEPT, str_n(svc->kept, svc->kept_n), -1);
     if (w->control)
         w->reader = coro_spawn(reader_main, w, "worker");
     if (!w->reader) { /* no descriptor or stack to be had: it cannot work like this */

@@ -75,6 +75,9 @@ static void on_message(struct ipc_msg *m) {
             m->fd = -1;
         }
         return;
+    case CONTROL_KEPT:
+        link_.events.kept(link_.events.arg, m->payload);
+        return;
     case CONTROL_ACCEPT:
         link_.events.accept(link_.events.arg);
         return;
@@ -147,6 +150,10 @@ void link_sessions(uint32_t n, bool full) {
 void link_leaving(void) {
     if (link_.control)
         control_send(link_.control, CONTROL_LEAVING, STR(""), -1);
+}
+void service_keep(struct service_ctx *ctx, struct str bytes) {
+    if (!ctx->standalone && link_.control)
+        control_send(link_.control, CONTROL_KEEP, bytes, -1);
 }
 void link_stop(void) {
     if (link_.reader)

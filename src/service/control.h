@@ -12,11 +12,13 @@
  * TRIGGER    str endpoint, str bytes       wake that service; no answer
  * LOG        -                             my log socket is dead: answered by LOGGER
  * LEAVING    -                             only a new process can read what I need: answered by DRAIN
+ * KEEP       bytes                         keep these for the next process of my service (tlsmgr only)
  * DRAIN      -                             no new work, end when the present work has ended
  * WAKEUP     str bytes                     the wakeup time has come, or somebody wrote these bytes
  * CONNECTED  u32 id, and the descriptor
  * REFUSED    u32 id, u8 denied, str why    denied: not allowed; else it failed, and may be tried again
  * LOGGER     the descriptor, or none: no log to be had
+ * KEPT       bytes                         the first frame of all, to a program that may KEEP: what the last one left
  * ACCEPT     -                             another worker of your service is full: look at the listening sockets now
  * (each new connection wakes one worker only) */
 #ifndef ANGARIUM_SERVICE_CONTROL_H
@@ -33,12 +35,14 @@ enum control_type {
     CONTROL_LEAVING,
     CONTROL_MAY_DIAL,
     CONTROL_DIAL,
+    CONTROL_KEEP,
     CONTROL_DRAIN = 32,
     CONTROL_WAKEUP,
     CONTROL_CONNECTED,
     CONTROL_REFUSED,
     CONTROL_LOGGER,
     CONTROL_ACCEPT,
+    CONTROL_KEPT,
 };
 enum {
     /* master stops reading from a worker that does not take its answers: bytes, descriptors */
@@ -46,6 +50,7 @@ enum {
     CONTROL_UNSENT_FDS_MAX = 64,
     CONTROL_TRIGGER_MAX = 1024, /* bytes of a trigger request that are looked at */
     CONTROL_ENDPOINT_MAX = 256,
+    CONTROL_KEEP_MAX = 1024,   /* bytes */
     CONTROL_DIALS_MAX = 256,   /* paths one worker may name with MAY_DIAL */
     CONTROL_SEND_SECONDS = 60, /* a peer that takes nothing for so long is given up */
 };

@@ -353,6 +353,12 @@ static void accept_now(void *arg) {
         group_enter(&run.triggers);
 }
 
+static void kept(void *arg, struct str bytes) {
+    (void)arg;
+    if (run.s->kept)
+        run.s->kept(&run.ctx, bytes);
+}
+
 /* --- wakeups --- */
 struct wake {
     size_t n;
@@ -594,7 +600,7 @@ static void start_loop(void) {
     if (e)
         log_fatal("event loop: %.*s", STR_ARG(e->text));
     if (!run.ctx.standalone) {
-        link_start(&(struct link_events){ .drain = drain, .wakeup = wakeup, .accept = accept_now });
+        link_start(&(struct link_events){ .drain = drain, .wakeup = wakeup, .accept = accept_now, .kept = kept });
         for (uint32_t i = 0; i < run.args.sockets; i++) {
             run.listeners[i].fd = WORKER_FD_LISTEN + (int)i;
             spawn_or_die(listen_main, &run.listeners[i], "listen", &run.listeners[i].coro);

@@ -71,6 +71,9 @@ struct service {
      * As with tables, the process then ends its sessions in their own time, and another takes the new ones. May be
      * NULL. */
     const char *(*outdated)(struct service_ctx *ctx);
+    /* Before all else in the loop: what the last process of the service gave to service_keep(); empty: nothing. Only
+     * for programs that master/roles.c lists. It must not wait. May be NULL. */
+    void (*kept)(struct service_ctx *ctx, struct str bytes);
     /* Draining has begun. May be NULL. */
     void (*drain)(struct service_ctx *ctx);
 };
@@ -98,6 +101,9 @@ bool service_peer_is_master(struct io *io);
  * process cannot) and allows only what the table in master/roles.c lists for this program. ERR_TEMP when it cannot be
  * had now, with why in `text`; ERR_PERM when it is not allowed. Keep connections: each costs a round trip to master. */
 error service_connect(struct service_ctx *ctx, struct str endpoint, int64_t deadline, struct ipc **ret);
+/* For a program that master/roles.c lists: master keeps these bytes (at most CONTROL_KEEP_MAX, in place of those
+ * before) in its memory for the next process of the service, and forgets them when it ends itself. */
+void service_keep(struct service_ctx *ctx, struct str bytes);
 /* Wake a service: `request` bytes to its trigger ("W", "I", "F"). Best effort. */
 void service_trigger(struct service_ctx *ctx, struct str endpoint, struct str request);
 #endif

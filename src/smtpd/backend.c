@@ -1,10 +1,12 @@
 #include "smtpd/backend.h"
 
 #include "base/die.h"
+#include "base/log.h"
 #include "proto/rewrite.h"
 #include "service/dial.h"
 #include "smtpd/answers.h"
 #include "smtpd/login_server.h"
+#include "tls/tickets.h"
 #include <stdlib.h>
 
 struct daemons {
@@ -25,7 +27,11 @@ struct daemons {
     struct str flush;         /* endpoint */
     struct anvil_link *anvil; /* NULL: none */
     bool anvil_connecting;
-    int64_t anvil_retry; /* not before */
+    int64_t anvil_retry;  /* not before */
+    struct str tlsmgr;    /* endpoint */
+    int64_t keys_refresh; /* seconds since the epoch: ask it again; 0: never asked */
+    struct cond keys_asked;
+    bool keys_asking;
     struct answers answers;
     bool sender_matters; /* to what is asked about recipients */
     int64_t timeout;     /* seconds */
@@ -371,6 +377,37 @@ static error real_anvil(void *ctx, enum anvil_event event, struct str ident, int
 }
 
 /* --- all of them --- */
+/* --- tlsmgr --- */
+
+/* The session that finds the keys old fetches new ones; others go on with what there is, and wait where there is
+ * nothing yet. Without tlsmgr there are no tickets, and no session is held up for long. */
+static void real_ticket_keys(void *ctx, struct tls_server *server) {
+    struct daemons *d = ctx;
+    int64_t deadline = deadline_in(TICKET_KEYS_TIME);
+    bool first = d->keys_refresh == 0;
+    while (first && d->keys_asking && !cond_wait(&d->keys_asked, deadline))
+        ;
+    int64_t now = sys->wall_us() / US_PER_S;
+    if (d->keys_asking || now < d->keys_refresh)
+        return;
+    d->keys_asking = true;
+    struct tls_ticket_keys keys;
+    struct ipc *ipc = NULL;
+    error e = service_connect(d->ctx, d->tlsmgr, deadline, &ipc);
+    if (!e)
+        e = ticket_keys_ask(ipc, deadline, &keys);
+    if (e)
+        log_warn("problem talking to service %.*s: %.*s -- no TLS session tickets", STR_ARG(d->tlsmgr),
+                 STR_ARG(e->text));
+    else
+        tls_server_set_keys(server, &keys);
+    d->keys_refresh = e ? now + TICKET_KEYS_PAUSE : ticket_keys_refresh(&keys, now);
+    ticket_keys_wipe(&keys);
+    ipc_close(ipc);
+    d->keys_asking = false;
+    cond_broadcast(&d->keys_asked);
+}
+
 error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct backend *ret) {
     static struct daemons d;
     const struct conf *c = ctx->conf;
@@ -381,6 +418,7 @@ error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct back
     d.rewrite = arena_printf(d.arena, "private/%.*s", STR_ARG(conf_str(c, PARAM_rewrite_service_name)));
     d.verify = arena_cat(d.arena, STR("private/"), conf_str(c, PARAM_address_verify_service_name));
     d.flush = arena_cat(d.arena, STR("public/"), conf_str(c, PARAM_flush_service_name));
+    d.tlsmgr = arena_cat(d.arena, STR("private/"), conf_str(c, PARAM_tlsmgr_service_name));
     struct str protocols = conf_str(c, PARAM_inet_protocols);
     d.family = str_eq_icase(protocols, STR("ipv4"))   ? DNS_FAMILY_IPV4
                : str_eq_icase(protocols, STR("ipv6")) ? DNS_FAMILY_IPV6
@@ -410,6 +448,7 @@ error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct back
                              .verify = real_verify,
                              .dial = real_dial,
                              .anvil = real_anvil,
+                             .ticket_keys = real_ticket_keys,
                              .flush_site = real_flush_site,
                              .sasl = sasl };
     return NULL;

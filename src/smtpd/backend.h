@@ -10,6 +10,8 @@
 
 enum {
     CLEANUP_LINKS_MAX = 64, /* connections, each for SUBMIT_STREAMS_MAX messages at a time */
+    TICKET_KEYS_TIME = 5,   /* seconds for tlsmgr to answer */
+    TICKET_KEYS_PAUSE = 30, /* until it is asked again after it did not */
     NAME_LOOKUP_TIME = 60,  /* seconds all name service questions about a client may take */
 };
 

@@ -106,6 +106,37 @@ bool ticket_keys_unpack(struct str s, struct tls_ticket_keys *ret) {
     return false;
 }
 
+/* --- tlsmgr --- */
+static const struct err err_answer = { .kind = ERR_SYNTAX, .text = STR_INIT("malformed answer") };
+
+error ticket_keys_ask(struct ipc *ipc, int64_t deadline, struct tls_ticket_keys *ret) {
+    struct ipc_msg m = { .fd = -1 };
+    ipc_send(ipc, TICKET_MSG_ASK, STR(""), -1);
+    error e = ipc_recv(ipc, deadline, &m);
+    if (!e && (m.type != TICKET_MSG_KEYS || !ticket_keys_unpack(m.payload, ret)))
+        e = &err_answer;
+    ipc_msg_drop(&m);
+    return e;
+}
+
+error ticket_keys_serve(struct ipc *ipc, bool (*advance)(void *arg), void *arg, const struct tls_ticket_keys *keys) {
+    for (;;) {
+        struct ipc_msg m = { .fd = -1 };
+        error e = ipc_recv(ipc, DEADLINE_NEVER, &m);
+        if (!e && (m.type != TICKET_MSG_ASK || m.payload.n))
+            e = &err_answer;
+        ipc_msg_drop(&m);
+        if (e)
+            return e == &err_eof || e == &err_cancelled ? NULL : e;
+        if (!advance(arg))
+            return NULL;
+        struct buf b = { 0 };
+        ticket_keys_pack(&b, keys);
+        ipc_send(ipc, TICKET_MSG_KEYS, buf_str(&b), -1);
+        buf_wipe(&b);
+    }
+}
+
 /* --- tickets --- */
 static int64_t wall_seconds(void) {
     return sys->wall_us() / US_PER_S;
@@ -148,7 +179,9 @@ static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHE
         log_info("%.*s: Decrypting session ticket, key expiration: %lld", STR_ARG(t->peer), (long long)k->until);
     if (!prepare(s, k, iv, cipher, mac, 0))
         return -1;
-    return k == present ? 1 : 2;
+    /* of TLSv1.3 each ticket is used once (RFC 8446, C.4): a client that comes again and again needs a new one each
+     * time */
+    return k == present && SSL_version(ssl) < TLS1_3_VERSION ? 1 : 2;
 }
 
 void tickets_start(struct tls_server *s) {

@@ -7,7 +7,7 @@
 #ifndef ANGARIUM_TLS_TICKETS_H
 #define ANGARIUM_TLS_TICKETS_H
 
-#include "base/pack.h"
+#include "run/ipc.h"
 
 enum {
     TICKET_NAME = 16, /* bytes, RFC 5077, 4 */
@@ -37,4 +37,11 @@ void ticket_keys_wipe(struct tls_ticket_keys *keys);
 
 void ticket_keys_pack(struct buf *b, const struct tls_ticket_keys *keys);
 bool ticket_keys_unpack(struct str s, struct tls_ticket_keys *ret);
+
+/* --- tlsmgr and who asks it: TICKET_MSG_ASK is empty, the answer TICKET_MSG_KEYS is packed as above --- */
+enum ticket_msg { TICKET_MSG_ASK = 1, TICKET_MSG_KEYS };
+error ticket_keys_ask(struct ipc *ipc, int64_t deadline, struct tls_ticket_keys *ret);
+/* tlsmgr's end: answer until the other side has had enough. `advance` brings the keys up to date first; false: there
+ * are none to be had. */
+error ticket_keys_serve(struct ipc *ipc, bool (*advance)(void *arg), void *arg, const struct tls_ticket_keys *keys);
 #endif

@@ -74,8 +74,9 @@ SESSIONS = {  # main.cf, what TlsClient is given; "chain" names a file
                        {"ciphers": "AES128-SHA:ECDHE-RSA-AES256-GCM-SHA384"}),
     "client's order": (MAY + "smtpd_tls_protocols = <=TLSv1.2\n",
                        {"ciphers": "AES128-SHA:ECDHE-RSA-AES256-GCM-SHA384"}),
-    "no tickets": (MAY + "tls_session_ticket_cipher =\n", {}),
-    "ticket cipher": (MAY + "tls_session_ticket_cipher = aes-128-gcm\n", {}),
+    # in TLSv1.3 Postfix sends tickets that it cannot open later
+    "no tickets": (MAY + "tls_session_ticket_cipher =\n", {"highest": TLS12}),
+    "ticket cipher": (MAY + "tls_session_ticket_cipher = aes-128-gcm\n", {"highest": TLS12}),
     "curves": (MAY + "tls_eecdh_auto_curves = prime256v1\n", {}),
     "unknown CA file": (MAY + "smtpd_tls_CAfile = /nonexistent/ca.pem\n", {}),
     "unknown digest": (MAY + "smtpd_tls_fingerprint_digest = md99\n", {}),
@@ -112,13 +113,13 @@ def talk(port, files, options):
 
 TLS_LINE = re.compile(r" postfix/smtpd\[\d+\]: (.*)")
 OTHER = re.compile(r"connect from|disconnect from|: client=|hold: RCPT|lost connection after|overriding earlier|"
-                   r"session ticket|: depth=0 verify=0|in chain is")
+                   r": depth=0 verify=0")
 
 
 def tls_lines(log):
     """What smtpd said of TLS; not the bytes of OpenSSL's source lines."""
     found = [m.group(1) for m in map(TLS_LINE.search, log.splitlines()) if m and not OTHER.search(m.group(1))]
-    return [re.sub(r"(\.\./\S+?|\.c):\d+:", r"\1:N:", line) for line in found]
+    return [re.sub(r"(\.\./\S+?|\.c):\d+:|expiration: \d+", r"\1:N:", line) for line in found]
 
 
 def received(text):
@@ -146,7 +147,7 @@ def test_same_as_postfix(files, name):
         wait_for(lambda: "disconnect from" in oracle.log(), what="the end of the session")
         lines.append(tls_lines(oracle.log()))
         fields.append(held(oracle.log(), oracle.command))
-    ours = Instance(main_cf=both + own, name="oracle", master_extra="tlsmgr unix - - n 1000? 1 tlsmgr\n").start()
+    ours = Instance(main_cf=both + own, name="oracle").start()
     try:
         seen.append(talk(ours.port, files, options))
         wait_for(lambda: "disconnect from" in ours.log(), what="the end of the session")
