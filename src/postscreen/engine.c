@@ -12,7 +12,7 @@ struct engine {
     struct client *c;
     struct arena *arena; /* this session's texts */
     struct str helo, sender;
-    bool esmtp, mail;
+    bool esmtp, mail, tls;
     const char *last; /* the command before, for logs */
     uint32_t commands;
     bool end;
@@ -93,6 +93,7 @@ static void command_ehlo(struct engine *e, struct str args) {
         { STR("SIZE"), size, true },
         { STR("VRFY"), STR("VRFY"), !set->vrfy_off },
         { STR("ETRN"), STR("ETRN"), true },
+        { STR("STARTTLS"), STR("STARTTLS"), set->tls && !e->tls },
         { STR("ENHANCEDSTATUSCODES"), STR("ENHANCEDSTATUSCODES"), true },
         { STR("8BITMIME"), STR("8BITMIME"), true },
         { STR("DSN"), STR("DSN"), true },
@@ -212,9 +213,48 @@ static void command_etrn(struct engine *e, struct str args) {
     reply(e, args.n ? "458 Unable to queue messages" : "500 Syntax: ETRN domain");
 }
 
+static int tls_level(struct engine *e) {
+    const struct settings *set = e->c->set;
+    struct str value;
+    if (!maps_is_empty(set->tls_log_levels) &&
+        ip_find(set->tls_log_levels, e->c->address, e->arena, &value) == TABLE_FOUND)
+        return tls_log_level(value, "postscreen_tls_loglevel_maps");
+    return set->tls_log_level;
+}
+
+/* What was said in the clear is forgotten (RFC 3207, 4.2). */
 static void command_starttls(struct engine *e, struct str args) {
-    (void)args;
-    reply(e, "502 5.5.1 Error: command not implemented");
+    struct client *c = e->c;
+    if (args.n)
+        reply(e, "501 5.5.4 Syntax: STARTTLS");
+    else if (e->tls)
+        reply(e, "554 5.5.1 Error: TLS already active");
+    else if (!c->set->tls_on)
+        reply(e, "502 5.5.1 Error: command not implemented");
+    else if (!c->set->tls)
+        reply(e, "454 4.7.0 TLS not available due to local problem");
+    else if (io_pending(c->io, true) > 0) { /* not encrypted, and never to be taken for something that was */
+        client_drop(c, "554 5.5.0 Error: SMTP protocol synchronization");
+    } else {
+        struct tls *session;
+        int64_t deadline = deadline_in(c->set->starttls_timeout);
+        int level = tls_level(e);
+        reply(e, "220 2.0.0 Ready to start TLS");
+        error why = io_flush(c->io, deadline);
+        if (!why)
+            why = tls_accept(c->set->tls, c->io, STR(""), c->name, level, deadline, &session);
+        if (why) {
+            client_hung_up(c, "after");
+            return;
+        }
+        struct tls_facts facts;
+        tls_facts(session, e->arena, &facts);
+        if (level >= TLS_LOG_SUMMARY)
+            tls_log_summary(&facts, c->name);
+        e->tls = true;
+        e->helo = STR("");
+        e->esmtp = e->mail = false;
+    }
 }
 
 static void command_quit(struct engine *e, struct str args) {
@@ -227,19 +267,20 @@ static const struct command {
     struct str name;
     const char *shown;
     void (*run)(struct engine *e, struct str args);
+    bool in_the_clear; /* also where TLS is mandatory (RFC 3207, 4) */
 } commands[] = {
-    { STR_INIT("HELO"), "HELO", command_helo },
-    { STR_INIT("EHLO"), "EHLO", command_ehlo },
-    { STR_INIT("MAIL"), "MAIL", command_mail },
-    { STR_INIT("RCPT"), "RCPT", command_rcpt },
-    { STR_INIT("DATA"), "DATA", command_data },
-    { STR_INIT("BDAT"), "BDAT", command_bdat },
-    { STR_INIT("RSET"), "RSET", command_rset },
-    { STR_INIT("NOOP"), "NOOP", command_noop },
-    { STR_INIT("VRFY"), "VRFY", command_vrfy },
-    { STR_INIT("ETRN"), "ETRN", command_etrn },
-    { STR_INIT("STARTTLS"), "STARTTLS", command_starttls },
-    { STR_INIT("QUIT"), "QUIT", command_quit },
+    { STR_INIT("HELO"), "HELO", command_helo, false },
+    { STR_INIT("EHLO"), "EHLO", command_ehlo, true },
+    { STR_INIT("MAIL"), "MAIL", command_mail, false },
+    { STR_INIT("RCPT"), "RCPT", command_rcpt, false },
+    { STR_INIT("DATA"), "DATA", command_data, false },
+    { STR_INIT("BDAT"), "BDAT", command_bdat, false },
+    { STR_INIT("RSET"), "RSET", command_rset, false },
+    { STR_INIT("NOOP"), "NOOP", command_noop, true },
+    { STR_INIT("VRFY"), "VRFY", command_vrfy, false },
+    { STR_INIT("ETRN"), "ETRN", command_etrn, false },
+    { STR_INIT("STARTTLS"), "STARTTLS", command_starttls, true },
+    { STR_INIT("QUIT"), "QUIT", command_quit, true },
 };
 
 static const struct command *find(struct str name) {
@@ -313,7 +354,10 @@ static void handle(struct engine *e, struct str raw) {
     }
     if (command) {
         e->last = shown;
-        command->run(e, str_trim(rest));
+        if (e->c->set->tls_mandatory && !e->tls && !command->in_the_clear)
+            reply(e, "530 5.7.0 Must issue a STARTTLS command first");
+        else
+            command->run(e, str_trim(rest));
     } else {
         reply(e, line.n ? "502 5.5.2 Error: command not recognized" : "500 5.5.2 Error: bad syntax");
     }

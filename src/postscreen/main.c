@@ -27,16 +27,20 @@ static error load_stressed(const struct service_ctx *ctx, struct arena *a, struc
 }
 
 /* Master connects; a smtpd process reads which client it is from the descriptor (service.c, take_handover()). */
-static error hand_over(void *ctx, int fd) {
+static error hand_over(void *ctx, int fd, const struct endpoint *peer_or_null, const struct endpoint *local) {
     (void)ctx;
+    struct buf who = { 0 };
+    if (peer_or_null)
+        service_pack_handover(&who, peer_or_null, local);
     struct ipc *ipc;
     int64_t deadline = deadline_in(HAND_OVER_SECONDS);
     error e = service_connect(postscreen.ctx, postscreen.settings->smtpd_endpoint, deadline, &ipc);
-    if (e)
-        return e;
-    ipc_send(ipc, 1, STR(""), fd);
-    e = ipc_flush(ipc, deadline);
-    ipc_close(ipc);
+    if (!e) {
+        ipc_send(ipc, 1, buf_str(&who), fd);
+        e = ipc_flush(ipc, deadline);
+        ipc_close(ipc);
+    }
+    buf_free(&who);
     return e;
 }
 
@@ -49,6 +53,7 @@ static error init(struct service_ctx *ctx, struct arena *err_arena) {
     conf_free(stressed);
     if (e)
         return e;
+    settings_open_tls(postscreen.settings, ctx->name);
     struct screen *s = &postscreen.screen;
     struct dns_options dns = { .servers = conf_str(ctx->conf, PARAM_dns_resolvers) };
     if ((e = dns_open(&dns, err_arena, &s->dns)))
@@ -59,6 +64,11 @@ static error init(struct service_ctx *ctx, struct arena *err_arena) {
     s->cache = cache_open(s->set);
     s->hand_over = hand_over;
     return NULL;
+}
+
+static const char *outdated(struct service_ctx *ctx) {
+    (void)ctx;
+    return tls_files_changed();
 }
 
 static void start(struct service_ctx *ctx) {
@@ -82,6 +92,7 @@ int main(int argc, char **argv) {
         .writable = postscreen.writable,
         .multi_client = true,
         .init = init,
+        .outdated = outdated,
         .start = start,
         .session = session,
     };

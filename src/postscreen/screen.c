@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "mail/date.h"
 #include "postscreen/engine.h"
+#include "proto/haproxy.h"
 #include <stdlib.h>
 
 enum {
@@ -166,7 +167,7 @@ static void hand_over(struct client *c) {
     }
     s->handing++;
     error e = io_flush(c->io, deadline_in(SEND_SECONDS));
-    if (!e && (e = s->hand_over(s->ctx, io_fd(c->io)))) {
+    if (!e && (e = s->hand_over(s->ctx, io_fd(c->io), c->proxied ? &c->peer : NULL, &c->local))) {
         log_warn("cannot hand %.*s over to %.*s: %.*s", STR_ARG(c->name), STR_ARG(c->set->smtpd_endpoint),
                  STR_ARG(e->text));
         client_drop(c, "421 4.3.2 All server ports are busy");
@@ -256,6 +257,25 @@ static void admit(struct client *c, uint32_t connections) {
     test_client(c, access == ACCESS_REJECT);
 }
 
+/* False: the connection did not begin as it should. */
+static bool read_proxy_header(struct client *c) {
+    char seen[HAPROXY_MAX];
+    size_t n = 0;
+    struct haproxy h;
+    const char *fault = haproxy_read(c->io, deadline_in(c->set->proxy_timeout), &h, seen, &n);
+    if (fault) {
+        log_warn("haproxy read: %s: %.*s", fault, STR_ARG(client_text(c, str_n(seen, n))));
+        client_drop(c, "421 4.3.2 No system resources");
+        return false;
+    }
+    if (h.proxied) {
+        c->proxied = true;
+        c->peer = h.client;
+        c->local = h.server;
+    }
+    return true;
+}
+
 void screen_client(struct screen *s, struct io *io, const struct endpoint *peer, const struct endpoint *local) {
     struct client c = { .screen = s,
                         .set = s->set,
@@ -265,14 +285,16 @@ void screen_client(struct screen *s, struct io *io, const struct endpoint *peer,
                         .local = *local,
                         .since_us = sys->mono_us(),
                         .refusal = STR("") };
-    c.address = address_text(c.arena, peer);
-    c.name = arena_printf(c.arena, "[%.*s]:%u", STR_ARG(c.address), endpoint_port(peer));
     s->checking++;
     watch_stress(s);
     c.pace = s->stress ? s->set->stressed : s->set->pace;
     io_set_write_deadline(io, deadline_in(c.pace.command_time));
-    admit(&c, count_in(s, c.address));
-    count_out(s, c.address);
+    if (!s->set->proxied || read_proxy_header(&c)) {
+        c.address = address_text(c.arena, &c.peer);
+        c.name = arena_printf(c.arena, "[%.*s]:%u", STR_ARG(c.address), endpoint_port(&c.peer));
+        admit(&c, count_in(s, c.address));
+        count_out(s, c.address);
+    }
     s->checking--;
     watch_stress(s);
     arena_free(c.arena);

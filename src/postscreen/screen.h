@@ -13,8 +13,9 @@ struct screen {
     struct map clients;         /* address -> struct count: connections at a time */
     uint32_t checking, handing; /* clients under test; clients that wait for smtpd */
     bool stress;
-    /* Give the connection to smtpd; the descriptor stays the caller's. */
-    error (*hand_over)(void *ctx, int fd);
+    /* Give the connection to smtpd; the descriptor stays the caller's. `peer`, with `local`: it is not the other end of
+     * the connection; else NULL. */
+    error (*hand_over)(void *ctx, int fd, const struct endpoint *peer_or_null, const struct endpoint *local);
     void *ctx;
 };
 
@@ -30,6 +31,7 @@ struct client {
     unsigned due, failed, ignored; /* masks of 1 << enum test */
     struct str refusal;            /* what its recipients hear in place of 450; empty: nothing */
     bool gone;                     /* hung up, or dropped */
+    bool proxied;                  /* peer and local are what a proxy says */
     bool vetoed;                   /* nothing that it shows counts (postscreen_allowlist_interfaces) */
     struct pace pace;
 };

@@ -85,6 +85,55 @@ static error load_access(struct settings *s, const struct conf *c, struct arena 
     return list.n ? err_make(a, ERR_CONFIG, "postscreen_access_list: \"}\" is missing") : NULL;
 }
 
+static error load_front(struct settings *s, const struct conf *c, struct arena *a) {
+    static const struct tls_level_params level = { .level = PARAM_postscreen_tls_security_level,
+                                                   .use = PARAM_postscreen_use_tls,
+                                                   .enforce = PARAM_postscreen_enforce_tls,
+                                                   .name = "postscreen_tls_security_level" };
+    error e = tls_server_level(c, &level, a, &s->tls_on, &s->tls_mandatory);
+    if (e)
+        return e;
+    s->tls_log_level = tls_log_level(conf_str(c, PARAM_postscreen_tls_loglevel), "postscreen_tls_loglevel");
+    s->starttls_timeout = conf_time(c, PARAM_postscreen_starttls_timeout);
+    s->proxy_timeout = conf_time(c, PARAM_postscreen_upstream_proxy_timeout);
+    struct str proxy = conf_str(c, PARAM_postscreen_upstream_proxy_protocol);
+    s->proxied = proxy.n > 0;
+    if (proxy.n && !str_eq_icase(proxy, STR("haproxy")))
+        return err_make(a, ERR_CONFIG, "unknown postscreen_upstream_proxy_protocol: \"%.*s\"; specify haproxy",
+                        STR_ARG(proxy));
+    return NULL;
+}
+
+/* Tickets are for those who come back: a client that has passed speaks with smtpd then. */
+void settings_open_tls(struct settings *s, struct str name) {
+    static const struct tls_server_params params = {
+        .ca_file = PARAM_postscreen_tls_CAfile,
+        .ca_path = PARAM_postscreen_tls_CApath,
+        .chain_files = PARAM_postscreen_tls_chain_files,
+        .cert_file = PARAM_postscreen_tls_cert_file,
+        .key_file = PARAM_postscreen_tls_key_file,
+        .eccert_file = PARAM_postscreen_tls_eccert_file,
+        .eckey_file = PARAM_postscreen_tls_eckey_file,
+        .dcert_file = PARAM_postscreen_tls_dcert_file,
+        .dkey_file = PARAM_postscreen_tls_dkey_file,
+        .ask_ccert = PARAM_postscreen_tls_ask_ccert,
+        .req_ccert = PARAM_postscreen_tls_req_ccert,
+        .ccert_verifydepth = PARAM_postscreen_tls_ccert_verifydepth,
+        .fingerprint_digest = PARAM_postscreen_tls_fingerprint_digest,
+        .protocols = PARAM_postscreen_tls_protocols,
+        .mandatory_protocols = PARAM_postscreen_tls_mandatory_protocols,
+        .ciphers = PARAM_postscreen_tls_ciphers,
+        .mandatory_ciphers = PARAM_postscreen_tls_mandatory_ciphers,
+        .exclude_ciphers = PARAM_postscreen_tls_exclude_ciphers,
+        .mandatory_exclude_ciphers = PARAM_postscreen_tls_mandatory_exclude_ciphers,
+        .dh_param_file = PARAM_postscreen_tls_dh1024_param_file,
+        .always_issue_session_ids = PARAM_postscreen_tls_always_issue_session_ids,
+        .session_cache_timeout = PARAM_smtpd_tls_session_cache_timeout,
+    };
+    if (s->tls_on)
+        s->tls = tls_server_open(s->conf, &params, name, s->tls_mandatory, s->tls_log_level);
+}
+
 static struct pace load_pace(const struct conf *c) {
     return (struct pace){ .greet_wait = conf_time(c, PARAM_postscreen_greet_wait),
                           .command_time = conf_time(c, PARAM_postscreen_command_time_limit) };
@@ -96,6 +145,8 @@ static error load(struct settings *s, const struct conf *c, const struct conf *s
         e = load_tests(s, c, a);
     if (!e)
         e = load_access(s, c, a);
+    if (!e)
+        e = load_front(s, c, a);
     if (e)
         return e;
     s->myhostname = conf_str(c, PARAM_myhostname);
@@ -127,6 +178,7 @@ static error load(struct settings *s, const struct conf *c, const struct conf *s
     s->ehlo_keywords_off = conf_str(c, PARAM_postscreen_discard_ehlo_keywords);
     s->ehlo_keywords_off_maps =
         maps_open(c, conf_str(c, PARAM_postscreen_discard_ehlo_keyword_address_maps), TABLE_FOLD);
+    s->tls_log_levels = maps_open(c, conf_str(c, PARAM_postscreen_tls_loglevel_maps), TABLE_FOLD);
     s->command_filter = maps_open(c, conf_str(c, PARAM_postscreen_command_filter), 0);
     s->helo_required = conf_bool(c, PARAM_postscreen_helo_required);
     s->vrfy_off = conf_bool(c, PARAM_postscreen_disable_vrfy_command);
@@ -154,7 +206,7 @@ void settings_free(struct settings *s) {
     for (size_t i = 0; i < s->access_count; i++)
         if (s->access[i].maps)
             maps_close(s->access[i].maps);
-    struct maps *const maps[] = { s->dnsbl.reply_map, s->ehlo_keywords_off_maps, s->command_filter };
+    struct maps *const maps[] = { s->dnsbl.reply_map, s->ehlo_keywords_off_maps, s->command_filter, s->tls_log_levels };
     for (size_t i = 0; i < sizeof maps / sizeof *maps; i++)
         if (maps[i])
             maps_close(maps[i]);
@@ -162,5 +214,6 @@ void settings_free(struct settings *s) {
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         if (lists[i])
             match_close(lists[i]);
+    tls_server_close(s->tls);
     arena_free(s->arena);
 }

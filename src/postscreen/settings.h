@@ -5,6 +5,7 @@
 
 #include "postscreen/dnsbl.h"
 #include "table/match.h"
+#include "tls/tls.h"
 
 /* In the order of the cache's fields. */
 enum test { TEST_PREGREET, TEST_DNSBL, TEST_PIPELINING, TEST_NON_SMTP, TEST_BARE_NEWLINE, TESTS };
@@ -53,10 +54,19 @@ struct settings {
     struct str ehlo_keywords_off;
     struct maps *ehlo_keywords_off_maps, *command_filter;
     bool helo_required, vrfy_off, smtputf8, respectful, soft_bounce;
+    struct tls_server *tls; /* NULL: none */
+    bool tls_on, tls_mandatory;
+    int tls_log_level;
+    struct maps *tls_log_levels; /* by client name or address */
+    int64_t starttls_timeout;    /* seconds */
+    bool proxied;                /* each connection begins with haproxy's header */
+    int64_t proxy_timeout;
     struct str smtpd_endpoint; /* private/smtpd */
 };
 
 /* `stressed` is main.cf as it reads with stress = yes. ERR_CONFIG: the text of the fatal line. */
 error settings_load(const struct conf *c, const struct conf *stressed, struct arena *err_arena, struct settings **ret);
+/* Keys and certificates, of service `name`; without any that can be used there is no TLS, which has been logged. */
+void settings_open_tls(struct settings *s, struct str name);
 void settings_free(struct settings *s);
 #endif

@@ -129,6 +129,21 @@ static void report_load(void) {
     }
 }
 
+void service_pack_handover(struct buf *b, const struct endpoint *peer, const struct endpoint *local) {
+    const struct endpoint *ends[] = { peer, local };
+    for (size_t i = 0; i < 2; i++) {
+        char text[INET6_ADDRSTRLEN];
+        pack_str(b, endpoint_address(ends[i], text));
+        pack_u32(b, endpoint_port(ends[i]));
+    }
+}
+
+static bool unpack_end(struct unpack *u, struct endpoint *ret) {
+    struct str address = unpack_str(u);
+    uint32_t port = unpack_u32(u);
+    return !u->bad && port <= UINT16_MAX && endpoint_ip(address, (uint16_t)port, ret);
+}
+
 /* A pass service: the connection is one over which somebody (postscreen) hands us the client's. */
 static struct io *take_handover(struct session_run *r) {
     struct ipc *ipc = service_ipc(r->io);
@@ -138,8 +153,16 @@ static struct io *take_handover(struct session_run *r) {
         log_warn("no descriptor came over the pass socket: %.*s", e ? (int)e->text.n : 0, e ? e->text.p : "");
         return NULL;
     }
+    struct unpack u = unpack_from(m.payload);
+    struct endpoint peer, local;
+    bool told = m.payload.n && unpack_end(&u, &peer) && unpack_end(&u, &local) && unpack_done(&u);
     ipc_close(r->ipc);
     r->ipc = NULL;
+    if (told) {
+        r->peer = peer;
+        r->local = local;
+        return io_new(m.fd);
+    }
     r->peer = (struct endpoint){ .len = sizeof r->peer.u };
     if (getpeername(m.fd, &r->peer.u.sa, &r->peer.len) < 0)
         r->peer.len = 0;

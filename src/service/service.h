@@ -82,6 +82,10 @@ struct service {
  * by relative paths. A program chrooted to an empty directory must have opened everything in init(). */
 int service_main(int argc, char **argv, const struct service *s);
 
+/* For a process that hands connections to a pass service: the payload of the frame with the descriptor, when the ends
+ * of the connection are not the client's and ours (a proxy is in front). */
+void service_pack_handover(struct buf *b, const struct endpoint *peer, const struct endpoint *local);
+
 /* Frames over the connection of a session: call it before anything was read. The skeleton closes both. */
 struct ipc *service_ipc(struct io *io);
 

@@ -8,39 +8,12 @@
 #include "smtpd/reply.h"
 
 /* --- settings --- */
-enum { LEVEL_NONE, LEVEL_MAY, LEVEL_ENCRYPT, LEVEL_MORE };
-
-static const struct {
-    struct str name;
-    int level;
-} levels[] = {
-    { STR_INIT("none"), LEVEL_NONE },       { STR_INIT("may"), LEVEL_MAY },
-    { STR_INIT("encrypt"), LEVEL_ENCRYPT }, { STR_INIT("fingerprint"), LEVEL_MORE },
-    { STR_INIT("verify"), LEVEL_MORE },     { STR_INIT("secure"), LEVEL_MORE },
-    { STR_INIT("dane"), LEVEL_MORE },       { STR_INIT("dane-only"), LEVEL_MORE },
-};
-
-static error read_level(struct starttls *t, const struct conf *c, struct arena *err_arena) {
-    struct str name = conf_str(c, PARAM_smtpd_tls_security_level);
-    if (name.n == 0) {
-        t->mandatory = conf_bool(c, PARAM_smtpd_enforce_tls);
-        t->on = t->mandatory || conf_bool(c, PARAM_smtpd_use_tls);
-        return NULL;
-    }
-    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
-        if (!str_eq_icase(name, levels[i].name))
-            continue;
-        if (levels[i].level == LEVEL_MORE) /* levels of a client */
-            log_warn("smtpd_tls_security_level: unsupported TLS level \"%.*s\", using \"encrypt\"", STR_ARG(name));
-        t->on = levels[i].level != LEVEL_NONE;
-        t->mandatory = levels[i].level >= LEVEL_ENCRYPT;
-        return NULL;
-    }
-    return err_make(err_arena, ERR_CONFIG, "Invalid TLS level \"%.*s\"", STR_ARG(name));
-}
-
 error starttls_settings(struct starttls *t, const struct conf *c, struct arena *err_arena) {
-    error e = read_level(t, c, err_arena);
+    static const struct tls_level_params level = { .level = PARAM_smtpd_tls_security_level,
+                                                   .use = PARAM_smtpd_use_tls,
+                                                   .enforce = PARAM_smtpd_enforce_tls,
+                                                   .name = "smtpd_tls_security_level" };
+    error e = tls_server_level(c, &level, err_arena, &t->on, &t->mandatory);
     if (e)
         return e;
     t->log_level = tls_log_level(conf_str(c, PARAM_smtpd_tls_loglevel), "smtpd_tls_loglevel");

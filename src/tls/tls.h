@@ -24,6 +24,15 @@ struct tls_server_params {
     enum param protocols, mandatory_protocols, ciphers, mandatory_ciphers, exclude_ciphers, mandatory_exclude_ciphers;
     enum param dh_param_file, always_issue_session_ids, session_cache_timeout;
 };
+/* none, may, encrypt; without a level the two older switches count. `name`: of the level's parameter, for warnings.
+ * ERR_CONFIG: the text of the fatal line. */
+struct tls_level_params {
+    enum param level, use, enforce;
+    const char *name;
+};
+error tls_server_level(const struct conf *c, const struct tls_level_params *p, struct arena *err_arena, bool *ret_on,
+                       bool *ret_mandatory);
+
 struct tls_server;
 
 /* Reads keys and certificates: in init(). `service` is the name of the service: tickets of one are not taken by
