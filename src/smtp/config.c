@@ -30,6 +30,7 @@ static const struct {
     ROW(T_INT, reuse_count_limit, PARAM_smtp_connection_reuse_count_limit, PARAM_lmtp_connection_reuse_count_limit),
     ROW(T_STR, helo_name, PARAM_smtp_helo_name, PARAM_lmtp_lhlo_name),
     ROW(T_STR, host_lookup, PARAM_smtp_host_lookup, PARAM_lmtp_host_lookup),
+    ROW(T_STR, verify_target, PARAM_smtp_address_verify_target, PARAM_lmtp_address_verify_target),
     ROW(T_STR, address_preference, PARAM_smtp_address_preference, PARAM_lmtp_address_preference),
     ROW(T_STR, bind_address, PARAM_smtp_bind_address, PARAM_lmtp_bind_address),
     ROW(T_STR, bind_address6, PARAM_smtp_bind_address6, PARAM_lmtp_bind_address6),

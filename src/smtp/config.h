@@ -11,8 +11,8 @@ struct client_config {
     bool lmtp;
     int64_t connect_timeout, helo_timeout, mail_timeout, rcpt_timeout, data_init_timeout, data_xfer_timeout,
         data_done_timeout, quit_timeout, rset_timeout;
-    struct str helo_name, host_lookup, address_preference, bind_address, bind_address6, fallback_relay, tcp_port,
-        discard_keywords;
+    struct str helo_name, host_lookup, address_preference, verify_target, bind_address, bind_address6, fallback_relay,
+        tcp_port, discard_keywords;
     bool always_ehlo, never_ehlo; /* smtp only: LMTP has LHLO */
     bool skip_5xx_greeting, skip_quit_response, quote_envelope, randomize, balance, ignore_mx_error,
         defer_if_no_mx_address, bind_enforce;

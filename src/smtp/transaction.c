@@ -140,8 +140,10 @@ static bool read_rcpt_reply(struct transaction *t, size_t k) {
     if (!read_reply(t, "sending RCPT TO", t->s->config->rcpt_timeout, &reply))
         return false;
     if (t->mail_refused)
-        return true;                            /* the MAIL reply has decided */
-    if (reply.code / 100 == 2 && is_probe(t)) { /* that is all we wanted to know: nobody gets a message */
+        return true; /* the MAIL reply has decided */
+    if (reply.code / 100 == 2 && is_probe(t) &&
+        !str_eq_icase(t->s->config->verify_target,
+                      STR("data"))) { /* that is all we wanted to know: nobody gets a message */
         answer_sent(t, t->named[k], &reply);
         return true;
     }
@@ -332,6 +334,13 @@ static void data_phase(struct transaction *t) {
             fail_rest(t, &p, t->more_targets);
         else
             fail_accepted(t, &p);
+        return;
+    }
+    if (is_probe(t)) { /* smtp_address_verify_target: the server would take content, and gets none */
+        for (size_t k = 0; k < t->named_count; k++)
+            if (t->accepted[k])
+                answer_sent(t, t->named[k], &reply);
+        s->broken = true;
         return;
     }
     if (send_content(t))

@@ -297,6 +297,7 @@ static void make_request(struct buf *b, struct checks *c, const struct policy_se
     attribute(b, "sasl_username", s->login.username);
     attribute(b, "sasl_sender", s->login.sender);
     add_tls(b, c->arena, &s->tls);
+    attribute(b, "tls_sni", s->tls.active ? s->tls.sni : STR(""));
     attribute(b, "policy_context", p->context);
     attribute(b, "compatibility_level", conf_str(s->set->conf, PARAM_compatibility_level));
     attribute(b, "mail_version", conf_str(s->set->conf, PARAM_mail_version));

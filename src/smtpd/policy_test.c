@@ -49,7 +49,8 @@ static void test_attributes(void **state) {
         "< recipient_count=0\n< queue_id=\n< instance=*\n< size=1234\n< etrn_domain=\n< stress=\n"
         "< sasl_method=PLAIN\n< sasl_username=joe\n< sasl_sender=\n"
         "< ccert_subject=Joe+20Doe\n< ccert_issuer=CA\n< ccert_fingerprint=AA:BB\n< ccert_pubkey_fingerprint=CC:DD\n"
-        "< encryption_protocol=TLSv1.3\n< encryption_cipher=TLS_AES_256_GCM_SHA384\n< encryption_keysize=256\n"
+        "< encryption_protocol=TLSv1.3\n< encryption_cipher=TLS_AES_256_GCM_SHA384\n< encryption_keysize=256\n< "
+        "tls_sni=mx.example\n"
         "< policy_context=here\n< compatibility_level=3.6\n< mail_version=3.*\n< \n"
         ">| action=450 4.2.0 Greylisted\\n\\n\neof\n",
         NULL
@@ -65,7 +66,8 @@ static void test_attributes(void **state) {
                                 .subject = STR("Joe Doe"),
                                 .issuer = STR("CA"),
                                 .cert_print = STR("AA:BB"),
-                                .key_print = STR("CC:DD") };
+                                .key_print = STR("CC:DD"),
+                                .sni = STR("mx.example") };
     harness_script(&h, "192.0.2.1",
                    "< 220 *\n> EHLO helo.example\n<< 250\n> MAIL FROM:<a@there.example> SIZE=1234\n<< 250\n" RCPT(
                        "", "450 4.2.0 <user@here.example>: Recipient address rejected: Greylisted") QUIT);

@@ -417,6 +417,13 @@ error check_etrn(struct session *s, struct str domain) {
     return finish(&c, run_list(&c, &s->set->etrn, domain, "Etrn command"));
 }
 
+/* local_header_rewrite_clients: check_address_map type:table, or the table alone. What it says does not matter. */
+static enum table_result in_address_map(struct checks *c, const struct restriction *r) {
+    struct str value;
+    enum table_result found = name_find(r->maps, c->s->name, access_parent_flags(c), c->arena, &value);
+    return found == TABLE_NOT_FOUND ? ip_find(r->maps, c->s->address, c->arena, &value) : found;
+}
+
 bool check_local_rewrite(struct session *s) {
     if (s->trusted)
         return true;
@@ -424,6 +431,17 @@ bool check_local_rewrite(struct session *s) {
     const struct restrictions *list = &s->set->local_rewrite_clients;
     for (size_t i = 0; i < list->n; i++) {
         const struct restriction *r = &list->at[i];
+        if (str_eq_icase(r->name, STR("check_address_map")) && i + 1 < list->n && list->at[i + 1].maps)
+            continue; /* the table comes next */
+        if (r->row && r->row->run == row_bare_table && r->maps) {
+            enum table_result found = in_address_map(&c, r);
+            if (found == TABLE_ERROR)
+                log_warn("local_header_rewrite_clients: %.*s lookup error for %.*s", STR_ARG(r->argument),
+                         STR_ARG(s->log_name));
+            if (found == TABLE_FOUND)
+                return true;
+            continue;
+        }
         if (!r->row || !str_starts_icase(r->name, STR("permit_"))) {
             log_warn("parameter local_header_rewrite_clients: invalid request: %.*s", STR_ARG(r->name));
             return false;

@@ -641,6 +641,34 @@ static void test_removed_says_what_instead(void **state) {
                   "domain-name\"");
 }
 
+/* Whose headers are rewritten as for local mail. */
+static void test_local_rewrite_clients(void **state) {
+    (void)state;
+    static const struct {
+        const char *list;
+        bool local;
+    } rows[] = {
+        { "check_address_map inline:{ {192.0.2 = x} }", true },
+        { "inline:{ {client.example = x} }", true },
+        { "check_address_map inline:{ {192.0.3 = x} }", false },
+        { "permit_inet_interfaces", false },
+        { "check_address_map", false },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct buf options = { 0 };
+        buf_printf(&options, "local_header_rewrite_clients = %s", rows[i].list);
+        harness_begin(&h, options.p);
+        harness_script(&h, "192.0.2.1",
+                       "< 220 *\n> EHLO x\n<< 250\n> MAIL FROM:<a@b>\n<< 250\n> RCPT TO:<user@here.example>\n<< 250\n"
+                       "> QUIT\n<< 221\neof\n");
+        if (((h.messages[0].flags & SUBMIT_LOCAL_HEADERS) != 0) != rows[i].local)
+            fail_msg("%s", rows[i].list);
+        buf_free(&options);
+        if (i + 1 < sizeof rows / sizeof *rows)
+            harness_end(&h);
+    }
+}
+
 /* --- footers --- */
 static void test_footer(void **state) {
     (void)state;
@@ -680,6 +708,7 @@ int main(void) {
         RESTRICTION_TEST(test_hangup),
         RESTRICTION_TEST(test_permissions_are_logged),
         RESTRICTION_TEST(test_removed_says_what_instead),
+        RESTRICTION_TEST(test_local_rewrite_clients),
         RESTRICTION_TEST(test_footer),
         RESTRICTION_TEST(test_footer_on_a_line_of_its_own),
         RESTRICTION_TEST(test_bad_footer),

@@ -129,3 +129,12 @@ address_verify_default_transport = smtp:[127.0.0.1]:{probe_server.port}
     assert probes(probe_server) == ["RCPT TO:<refused@there.example>", "RCPT TO:<good@there.example>"]
     server.close()
     probe_server.close()
+
+
+def test_probe_up_to_data(make_instance):
+    """smtp_address_verify_target = data: for servers that refuse recipients only then. No content is sent."""
+    instance, server = begin(make_instance, "reject_unverified_sender", "smtp_address_verify_target = data\n")
+    assert reply(instance, "good@there.example")[0] == 250
+    assert [line.split()[0] for _, line in server.said if line[:4] in ("MAIL", "RCPT", "DATA")] == ["MAIL", "RCPT", "DATA"]
+    instance.wait_log("status=deliverable (354 go on)")
+    server.close()
