@@ -65,7 +65,8 @@ static bool is_it(const struct log_held *held, const struct queue_id *id, struct
         log_warn("log/%016llx: read: %s", (unsigned long long)seg->number, strerror(errno));
         return false;
     }
-    return segment_record_unpack(str_n(head, sizeof head), &seg->head, at, ret) && strcmp(ret->id.text, id->text) == 0;
+    return segment_record_unpack(str_n(head, sizeof head), &seg->head, at, ret) &&
+           str_eq(queue_id_str(&ret->id), queue_id_str(id));
 }
 
 struct log_message *log_held_take(struct log_reader *r, const struct queue_id *id) {
