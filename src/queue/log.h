@@ -219,6 +219,8 @@ error log_settle(struct spool *s);
 
 /* Of an open file; SEGMENT_UNREADABLE: errno says why. */
 enum segment_front log_read_front(int fd, struct segment_head *ret);
+/* The segment of a record that its turn has not come to and that nobody else has, opened if need be; or NULL. */
+struct log_segment *log_segment_ahead(struct log_reader *r, const struct log_walk_entry *found);
 /* For the files of the reader. `*ret_repaired`: by the second head. */
 error log_open_head(struct spool *s, uint64_t number, int *ret_fd, struct segment_head *ret_head, bool *ret_repaired);
 struct log_message *log_message_new(struct log_reader *r, struct log_segment *seg, uint64_t at,
@@ -231,7 +233,7 @@ struct log_message *log_held_take(struct log_reader *r, const struct queue_id *i
 void log_held_put_back(struct log_reader *r);
 void log_held_free(struct log_held_table *t);
 /* Remove log/`prefix`N, unless a writer is just making it ready. */
-void log_drop(struct spool *s, const char *prefix, uint64_t number);
+void log_drop(const struct spool *s, const char *prefix, uint64_t number);
 /* The lock that says to the next READER which message is still being delivered: `command` with a lock of `type`, which
  * F_OFD_GETLK changes. False: errno says why. */
 bool log_lock(const struct log_segment *seg, uint64_t at, int command, short *inout_type);

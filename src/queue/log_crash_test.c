@@ -67,6 +67,10 @@ static int file_count;
 static ino_t file_inode[FILES_MAX];
 static size_t calls, fail_at;
 static int fail_errno;
+static bool cut_short;         /* the call that fails is a write that stores half of it */
+static bool then_fails;        /* and the next write fails */
+static bool is_write[OPS_MAX]; /* of the latest run */
+static bool sync_failed;
 static bool recording;
 static struct sys under; /* what is below the recorder: fake clocks, real files */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -75,12 +79,25 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static _Thread_local bool looking; /* the test itself: it changes nothing, and does not fail */
 
-static bool fails(void) {
+static bool is_turn(bool writes) {
     pthread_mutex_lock(&lock);
-    bool yes = recording && !looking && ++calls == fail_at;
+    bool counts = recording && !looking && calls + 1 < OPS_MAX;
+    bool yes = counts && ++calls == fail_at;
+    if (counts)
+        is_write[calls] = writes;
     pthread_mutex_unlock(&lock);
+    return yes;
+}
+
+static bool fails(void) {
+    bool yes = is_turn(false) && !cut_short;
     if (yes)
         errno = fail_errno;
+    return yes;
+}
+static bool sync_fails(void) {
+    bool yes = fails();
+    sync_failed = sync_failed || yes;
     return yes;
 }
 
@@ -138,9 +155,18 @@ static int rec_openat(int dirfd, const char *path, int flags, mode_t mode) {
     return fd;
 }
 static ssize_t rec_pwrite(int fd, const void *p, size_t n, off_t at) {
-    if (fails())
-        return -1;
+    bool mine = is_turn(true);
     pthread_mutex_lock(&lock);
+    if (mine ? !cut_short : then_fails) {
+        then_fails = false;
+        pthread_mutex_unlock(&lock);
+        errno = fail_errno;
+        return -1;
+    }
+    if (mine) {
+        n = (n + 1) / 2;
+        then_fails = fail_errno != 0;
+    }
     ssize_t done = pwrite(fd, p, n, at);
     if (done > 0) {
         struct op *o = add(OP_WRITE);
@@ -158,7 +184,7 @@ static ssize_t rec_pread(int fd, void *p, size_t n, off_t at) {
     return fails() ? -1 : pread(fd, p, n, at);
 }
 static int rec_fsync(int fd) {
-    if (fails())
+    if (sync_fails())
         return -1;
     pthread_mutex_lock(&lock);
     struct op *o = add(fd_file[fd] < 0 ? OP_SYNC_DIR : OP_SYNC_FILE);
@@ -171,7 +197,7 @@ static int rec_fsync(int fd) {
 }
 static int rec_syncfs(int fd) {
     (void)fd;
-    if (fails())
+    if (sync_fails())
         return -1;
     pthread_mutex_lock(&lock);
     add(OP_SYNC_ALL);
@@ -255,6 +281,7 @@ static void forget_ops(void) {
     for (size_t i = 0; i < op_count; i++)
         free(ops[i].data);
     op_count = calls = 0;
+    then_fails = sync_failed = false;
     file_count = 0;
     memset(fd_file, 0, sizeof fd_file);
 }
@@ -477,21 +504,58 @@ static void short_story(void *arg) {
     flush();
 }
 
+static bool a_segment_is_free(void) {
+    char path[128];
+    snprintf(path, sizeof path, "%s/log", world.q->dir);
+    DIR *d = opendir(path);
+    bool found = false;
+    for (struct dirent *e; d && (e = readdir(d));)
+        found = found || strncmp(e->d_name, "free.", 5) == 0;
+    if (d)
+        closedir(d);
+    return found;
+}
+
 /* The clock is not real, the threads that sync are: as long as it takes, in bounds. */
 static void wait_for_a_free_segment(void) {
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < 200 && !a_segment_is_free(); i++)
         wait_until(deadline_in(1));
-        char path[128];
-        snprintf(path, sizeof path, "%s/log", world.q->dir);
-        DIR *d = opendir(path);
-        bool found = false;
-        for (struct dirent *e; d && (e = readdir(d));)
-            found = found || strncmp(e->d_name, "free.", 5) == 0;
-        if (d)
-            closedir(d);
-        if (found)
-            return;
+}
+
+static struct coro *run_reader(void) {
+    group_enter(&world.sessions);
+    struct coro *log = coro_spawn(run_log, NULL, "log");
+    assert_non_null(log);
+    world.sessions.running--; /* it is not one of those that are waited for */
+    return log;
+}
+
+static void end_reader(struct coro *log) {
+    world.sessions.running++;
+    coro_cancel(log);
+    group_wait(&world.sessions, DEADLINE_NEVER);
+}
+
+/* A segment is filled, sealed, used up, given back and filled again, all within the second between two syncs of marks:
+ * only those of the writer and the one of giving back are left to keep the marks. */
+static void sealed_and_used_again(void *arg) {
+    (void)arg;
+    static struct order big[] = { { 130000, 1, 4, SPOOL_INCOMING }, { 120000, 1, 5, SPOOL_INCOMING } };
+    static struct order small[] = { { 100, 1, 1, SPOOL_INCOMING } };
+    struct coro *log = run_reader();
+    wait_until(deadline_in_us(1));
+    send_all(big, sizeof big / sizeof big[0]); /* over the end */
+    deliver_new(SIZE_MAX);
+    flush();
+    for (int i = 0; i < 20 && !a_segment_is_free(); i++) {
+        send_all(small, 1); /* of which the reader hears */
+        deliver_new(SIZE_MAX);
+        wait_until(deadline_in_us(1));
     }
+    send_all(big, sizeof big / sizeof big[0]); /* over the end of the second, into the first */
+    deliver_new(6);
+    flush();
+    end_reader(log);
 }
 
 static void story(void *arg) {
@@ -504,9 +568,7 @@ static void story(void *arg) {
                                   { 90000, 1, 4, SPOOL_INCOMING },
                                   { 130000, 3, 3, SPOOL_INCOMING } };
     static struct order file[] = { { SEGMENT_CONTENT_MAX + 1000, 2, 1, SPOOL_INCOMING } };
-    group_enter(&world.sessions);
-    struct coro *log = coro_spawn(run_log, NULL, "log");
-    world.sessions.running--; /* it is not one of those that are waited for */
+    struct coro *log = run_reader();
 
     send_all(small, sizeof small / sizeof small[0]);
     deliver_new(4);
@@ -532,9 +594,7 @@ static void story(void *arg) {
     send_all(small, sizeof small / sizeof small[0]);
     deliver_new(2);
     flush();
-    world.sessions.running++;
-    coro_cancel(log);
-    group_wait(&world.sessions, DEADLINE_NEVER);
+    end_reader(log);
 }
 
 static void run(struct test_queue *q, void (*what)(void *arg)) {
@@ -806,6 +866,10 @@ struct fate {
 };
 static struct fate fates[MESSAGES_MAX];
 
+static bool gives_back(const struct op *o) {
+    return o->kind == OP_RENAME && strncmp(o->to, "log/free.", 9) == 0;
+}
+
 /* What had been said and done up to there. */
 static void tell_fates(size_t upto, bool power) {
     memset(fates, 0, sizeof fates);
@@ -830,7 +894,7 @@ static void tell_fates(size_t upto, bool power) {
             for (int m = 0; m < message_count; m++)
                 if (messages[m].file == o->file)
                     fates[m].kept = flushed[m] & in_log[m];
-        if (o->kind == OP_RENAME && strncmp(o->to, "log/free.", 9) == 0) /* a segment is free: nothing comes again */
+        if (gives_back(o)) /* a segment is free: nothing comes again */
             for (int m = 0; m < message_count; m++)
                 if (strcmp(messages[m].segment, o->path) == 0)
                     fates[m].kept = fates[m].served & in_log[m];
@@ -1037,12 +1101,11 @@ static bool same_as_before(const struct op *o, unsigned stop) {
     return false;
 }
 
-static void every_stop(void **state) {
-    (void)state;
+static void every_stop_of(void (*what_happens)(void *arg)) {
     struct test_queue q = queue_in_memory();
     unsigned choices = env_number("ANGARIUM_CRASH_CHOICES", CHOICES), seed = env_number("ANGARIUM_CRASH_SEED", 1);
     fail_at = 0;
-    record(&q, story);
+    record(&q, what_happens);
     size_t acked = 0, segments = 0, again = 0, stops = 0;
     for (int i = 0; i < message_count; i++)
         acked += messages[i].acked;
@@ -1078,25 +1141,60 @@ static void every_stop(void **state) {
     test_queue_free(&q);
 }
 
-static void each_call_fails_once(void **state) {
+static void every_stop(void **state) {
     (void)state;
-    static const int errors[] = { EIO, ENOSPC, EMFILE, ENOMEM };
-    bool all = env_number("ANGARIUM_CRASH_CHOICES", CHOICES) > CHOICES; /* otherwise each call with two of them */
+    every_stop_of(story);
+}
+
+static void every_stop_of_a_segment_used_again(void **state) {
+    (void)state;
+    every_stop_of(sealed_and_used_again);
+}
+
+/* After a run with a failure the power fails, at its end and whenever a segment was given back: only what was synced is
+ * there. */
+static void power_fails_too(bool marks, const char *what) {
+    char also[128];
+    for (size_t i = 0; i < op_count; i++) {
+        apply(i);
+        if (i + 1 < op_count && !gives_back(&ops[i]))
+            continue;
+        snprintf(also, sizeof also, "%s, then the power after %zu", what, i + 1);
+        struct test_queue after = queue_in_memory();
+        build(after.dir, i + 1, STOP_NOTHING);
+        check(after.dir, i + 1, true, marks, also);
+        test_queue_free(&after);
+    }
+    model_free();
+}
+
+/* `share`: each call fails with every how manieth of the errors, unless more was asked for. */
+static void each_call_of(void (*what_happens)(void *arg), unsigned share) {
+    /* the last two are of writes: half of it is stored, and that is all, or the next one fails */
+    static const int errors[] = { EIO, ENOSPC, EMFILE, ENOMEM, 0, ENOSPC };
+    enum { SHORT = 4 };
+    bool all = env_number("ANGARIUM_CRASH_CHOICES", CHOICES) > CHOICES;
+    static bool writes[OPS_MAX];
     size_t total = 0, most_refused = 0; /* calls of a run without a failure, counted first */
     for (size_t at = 0; at <= total; at++) {
         for (size_t kind = 0; kind < (at ? sizeof errors / sizeof errors[0] : 1); kind++) {
-            if (at > 0 && !all && kind % 2 != at % 2)
+            if (kind < SHORT ? at > 0 && !all && kind % share != at % share : !writes[at])
                 continue;
             struct test_queue q = queue_in_memory();
             size_t descriptors = test_open_files();
             fail_at = at;
             fail_errno = errors[kind];
-            record(&q, short_story);
-            if (at == 0)
+            cut_short = kind >= SHORT;
+            record(&q, what_happens);
+            if (at == 0) {
                 total = calls;
+                memcpy(writes, is_write, sizeof writes);
+            }
             char what[64];
-            snprintf(what, sizeof what, "call %zu fails with %d", at, errors[kind]);
+            snprintf(what, sizeof what, "call %zu fails with %d%s", at, errors[kind], cut_short ? ", half done" : "");
             check(q.dir, op_count, false, at == 0, what);
+            if (all || at == 0 || sync_failed || cut_short)
+                power_fails_too(at == 0 || sync_failed, what); /* of writes, marks were perhaps not written */
             size_t refused = 0;
             for (int i = 0; i < message_count; i++)
                 refused += messages[i].refused;
@@ -1112,14 +1210,27 @@ static void each_call_fails_once(void **state) {
             test_queue_free(&q);
         }
     }
+    cut_short = false;
     print_message("%zu calls\n", total);
-    assert_true(total > 100 && most_refused > 1);
+    assert_true(total > 100 && total < OPS_MAX && most_refused > 1);
+}
+
+static void each_call_fails_once(void **state) {
+    (void)state;
+    each_call_of(short_story, 2);
+}
+
+static void each_call_fails_when_a_segment_is_used_again(void **state) {
+    (void)state;
+    each_call_of(sealed_and_used_again, 4);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_stop),
+        cmocka_unit_test(every_stop_of_a_segment_used_again),
         cmocka_unit_test(each_call_fails_once),
+        cmocka_unit_test(each_call_fails_when_a_segment_is_used_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -157,15 +157,13 @@ error log_content(struct log_message *m, struct spool_content *ret) {
 void log_adopt(struct log_reader *r, const struct log_walk_entry *found) {
     if (map_get(&r->messages, queue_id_str(&found->record.id)))
         return;
-    for (struct log_segment *seg = r->segments; seg; seg = seg->next) {
-        if (seg->number != found->segment || found->at < seg->at)
-            continue;
-        enum log_state state = found->record.state == SEGMENT_HOLD ? LOG_HELD : LOG_ACTIVE;
-        struct log_message *m = log_message_new(r, seg, found->at, &found->record, state);
-        m->fresh = false;
-        m->ahead = true;
+    struct log_segment *seg = log_segment_ahead(r, found);
+    if (!seg)
         return;
-    }
+    enum log_state state = found->record.state == SEGMENT_HOLD ? LOG_HELD : LOG_ACTIVE;
+    struct log_message *m = log_message_new(r, seg, found->at, &found->record, state);
+    m->fresh = false;
+    m->ahead = true;
 }
 
 bool log_is_busy(const struct spool *s, const struct queue_id *id) {

@@ -175,7 +175,7 @@ bool log_sealed(struct log_segment *seg) {
     return true;
 }
 
-void log_drop(struct spool *s, const char *prefix, uint64_t number) {
+void log_drop(const struct spool *s, const char *prefix, uint64_t number) {
     char name[LOG_NAME_MAX];
     struct stat open_one, named;
     log_name(prefix, number, name);
@@ -319,6 +319,13 @@ static bool has_file(struct log_reader *r, const struct segment_record *rec) {
     return false;
 }
 
+struct log_segment *log_segment_ahead(struct log_reader *r, const struct log_walk_entry *found) {
+    struct log_segment *seg = segment_get(r, found->segment);
+    if (!seg)
+        seg = segment_open(r, found->segment);
+    return seg && found->at >= seg->at && !locked_elsewhere(seg, found->at) ? seg : NULL;
+}
+
 void log_reconcile(struct log_reader *r) {
     r->reconciled = true;
     struct log_walk *w = log_walk_new(r->spool);
@@ -327,10 +334,8 @@ void log_reconcile(struct log_reader *r) {
     while (log_walk_next(w, &found)) {
         if (map_get(&r->messages, queue_id_str(&found.record.id)) || !has_file(r, &found.record))
             continue;
-        struct log_segment *seg = segment_get(r, found.segment);
+        struct log_segment *seg = log_segment_ahead(r, &found);
         if (!seg)
-            seg = segment_open(r, found.segment);
-        if (!seg || found.at < seg->at || locked_elsewhere(seg, found.at))
             continue;
         struct log_message *m = log_message_new(r, seg, found.at, &found.record, LOG_MOVED);
         m->fresh = false;

@@ -241,6 +241,62 @@ static void room_is_looked_at_once_a_second(void **state) {
     test_queue_free(&q);
 }
 
+static uint64_t disk_free;
+static int small_disk(int fd, struct statvfs *ret) {
+    (void)fd;
+    *ret = (struct statvfs){ .f_bsize = 4096, .f_frsize = 4096, .f_bavail = disk_free / 4096 };
+    return 0;
+}
+
+/* What free segments hold is room: a disk with little else takes mail, and gets some of it back for that. */
+static void free_segments_are_room(void **state) {
+    (void)state;
+    enum { MIB = 1024 * 1024, FREE = 4 };
+    static const struct {
+        uint64_t disk, min_free;
+        bool refused;
+        size_t left;
+    } rows[] = {
+        { 3 * MIB, 3 * MIB, false, 4 }, { 2 * MIB, 2 * MIB + 4096, false, 3 },
+        { 4096, 3 * MIB, false, 1 },    { 4096, 4 * MIB, false, 0 },
+        { 4096, 5 * MIB, true, 4 },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct test_queue q = test_queue_new();
+        struct spool *w[FREE];
+        for (size_t k = 0; k < FREE; k++) {
+            w[k] = writer(&q);
+            put(w[k], &q, 10);
+        }
+        for (size_t k = 0; k < FREE; k++)
+            spool_close(w[k]);
+        uint64_t number = 0, lowest, highest = 0;
+        count_names(&q, "", &highest);
+        while (count_names(&q, "", &number) > 0)
+            give_back(&q, number);
+        struct sys small = *sys;
+        small.fstatvfs = small_disk;
+        sys = &small;
+        disk_free = rows[i].disk;
+        struct spool *s = NULL;
+        struct spool_options o = { .queue_directory = str_c(q.dir), .access = SPOOL_WRITER };
+        o.min_free = rows[i].min_free;
+        assert_null(spool_open(&o, q.arena, &s));
+        struct spool_new *m = NULL;
+        error e = spool_create(s, &m);
+        sys = &sys_real;
+        if ((e != NULL) != rows[i].refused || (e && e->sys != ENOSPC))
+            fail_msg("row %zu: %s", i, e ? "refused" : "taken");
+        size_t left = count_names(&q, "free.", &lowest);
+        if (left != rows[i].left || (left && lowest != highest))
+            fail_msg("row %zu: %zu are left", i, left);
+        if (!e)
+            spool_abort(m);
+        spool_close(s);
+        test_queue_free(&q);
+    }
+}
+
 /* --- many sessions --- */
 
 static struct {
@@ -658,6 +714,7 @@ int main(void) {
         cmocka_unit_test(abort_costs_nothing),
         cmocka_unit_test(filled_piece_by_piece),
         cmocka_unit_test(room_is_looked_at_once_a_second),
+        cmocka_unit_test(free_segments_are_room),
         cmocka_unit_test(sessions_share_a_sync),
         cmocka_unit_test(memory_and_segments_are_bounded),
         cmocka_unit_test(several_writers),

@@ -42,9 +42,34 @@ struct spool_new {
     error failed; /* the first failure; static values only */
 };
 
-static bool below_min_free(const struct spool *s, const struct statvfs *st) {
+enum { BLOCK = 512 /* the unit of st_blocks */ };
+
+/* Segments of the log that wait for their next use are room as well: as many go as are needed, the ones first that the
+ * writer would take last. */
+static bool make_room(const struct spool *s, uint64_t have) {
+    size_t n, used = 0;
+    uint64_t *numbers = log_numbers(s, "free.", &n), all = have;
+    char name[LOG_NAME_MAX];
+    struct stat st;
+    uint64_t *sizes = calloc(n + 1, sizeof *sizes);
+    if (!sizes)
+        die_no_memory(n * sizeof *sizes);
+    for (size_t i = 0; i < n; i++) {
+        log_name("free.", numbers[i], name);
+        if (sys->fstatat(s->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
+            all += sizes[i] = (uint64_t)st.st_blocks * BLOCK;
+    }
+    bool enough = all >= s->min_free;
+    for (; enough && have < s->min_free; have += sizes[used++])
+        log_drop(s, "free.", numbers[used]);
+    free(sizes);
+    free(numbers);
+    return enough;
+}
+
+static bool has_min_free(const struct spool *s, const struct statvfs *st) {
     uint64_t unit = st->f_frsize ? st->f_frsize : st->f_bsize;
-    return unit && st->f_bavail < s->min_free / unit;
+    return !unit || st->f_bavail >= s->min_free / unit || make_room(s, st->f_bavail * unit);
 }
 
 static error room_left(struct spool *s) {
@@ -56,7 +81,7 @@ static error room_left(struct spool *s) {
         if (sys->fstatvfs(s->fd, &st) < 0)
             return err_errno(errno);
         s->room_looked_us = now;
-        s->room_short = below_min_free(s, &st);
+        s->room_short = !has_min_free(s, &st);
     }
     return s->room_short ? err_errno(ENOSPC) : NULL;
 }

@@ -9,7 +9,8 @@ import pytest
 
 from instance import MASTER_CF, free_port, wait_for
 from oracle import Oracle
-from queue_support import Sink, USER, listing, send
+from queue_support import USER, listing, send
+from sink import Sink
 
 def dead(port):
     """main.cf lines: mail for these domains goes to a port of this host, and waits for hours when it is refused there."""

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from instance import free_port, wait_for
-from queue_support import ME, USER, Sink, listing, send
+from queue_support import ME, USER, listing, send
+from sink import Sink
 
 
 @pytest.fixture

@@ -1,15 +1,14 @@
 """postsuper: the same as Debian's on the same queue, and what it does to messages that are waiting or being delivered."""
 import os
 import shutil
-import socket
 import subprocess
-import threading
 import time
 
 import pytest
 
 from instance import free_port, wait_for
 from oracle import Oracle
+from sink import Sink
 from tools import USER, System
 
 NO_ORACLE = Oracle.why_not()
@@ -206,51 +205,13 @@ def test_while_the_mail_system_is_down(ours):
     wait_for(lambda: sorted(e["queue_name"] for e in ours.listing()) == ["deferred", "hold"])
 
 
-class Sink:
-    """A server that takes mail and answers the last dot when it is told to."""
-
-    def __init__(self, port):
-        self.go = threading.Event()
-        self.waiting = self.messages = 0
-        self.socket = socket.create_server(("127.0.0.1", port))
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            try:
-                client, _ = self.socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(client,), daemon=True).start()
-
-    def serve(self, client):
-        with client, client.makefile("rwb") as peer:
-            peer.write(b"220 sink ESMTP\r\n")
-            peer.flush()
-            for line in peer:
-                verb = line[:4].upper()
-                if verb == b"DATA":
-                    peer.write(b"354 go on\r\n")
-                    peer.flush()
-                    while peer.readline() not in (b".\r\n", b""):
-                        pass
-                    self.waiting += 1
-                    self.go.wait(60)
-                    self.waiting -= 1
-                    self.messages += 1
-                peer.write(b"221 bye\r\n" if verb == b"QUIT" else b"250 ok\r\n")
-                peer.flush()
-                if verb == b"QUIT":
-                    return
-
-
 @pytest.mark.parametrize("option, count", [("-d", "Deleted"), ("-h", "Placed on hold"), ("-r", "Requeued")])
 def test_a_message_that_is_being_delivered(option, count):
     """What an agent has it finishes; the recipients that wait for their turn are not tried any more."""
     port = free_port()
     with System("ours", "smtp_destination_recipient_limit = 2\nsmtp_destination_concurrency_limit = 1\n"
                         f"transport_maps = inline:{{{{a.example=smtp:[127.0.0.1]:{port}}}}}\nrelay_domains = a.example\n") as s:
-        sink = Sink(port)
+        sink = Sink(port, held=True)
         s.send(["one@a.example", "two@a.example", "three@a.example"])  # two of them at a time, one delivery at a time
         wait_for(lambda: sink.waiting == 1)
         [entry] = s.listing()

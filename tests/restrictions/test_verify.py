@@ -2,7 +2,7 @@
 import smtplib
 
 from instance import free_port, wait_for
-from smtp.sinks import Server
+from sink import Sink
 
 WORLD = """\
 mydestination = here.example
@@ -27,7 +27,7 @@ def reply(instance, sender, recipient="user@here.example"):
 
 
 def begin(make_instance, restriction, more=""):
-    server = Server()
+    server = Sink()
     instance = make_instance(main_cf=WORLD.format(port=server.port) + f"smtpd_sender_restrictions = {restriction}\n" + more)
     return instance, server
 
@@ -107,7 +107,7 @@ def test_recipient(make_instance):
 def test_no_verify_service(make_instance):
     master = "127.0.0.1:{} inet n - n - - smtpd -o address_verify_service_name=nowhere\n"
     port = free_port()
-    server = Server()
+    server = Sink()
     instance = make_instance(main_cf=WORLD.format(port=server.port) + "smtpd_sender_restrictions = reject_unverified_sender\n",
                              master_extra=master.format(port))
     instance.port = port
@@ -118,7 +118,7 @@ def test_no_verify_service(make_instance):
 
 def test_probes_go_their_own_way(make_instance):
     """address_verify_transport_maps: mail goes to one host, probes to the one that knows."""
-    server, probe_server = Server(), Server()
+    server, probe_server = Sink(), Sink()
     instance = make_instance(main_cf=WORLD.format(port=server.port) + f"""\
 smtpd_sender_restrictions = reject_unverified_sender
 address_verify_default_transport = smtp:[127.0.0.1]:{probe_server.port}

@@ -1,16 +1,13 @@
 """How often the SMTP client asks where mail for a destination goes."""
 import os
-import pathlib
 import pwd
-import sys
 import time
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-
-from instance import wait_for  # noqa: E402
-from sinks import Names, Server  # noqa: E402
+from instance import wait_for
+from name_server import Names
+from sink import Sink
 
 USER = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 
@@ -20,7 +17,7 @@ def world(make_instance):
     made = []
 
     def start(zone):
-        server, names = Server(), Names(zone)
+        server, names = Sink(), Names(zone)
         made.extend([server, names])
         instance = make_instance(user=USER if os.geteuid() == 0 else None, dns=names.address,
                                  main_cf=f"relayhost = far.example:{server.port}\n"

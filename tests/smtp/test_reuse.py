@@ -1,20 +1,16 @@
 """Sessions of the SMTP client that serve more than one message: what the server sees, what the log says (conn_use=), beside
 Debian's Postfix."""
 import os
-import pathlib
 import pwd
 import re
 import smtplib
-import sys
 import time
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-
-from instance import Instance, wait_for  # noqa: E402
-from oracle import Oracle  # noqa: E402
-from sinks import Server  # noqa: E402
+from instance import Instance, wait_for
+from oracle import Oracle
+from sink import Sink
 
 USER = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 
@@ -48,7 +44,7 @@ class Both:
 
 @pytest.fixture
 def server():
-    made = Server()
+    made = Sink()
     yield made
     made.close()
 
@@ -92,7 +88,7 @@ def test_backlog(run, server, kind):
     mail = run(kind, "default_destination_concurrency_limit = 1\n")
     server.go.clear()
     mail.send()
-    wait_for(lambda: server.in_data == 1)
+    wait_for(lambda: server.waiting == 1)
     mail.send(count=3)
     wait_for(lambda: mail.system.log().count("(queue active)") == 4)
     server.go.set()
@@ -107,7 +103,7 @@ def test_on_demand_no(run, server, kind):
     mail = run(kind, "default_destination_concurrency_limit = 1\nsmtp_connection_cache_on_demand = no\n")
     server.go.clear()
     mail.send(count=3)
-    wait_for(lambda: server.in_data == 1)
+    wait_for(lambda: server.waiting == 1)
     server.go.set()
     mail.wait(3)
     assert mail.results() == [(None, "sent")] * 3
