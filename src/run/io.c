@@ -102,8 +102,10 @@ void io_close(struct io *io) {
 
 void io_secret(struct io *io, bool on) {
     io->secret = io->secret || on;
-    if (on)
+    if (on) { /* what is buffered may have come through here */
+        explicit_bzero(scratch, sizeof scratch);
         return;
+    }
     in_release(io); /* still under the old rule */
     if (io->in)
         explicit_bzero(io->in, io->in_at);

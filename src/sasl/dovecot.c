@@ -36,7 +36,7 @@ struct dovecot {
     uint32_t connections, requests;
 };
 
-enum { KEY_SIZE = 4, CANCELS_MAX = 256 };
+enum { KEY_SIZE = 4, CANCELS_MAX = 256, AUTH_FIELDS_MAX = 1024 /* bytes of AUTH before the response, roughly */ };
 struct request {
     struct sasl_exchange base;
     struct link *link; /* NULL: it was lost */
@@ -363,6 +363,7 @@ static void start(struct request *r, struct link *l, const struct sasl_peer *pee
     r->done = false;
     map_put(&l->requests, str_n(r->key, KEY_SIZE), r);
     struct buf b = { 0 };
+    (void)buf_reserve(&b, AUTH_FIELDS_MAX + (initial ? initial->n : 0)); /* grown, it would leave copies behind */
     buf_printf(&b, "AUTH\t%u\t%.*s", r->id, STR_ARG(mechanism));
     field_add(&b, "service", peer->service);
     buf_add(&b, STR("\tnologin"));
@@ -430,6 +431,7 @@ static void dovecot_respond(struct sasl_exchange *x, struct str response, int64_
     r->done = false;
     arena_reset(r->arena);
     struct buf b = { 0 };
+    (void)buf_reserve(&b, AUTH_FIELDS_MAX + response.n);
     buf_printf(&b, "CONT\t%u\t%.*s\n", r->id, STR_ARG(response));
     send_line(r->link, &b, deadline);
     wait_answer(r, deadline);

@@ -140,7 +140,7 @@ static bool converse(struct session *s, struct str mechanism, struct sasl_exchan
     while (answer->outcome == LOGIN_MORE) {
         io_set_write_deadline(s->io, session_deadline(s));
         io_printf(s->io, "334 %.*s\r\n", STR_ARG(answer->challenge));
-        struct str response;
+        struct str response = STR("");
         if (!read_response(s, mechanism, &response)) {
             ops->cancel(x);
             return false;

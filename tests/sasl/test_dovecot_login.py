@@ -328,3 +328,35 @@ def test_server_is_down(server):
     assert descriptors(mail) <= before + 1
     assert time.monotonic() - started < 250
     client.close()
+
+
+def memory_has(pid, text):
+    """Is it in the writable memory of the process?"""
+    for line in pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines():
+        span, rights = line.split()[:2]
+        if not rights.startswith("rw"):
+            continue
+        first, last = (int(n, 16) for n in span.split("-"))
+        with open(f"/proc/{pid}/mem", "rb", 0) as mem, contextlib.suppress(OSError, ValueError):
+            mem.seek(first)
+            if text in mem.read(last - first):
+                return True
+    return False
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may read another process's memory")
+def test_passwords_are_not_kept(server):
+    mail, _ = server()
+    client = ready(mail)
+    noise = word("not a password, " * 60)
+    client.ask("NOOP " + noise)  # the search finds what is left lying about
+    pid = mail.pids("smtpd")[0]
+    assert memory_has(pid, noise[-90:-20].encode())
+    secret = word("\0joe\0" + "correct horse battery staple, " * 30)
+    assert client.ask("AUTH PLAIN " + secret)[0].startswith("535")
+    assert not memory_has(pid, secret[-90:-20].encode())
+    secret = word("another horse, another staple, " * 30)
+    assert client.ask("AUTH LOGIN")[0].startswith("334")
+    assert client.ask(secret)[0].startswith("535")
+    assert not memory_has(pid, secret[-90:-20].encode())
+    client.close()
