@@ -535,6 +535,26 @@ static void test_rates(void **state) {
     assert_str(buf_str(&h.anvil_told), "1 smtp:2001:db8:1:2:3:4000::/84;2 smtp:2001:db8:1:2:3:4000::/84;");
 }
 
+/* What is refused is read to its end, but not without end. */
+static void test_bdat_skips_no_more(void **state) {
+    (void)state;
+    play("", "192.0.2.1", "< 220 *\n> EHLO x\n<< 250\n> BDAT 67108865\n<< 503 5.5.1 Error: need RCPT command\neof\n");
+    harness_end(&h);
+    play("", "192.0.2.1",
+         "< 220 *\n> EHLO x\n<< 250\n> BDAT 0\n<< 503 5.5.1\n> BDAT 67108865\n"
+         "<< 551 5.0.0 Discarded 67108865 bytes after earlier error\neof\n");
+}
+
+/* Chunks that never come: each command has smtpd_timeout, and the log says how much there was. */
+static void test_bdat_timeout(void **state) {
+    (void)state;
+    play("smtpd_timeout = 10", "192.0.2.1",
+         OPENING RECIPIENT
+         "> BDAT 20\n> 12345678\nquiet 9\n<< 421 4.4.2 mx.here.example Error: timeout exceeded\neof\n");
+    assert_logged("[0-9A-F]*: timeout after BDAT (10 bytes) from client.example?192.0.2.1?");
+    assert_true(h.messages[0].aborted);
+}
+
 static void test_local_rewrite(void **state) {
     (void)state;
     play("receive_override_options = no_header_body_checks, no_address_mappings", "127.0.0.1",
@@ -734,6 +754,8 @@ int main(void) {
         SESSION_TEST(test_dsn_and_utf8),
         SESSION_TEST(test_requiretls),
         SESSION_TEST(test_rates),
+        SESSION_TEST(test_bdat_skips_no_more),
+        SESSION_TEST(test_bdat_timeout),
         SESSION_TEST(test_local_rewrite),
         SESSION_TEST(test_no_unknown_checks),
         SESSION_TEST(test_open_at_mail),
