@@ -125,7 +125,7 @@ static void test_much(void **state) {
     struct buf text = { 0 };
     for (int i = 0; i < LINES; i++)
         for (int n = 0; n < LINE; n++)
-            buf_byte(&text, n == LINE - 1 ? '\n' : (char)('a' + i % 26));
+            buf_byte(&text, n == LINE - 1 ? '\n' : "abcdefghijklmnopqrstuvwxyz"[i % 26]);
     struct buf all = { 0 };
     buf_add(&all, buf_str(&text));
     buf_add(&all, STR("QUIT\n"));

@@ -88,7 +88,7 @@ void test_client_run(void *arg) {
     SSL *ssl = SSL_new(ctx);
     SSL_set_fd(ssl, c->fd);
     if (c->sni)
-        SSL_set_tlsext_host_name(ssl, c->sni);
+        SSL_set_tlsext_host_name(ssl, (char *)(uintptr_t)c->sni);
     if (c->session)
         SSL_set_session(ssl, c->session);
     talk(c, ssl);
