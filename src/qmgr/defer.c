@@ -399,8 +399,7 @@ static int64_t next_try(const struct message *m, int64_t now) {
 static void move_to_deferred(struct message *m, int64_t now) {
     struct spool *s = m->q->spool;
     error e;
-    while ((e = spool_set_next_try(s, &m->id, SPOOL_ACTIVE, next_try(m, now))) ||
-           (e = spool_move(s, &m->id, SPOOL_ACTIVE, SPOOL_DEFERRED))) {
+    while ((e = spool_defer(s, &m->id, next_try(m, now)))) {
         if (e->sys == ENOENT || e->sys == EEXIST || m->q->draining) {
             if (!m->q->draining)
                 log_warn("%s: move to deferred: %.*s", m->id.text, STR_ARG(e->text));
@@ -410,8 +409,9 @@ static void move_to_deferred(struct message *m, int64_t now) {
         if (wait_until(deadline_in(STUCK_RETRY_S)))
             return;
     }
-    if (m->env.flags & ENVELOPE_EXPIRED)
-        spool_mark_expired(s, &m->id, SPOOL_DEFERRED); /* it may have been one without a file until now */
+    enum spool_state state;
+    if ((m->env.flags & ENVELOPE_EXPIRED) && spool_find(s, &m->id, &state))
+        spool_mark_expired(s, &m->id, state); /* it may have been one without a file until now */
     fast_flush_add(m);
 }
 

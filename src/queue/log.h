@@ -15,12 +15,12 @@
  *   reader  reads forward from the first record to the committed end the writer has told, or, of a segment without a
  *           writer (at the start, or when one has died), to the first record that is not whole. Messages are delivered
  *           from here, their marks written within one turn of the loop. One that is deferred is written into a file
- *           (spool_file.h) under deferred/, without a sync; it stays in the segment, undone, until log_settle():
- *           syncfs, then their marks. Until then nobody touches the file. Held ones stay where they are as long as
- *           they fill half of their segment, so that the log takes at most twice their size; what is left of other
- *           segments, and of the oldest when there are very many, goes into files under hold/ in the same way, a few
- *           at a time and when no mail comes. When all messages of a sealed segment are done: fdatasync (the marks),
- *           renamed to log/free.N; more than LOG_FREE_MAX are removed.
+ *           (spool_file.h) under deferred/, soon (log_move.c) and without a sync; it stays in the segment, undone,
+ *           until log_settle(): syncfs, then their marks. Until then nobody touches the file. Held ones stay where they
+ *           are as long as they fill half of their segment: the log takes at most twice their size; what is left of
+ * other segments, and of the oldest when there are very many, goes into files under hold/ in the same way, a few at a
+ * time and when no mail comes. When all messages of a sealed segment are done: fdatasync (the marks), renamed to
+ * log/free.N; more than LOG_FREE_MAX are removed.
  *
  * What a crash leaves, in addition to the table in spool.c (kill -9: the page cache survives; power: what was not
  * synced is lost or kept, in any combination):
@@ -35,6 +35,7 @@
  *   active      the same; mark A          the record; the mark may be lost: it is only for lists
  *   rcpt done   mark D of the recipient   D, or not: one recipient is served twice. Power can lose what was marked
  *                                         since the last sync of the segment (each batch, or LOG_SYNC_S)
+ *   moving      the same; in memory       the record: delivered again, before its time. A file that is not whole goes
  *   moved       record undone, and a      kill -9: both; the file wins, it is whole. Power: the record; the file whole
  *               file, not synced          (it wins), torn or missing (removed; the record is delivered again)
  *   settled     file synced, mark D       the file; the mark may be lost: then the file wins again, as long as it is
@@ -54,6 +55,7 @@ enum {
     LOG_NAME_MAX = 32, /* "log/free.0123456789abcdef" and NUL */
     LOG_FREE_MAX = 8,
     LOG_SYNC_S = 1,
+    LOG_SETTLE_S = 5, /* from a move to its sync */
 };
 /* "log/N", with "free." or "new." in front of N, or "". */
 void log_name(const char *prefix, uint64_t number, char ret[LOG_NAME_MAX]);
@@ -131,6 +133,7 @@ struct log_segment {
     size_t held;         /* and their number */
     int64_t sealed_at;   /* mono_us when it was seen that no writer has it; 0: not yet */
     bool read_all;       /* sealed, and no record is left to read */
+    bool marks_lost;     /* some could not be written since the last sync */
     bool unsynced;       /* marks were written since the last sync */
     bool damaged;        /* some of it passes no check: not to be used again, kept in corrupt/ at its end */
     bool unreadable;     /* a read failed at `at`: tried again at the next look */
@@ -146,9 +149,10 @@ struct log_segment {
 enum log_state {
     LOG_ACTIVE,
     LOG_HELD,
-    LOG_MOVED, /* into a file that is not known to be synced */
-    LOG_BUSY,  /* an older qmgr is finishing it */
-    LOG_GONE,  /* done before its record was read */
+    LOG_MOVING, /* deferred, and still to be written into its file */
+    LOG_MOVED,  /* into a file that is not known to be synced */
+    LOG_BUSY,   /* an older qmgr is finishing it */
+    LOG_GONE,   /* done before its record was read */
 };
 struct log_message {
     struct log_segment *segment;
@@ -161,7 +165,9 @@ struct log_message {
     bool has_logs; /* there may be failure logs of it */
     int64_t next_try_us;
     struct buf reasons; /* of the file that it becomes */
-    uint64_t moved;     /* number of the move, for log_settle() */
+    struct log_message *moving_next, *moving_prev;
+    bool in_hands;  /* MOVING: the thread writes it just now */
+    uint64_t moved; /* number of the move, for log_settle() */
 };
 
 /* Where the held messages are that nobody asks for (log_held.c). */
@@ -190,6 +196,12 @@ struct log_reader {
     struct cond work;                    /* for log_run() */
     bool stop, settling;
     struct cond settled;
+    struct log_message *moving_first, *moving_last; /* MOVING and not in hands */
+    size_t moving_count;
+    uint64_t moving_bytes; /* of the log */
+    size_t moving_in_hands;
+    bool mover;                            /* its coroutine runs */
+    struct cond moving_done, moving_again; /* a batch has ended; what could not be moved has been */
 };
 
 struct log_reader *log_reader_new(struct spool *s);
@@ -213,6 +225,16 @@ error log_load(struct log_message *m, struct arena *a, struct envelope *ret, str
 error log_content(struct log_message *m, struct spool_content *ret);
 error log_mark_done(struct spool *s, struct log_message *m, size_t index);
 error log_move(struct spool *s, struct log_message *m, enum spool_state to);
+/* To DEFERRED, when there is time. */
+error log_move_later(struct spool *s, struct log_message *m);
+/* One that is MOVING now (or when the thread is done with it). What is there then, as from the map. */
+struct log_message *log_move_now(struct spool *s, const struct queue_id *id);
+/* All that wait to be moved. Not those that the thread has in its hands when the spool has been handed over. */
+void log_move_all(struct spool *s);
+/* The bytes of its file. A damaged record is saved as it is (CORRUPT); any other becomes a queue file. */
+error log_move_bytes(struct log_message *m, enum spool_state to, struct buf *ret);
+/* In the order of their places. */
+void log_sort(struct log_message **list, size_t n);
 error log_remove(struct spool *s, struct log_message *m);
 /* syncfs, and what has moved before it is done. Waits. */
 error log_settle(struct spool *s);

@@ -436,8 +436,12 @@ static void deliver(const struct queue_id *id, enum spool_state state) {
         }
         spool_content_close(&c);
         if (todo) {
-            spool_set_next_try(world.r, id, state, 1900000000000000);
-            spool_move(world.r, id, state, SPOOL_DEFERRED);
+            if (state == SPOOL_ACTIVE && i % 8 == 1) { /* by the thread */
+                spool_defer(world.r, id, 1900000000000000);
+            } else {
+                spool_set_next_try(world.r, id, state, 1900000000000000);
+                spool_move(world.r, id, state, SPOOL_DEFERRED);
+            }
         } else if (m->rcpts < 3 || i % 4 != 1) { /* the notices of others are still to be sent */
             spool_remove(world.r, id, state);
         }

@@ -10,7 +10,6 @@
 
 enum {
     MARKS_MAX = 1024,        /* runs of marks that wait to be written */
-    SETTLE_S = 5,            /* from a move to its sync */
     SETTLE_RETRY_S = 30,     /* after a sync that failed */
     HELD_S = 10,             /* held mail stays in the log for this long after its segment was sealed, */
     HELD_SHARE = 2,          /* and for ever when it fills a half of it, */
@@ -31,8 +30,10 @@ void log_flush_marks(struct log_segment *seg) {
         for (uint32_t done = 0; done < mark->n;) {
             uint32_t n = mark->n - done < sizeof bytes ? mark->n - done : (uint32_t)sizeof bytes;
             error e = spool_pwrite_all(seg->fd, str_n(bytes, n), (uint64_t)SEGMENT_MARKS_AT + mark->at + done);
-            if (e) /* may mean a duplicate after a crash */
+            if (e) { /* may mean a duplicate after a crash */
                 log_warn("log/%016llx: write marks: %.*s", (unsigned long long)seg->number, STR_ARG(e->text));
+                seg->marks_lost = true;
+            }
             done += n;
         }
         seg->unsynced = true;
@@ -65,9 +66,9 @@ void spool_log_flush(struct spool *s) {
         log_flush_marks(seg);
 }
 
-void log_message_done(struct log_reader *r, struct log_message *m) {
+/* Its marks say that it is done. */
+static void leave(struct log_reader *r, struct log_message *m) {
     struct log_segment *seg = m->segment;
-    log_mark(r, seg, m->record.mark, m->record.rcpt_count + 1, SEGMENT_MARK_DONE);
     seg->live--;
     if (r->handed_over) { /* the next one waits for this */
         log_flush_marks(seg);
@@ -80,6 +81,11 @@ void log_message_done(struct log_reader *r, struct log_message *m) {
     }
     map_remove(&r->messages, queue_id_str(&m->record.id));
     log_message_free(m);
+}
+
+void log_message_done(struct log_reader *r, struct log_message *m) {
+    log_mark(r, m->segment, m->record.mark, m->record.rcpt_count + 1, SEGMENT_MARK_DONE);
+    leave(r, m);
 }
 
 void log_message_free(struct log_message *m) {
@@ -152,6 +158,28 @@ error log_content(struct log_message *m, struct spool_content *ret) {
     return NULL;
 }
 
+error log_move_bytes(struct log_message *m, enum spool_state to, struct buf *ret) {
+    struct str whole = STR("");
+    char *own;
+    error e = whole_record(m, &whole, &own);
+    if (e == &log_damaged && to == SPOOL_CORRUPT) {
+        size_t n = (size_t)segment_record_size(&m->record);
+        if (!spool_pread_all(m->segment->fd, buf_reserve(ret, n), n, m->at))
+            return err_errno(errno);
+        ret->n += n;
+        return NULL;
+    }
+    if (e)
+        return e;
+    struct buf marks = { 0 };
+    e = read_marks(m, &marks);
+    if (!e)
+        log_file_form(ret, whole, &m->record, buf_str(&marks), m->warned, buf_str(&m->reasons));
+    buf_free(&marks);
+    free(own);
+    return e;
+}
+
 /* --- finding --- */
 
 void log_adopt(struct log_reader *r, const struct log_walk_entry *found) {
@@ -181,11 +209,16 @@ struct log_message *log_find(struct spool *s, const struct queue_id *id, enum sp
     struct log_message *m = map_get(&r->messages, queue_id_str(id));
     if (!m && state == SPOOL_HOLD)
         m = log_held_take(r, id);
+    if (m && m->state == LOG_MOVING) {
+        if (state != SPOOL_DEFERRED)
+            return NULL;
+        m = log_move_now(s, id);
+    }
     if (m && m->state == LOG_MOVED) {
         log_settle(s); /* failed: a power failure may now make duplicates; the file is whole all the same */
         return NULL;
     }
-    if (!m || m->state == LOG_BUSY || m->state == LOG_GONE)
+    if (!m || m->state == LOG_BUSY || m->state == LOG_GONE || m->state == LOG_MOVING)
         return NULL;
     enum spool_state is = m->state == LOG_HELD ? SPOOL_HOLD : m->ahead ? SPOOL_INCOMING : SPOOL_ACTIVE;
     return is == state ? m : NULL;
@@ -210,74 +243,12 @@ error log_remove(struct spool *s, struct log_message *m) {
     return NULL;
 }
 
-static error write_file(struct spool *s, struct log_message *m, enum spool_state to, struct str bytes) {
-    int fd = spool_openat(s, to, &m->record.id, O_WRONLY | O_CREAT | O_EXCL, SPOOL_MODE_WRITING);
-    if (fd < 0)
-        return err_errno(errno);
-    error e = spool_pwrite_all(fd, bytes, 0);
-    struct timespec times[2] = { { .tv_nsec = UTIME_OMIT },
-                                 { .tv_sec = m->next_try_us / US_PER_S, .tv_nsec = m->next_try_us % US_PER_S * 1000 } };
-    char path[SPOOL_PATH_MAX];
-    spool_path(s, to, &m->record.id, path);
-    if (!e && m->next_try_us && sys->utimensat(s->fd, path, times, AT_SYMLINK_NOFOLLOW) < 0)
-        e = err_errno(errno);
-    if (!e && sys->fchmod(fd, SPOOL_MODE_READY) < 0)
-        e = err_errno(errno);
-    sys->close(fd);
-    if (e)
-        sys->unlinkat(s->fd, path, 0);
-    return e;
-}
-
-/* A damaged record is saved as it is; any other becomes a queue file. */
-static error move_bytes(struct log_message *m, enum spool_state to, struct buf *ret) {
-    struct str whole = STR("");
-    char *own;
-    error e = whole_record(m, &whole, &own);
-    if (e == &log_damaged && to == SPOOL_CORRUPT) {
-        size_t n = (size_t)segment_record_size(&m->record);
-        if (!spool_pread_all(m->segment->fd, buf_reserve(ret, n), n, m->at))
-            return err_errno(errno);
-        ret->n += n;
-        return NULL;
-    }
-    if (e)
-        return e;
-    struct buf marks = { 0 };
-    e = read_marks(m, &marks);
-    if (!e)
-        log_file_form(ret, whole, &m->record, buf_str(&marks), m->warned, buf_str(&m->reasons));
-    buf_free(&marks);
-    free(own);
-    return e;
-}
-
-error log_move(struct spool *s, struct log_message *m, enum spool_state to) {
-    struct log_reader *r = s->log_reader;
-    struct buf bytes = { 0 };
-    error e = move_bytes(m, to, &bytes);
-    if (!e)
-        e = write_file(s, m, to, buf_str(&bytes));
-    buf_free(&bytes);
-    if (e)
-        return e;
-    buf_free(&m->reasons);
-    if (m->has_logs) /* now they are in the file */
-        spool_unlink(s, SPOOL_DIR_DEFER, &m->record.id);
-    log_mark(r, m->segment, m->record.mark, 1, SEGMENT_MARK_MOVED);
-    if (r->handed_over)
-        log_flush_marks(m->segment);
-    m->state = LOG_MOVED;
-    m->moved = ++r->moves;
-    if (r->unsettled++ == 0) {
-        r->settle_at = deadline_in(SETTLE_S);
-        cond_signal(&r->work);
-    }
-    return NULL;
-}
-
 static error sync_marks(struct log_segment *seg) {
     log_flush_marks(seg);
+    if (seg->marks_lost) { /* what relies on them has to set them again */
+        seg->marks_lost = false;
+        return err_errno(EIO);
+    }
     seg->unsynced = false; /* what is written from now on is not in this one */
     seg->syncing++;
     error e = spool_sync(seg->fd, sys->fdatasync);
@@ -287,15 +258,38 @@ static error sync_marks(struct log_segment *seg) {
     return e;
 }
 
-/* The files are on stable storage: so are, next, the marks that say so; then the files may be touched. */
-static error settle_segments(struct log_reader *r, uint64_t last) {
-    size_t at = 0;
+static int by_place(const void *a, const void *b) {
+    const struct log_message *const *x = a, *const *y = b;
+    if ((*x)->segment != (*y)->segment)
+        return (*x)->segment->number < (*y)->segment->number ? -1 : 1;
+    return ((*x)->at > (*y)->at) - ((*x)->at < (*y)->at);
+}
+
+void log_sort(struct log_message **list, size_t n) {
+    qsort(list, n, sizeof *list, by_place);
+}
+
+/* All that have moved up to then, in the order of their places, so that their marks are in few pieces. */
+static struct log_message **all_moved(struct log_reader *r, uint64_t last, size_t *ret_count) {
+    size_t n = 0, at = 0;
+    struct log_message **list = malloc((r->unsettled + 1) * sizeof(struct log_message *));
+    if (!list)
+        die_no_memory((r->unsettled + 1) * sizeof(struct log_message *));
     struct map_entry *entry;
     while (map_next(&r->messages, &at, &entry)) {
         struct log_message *m = entry->value;
-        if (m->state == LOG_MOVED && m->moved <= last)
-            log_mark(r, m->segment, m->record.mark, m->record.rcpt_count + 1, SEGMENT_MARK_DONE);
+        if (m->state == LOG_MOVED && m->moved <= last && n < r->unsettled)
+            list[n++] = m;
     }
+    log_sort(list, n);
+    *ret_count = n;
+    return list;
+}
+
+/* The files are on stable storage: so are, next, the marks that say so; then the files may be touched. */
+static error settle_segments(struct log_reader *r, struct log_message *const *list, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        log_mark(r, list[i]->segment, list[i]->record.mark, list[i]->record.rcpt_count + 1, SEGMENT_MARK_DONE);
     error e = NULL;
     for (struct log_segment *seg = r->segments; seg && !e;) {
         uint64_t number = seg->number;
@@ -319,22 +313,21 @@ error log_settle(struct spool *s) {
     r->settling = true;
     int shield = coro_self() ? coro_shield(1) : 0;
     error e = spool_sync(s->fd, sys->syncfs);
-    if (!e)
-        e = settle_segments(r, last);
-    size_t at = 0;
-    struct map_entry *entry;
-    while (!e && map_next(&r->messages, &at, &entry)) {
-        struct log_message *m = entry->value;
-        if (m->state != LOG_MOVED || m->moved > last)
-            continue;
-        r->unsettled--;
-        log_message_done(r, m);
+    if (!e) { /* meanwhile nobody touches them */
+        size_t n = 0;
+        struct log_message **list = all_moved(r, last, &n);
+        e = settle_segments(r, list, n);
+        for (size_t i = 0; i < n && !e; i++) {
+            r->unsettled--;
+            leave(r, list[i]);
+        }
+        free(list);
     }
     if (coro_self())
         coro_shield(shield);
     r->settling = false;
     cond_broadcast(&r->settled);
-    r->settle_at = r->unsettled ? deadline_in(e ? SETTLE_RETRY_S : SETTLE_S) : 0;
+    r->settle_at = r->unsettled ? deadline_in(e ? SETTLE_RETRY_S : LOG_SETTLE_S) : 0;
     if (e)
         log_warn("queue file system: sync: %.*s", STR_ARG(e->text));
     return e;
@@ -503,6 +496,7 @@ void spool_log_run(struct spool *s) {
 error spool_settle(struct spool *s) {
     if (!s->log_reader)
         return NULL;
+    log_move_all(s);
     spool_log_flush(s);
     return log_settle(s);
 }

@@ -601,6 +601,7 @@ void spool_log_look(struct spool *s) {
 
 void log_hand_over(struct log_reader *r) {
     r->handed_over = true;
+    log_move_all(r->spool);
     free(r->left);
     r->left = NULL;
     r->left_count = r->left_at = 0;
@@ -608,7 +609,7 @@ void log_hand_over(struct log_reader *r) {
     struct map_entry *e;
     while (map_next(&r->messages, &at, &e)) {
         struct log_message *m = e->value;
-        if (m->state != LOG_ACTIVE || m->ahead)
+        if ((m->state != LOG_ACTIVE && m->state != LOG_MOVING) || m->ahead)
             continue;
         short type = F_WRLCK;
         if (!log_lock(m->segment, m->at, F_OFD_SETLK, &type))

@@ -464,6 +464,8 @@ bool spool_scan_next(struct spool *s, struct spool_scan *scan, enum spool_state 
         sc->state = state;
         sc->names_only = scan->names_only && s->access == SPOOL_LISTER;
         sc->depth = s->hashed[state] ? s->hash_depth : 0;
+        if (state == SPOOL_DEFERRED && s->log_reader)
+            log_move_all(s);
         scan_path(sc, 0, path);
         sc->dirs[0] = open_directory(s, path);
         if (!scan->files_only && (state == SPOOL_INCOMING || state == SPOOL_ACTIVE || state == SPOOL_HOLD)) {
@@ -716,6 +718,14 @@ error spool_move(struct spool *s, const struct queue_id *id, enum spool_state fr
     return sys->renameat(s->fd, old, s->fd, new) < 0 ? err_errno(errno) : NULL;
 }
 
+error spool_defer(struct spool *s, const struct queue_id *id, int64_t next_try_us) {
+    error e = spool_set_next_try(s, id, SPOOL_ACTIVE, next_try_us);
+    struct log_message *m = e ? NULL : log_find(s, id, SPOOL_ACTIVE);
+    if (e)
+        return e;
+    return m ? log_move_later(s, m) : spool_move(s, id, SPOOL_ACTIVE, SPOOL_DEFERRED);
+}
+
 error spool_set_next_try(struct spool *s, const struct queue_id *id, enum spool_state state, int64_t wall_us) {
     struct log_message *m = log_find(s, id, state);
     if (m) {
@@ -813,6 +823,7 @@ static void adopt_all(struct spool *s) {
 }
 
 bool spool_find(struct spool *s, const struct queue_id *id, enum spool_state *ret) {
+    log_find(s, id, SPOOL_DEFERRED); /* on its way there? It is there after this */
     if (find_in_log(s, id, ret))
         return true;
     for (enum spool_state state = 0; state < SPOOL_STATES; state++) {

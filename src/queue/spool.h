@@ -139,6 +139,9 @@ error spool_rcpts_next(struct spool *s, const struct queue_id *id, enum spool_st
 error spool_content_open(struct spool *s, const struct queue_id *id, enum spool_state state, struct spool_content *ret);
 /* ERR_SYS EEXIST when a message of that name is there already (a queue restored from elsewhere): nothing is moved. */
 error spool_move(struct spool *s, const struct queue_id *id, enum spool_state from, enum spool_state to);
+/* From ACTIVE to DEFERRED, with the time of the next try. Of a message in the log the file may be written later, in the
+ * background; it is DEFERRED from now on for its READER, and active in lists until then. */
+error spool_defer(struct spool *s, const struct queue_id *id, int64_t next_try_us);
 /* The time of the next try, for DEFERRED; also used with a time in the past to make a message due. */
 error spool_set_next_try(struct spool *s, const struct queue_id *id, enum spool_state state, int64_t wall_us);
 /* Recipient `index` needs no more work. Not synced: a crash may undo it (one duplicate, never a loss). */

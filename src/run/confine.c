@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -420,6 +421,10 @@ static error seccomp_confine(const struct confine *c, bool *ret) {
     allow_files(&f, c->flags);
     allow_sockets(&f, c->flags);
     allow_processes(&f, c->flags);
+    /* our own priority, which without privileges can only be lowered (offload_low()) */
+    const struct scmp_arg_cmp own_priority[] = { EQUAL(0, PRIO_PROCESS), EQUAL(1, 0) };
+    allow_with(&f, CALL(getpriority), 2, own_priority);
+    allow_with(&f, CALL(setpriority), 2, own_priority);
     /* FIONREAD, FIONBIO, SIOCOUTQ */
     const scmp_datum_t requests[] = { 0x541B, 0x5421, 0x5411 };
     for (size_t i = 0; i < COUNT(requests); i++) {

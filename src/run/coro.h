@@ -92,4 +92,6 @@ error loop_on_signal(int signo, void (*fn)(int signo, void *arg), void *arg);
  * waiter still waits for `fn` to end: its memory is in use. Seccomp filters and privileges must be in place before. */
 void offload(void (*fn)(void *arg), void *arg);
 void offload_set_threads(unsigned n);
+/* The same for work that can wait: in one thread, below the others' priority (nice) while the CPU is wanted. */
+void offload_low(void (*fn)(void *arg), void *arg);
 #endif

@@ -6,9 +6,15 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
-enum { OFFLOAD_THREADS_DEFAULT = 8, OFFLOAD_THREADS_MAX = 256, OFFLOAD_THREAD_STACK = 512 * 1024 };
+enum {
+    OFFLOAD_LOW_NICE = 10,
+    OFFLOAD_THREADS_DEFAULT = 8,
+    OFFLOAD_THREADS_MAX = 256,
+    OFFLOAD_THREAD_STACK = 512 * 1024
+};
 
 /* A job lives on the stack of the coroutine that waits for it; that is why a cancelled one still waits. */
 struct job {
@@ -18,33 +24,41 @@ struct job {
     struct job *next;
 };
 
-static unsigned threads_max = OFFLOAD_THREADS_DEFAULT;
-static pthread_t *threads;
-static unsigned thread_count, idle_count;
+/* Threads that share a list of jobs. */
+struct lane {
+    unsigned threads_max;
+    int nice; /* added to the process's */
+    pthread_t *threads;
+    unsigned thread_count, idle_count;
+    pthread_cond_t work;
+    struct job *todo_first, *todo_last; /* under lock, as all below */
+    size_t todo_count;
+};
+static struct lane ordinary = { .threads_max = OFFLOAD_THREADS_DEFAULT, .work = PTHREAD_COND_INITIALIZER };
+static struct lane low = { .threads_max = 1, .nice = OFFLOAD_LOW_NICE, .work = PTHREAD_COND_INITIALIZER };
 static size_t busy; /* jobs not yet given back; the loop's thread only */
 static int event_fd = -1;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t work = PTHREAD_COND_INITIALIZER;
-static struct job *todo_first, *todo_last; /* under lock, as all below */
-static size_t todo_count;
 static struct job *done_first, *done_last;
 static bool quit;
 
 static void *thread_main(void *arg) {
-    (void)arg;
+    struct lane *l = arg;
+    if (l->nice) /* of this thread alone, on Linux; where it is refused the work is done all the same */
+        setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + l->nice);
     pthread_mutex_lock(&lock);
     for (;;) {
-        while (!todo_first && !quit) {
-            idle_count++;
-            pthread_cond_wait(&work, &lock);
-            idle_count--;
+        while (!l->todo_first && !quit) {
+            l->idle_count++;
+            pthread_cond_wait(&l->work, &lock);
+            l->idle_count--;
         }
-        struct job *job = todo_first;
+        struct job *job = l->todo_first;
         if (!job)
             break;
-        todo_first = job->next;
-        todo_count--;
+        l->todo_first = job->next;
+        l->todo_count--;
         pthread_mutex_unlock(&lock);
         job->fn(job->arg);
         pthread_mutex_lock(&lock);
@@ -84,13 +98,13 @@ static void jobs_done(void) {
 }
 
 /* With the lock held. False: no thread at all. */
-static bool thread_start(void) {
-    if (thread_count == threads_max)
+static bool thread_start(struct lane *l) {
+    if (l->thread_count == l->threads_max)
         return true;
-    if (!threads)
-        threads = calloc(OFFLOAD_THREADS_MAX, sizeof *threads);
-    if (!threads)
-        die_no_memory(OFFLOAD_THREADS_MAX * sizeof *threads);
+    if (!l->threads)
+        l->threads = calloc(OFFLOAD_THREADS_MAX, sizeof *l->threads);
+    if (!l->threads)
+        die_no_memory(OFFLOAD_THREADS_MAX * sizeof *l->threads);
     /* signals are the loop's business */
     sigset_t all, old;
     sigfillset(&all);
@@ -98,15 +112,15 @@ static bool thread_start(void) {
     pthread_attr_t attr;
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, OFFLOAD_THREAD_STACK);
-    if (pthread_create(&threads[thread_count], &attr, thread_main, NULL) == 0)
-        thread_count++;
+    if (pthread_create(&l->threads[l->thread_count], &attr, thread_main, l) == 0)
+        l->thread_count++;
     pthread_attr_destroy(&attr);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return thread_count > 0;
+    return l->thread_count > 0;
 }
 
 void offload_set_threads(unsigned n) {
-    threads_max = n < 1 ? 1 : n > OFFLOAD_THREADS_MAX ? OFFLOAD_THREADS_MAX : n;
+    ordinary.threads_max = n < 1 ? 1 : n > OFFLOAD_THREADS_MAX ? OFFLOAD_THREADS_MAX : n;
 }
 
 size_t offload_busy(void) {
@@ -124,7 +138,7 @@ static bool offload_begin(void) {
     return event_fd >= 0;
 }
 
-void offload(void (*fn)(void *arg), void *arg) {
+static void offload_to(struct lane *l, void (*fn)(void *arg), void *arg) {
     struct coro *c = coro_self();
     if (!c || !offload_begin()) {
         fn(arg);
@@ -132,38 +146,53 @@ void offload(void (*fn)(void *arg), void *arg) {
     }
     struct job job = { .fn = fn, .arg = arg, .coro = c };
     pthread_mutex_lock(&lock);
-    if (todo_count >= idle_count && !thread_start()) {
+    if (l->todo_count >= l->idle_count && !thread_start(l)) {
         pthread_mutex_unlock(&lock);
         fn(arg); /* no thread to be had: everybody waits, but the work is done */
         return;
     }
-    if (todo_first)
-        todo_last->next = &job;
+    if (l->todo_first)
+        l->todo_last->next = &job;
     else
-        todo_first = &job;
-    todo_last = &job;
-    todo_count++;
+        l->todo_first = &job;
+    l->todo_last = &job;
+    l->todo_count++;
     pthread_mutex_unlock(&lock); /* which the thread, once awake, wants */
-    pthread_cond_signal(&work);
+    pthread_cond_signal(&l->work);
     busy++;
     int shield = coro_shield(1); /* cancellation does not end this wait */
     loop_wait(c, DEADLINE_NEVER, NULL);
     coro_shield(shield);
 }
 
+void offload(void (*fn)(void *arg), void *arg) {
+    offload_to(&ordinary, fn, arg);
+}
+
+void offload_low(void (*fn)(void *arg), void *arg) {
+    offload_to(&low, fn, arg);
+}
+
+static void lane_free(struct lane *l) {
+    for (unsigned i = 0; i < l->thread_count; i++)
+        pthread_join(l->threads[i], NULL);
+    free(l->threads);
+    l->threads = NULL;
+    l->thread_count = 0;
+    l->todo_first = NULL;
+    l->todo_count = 0;
+}
+
 void offload_free(void) {
     pthread_mutex_lock(&lock);
     quit = true;
-    pthread_cond_broadcast(&work);
+    pthread_cond_broadcast(&ordinary.work);
+    pthread_cond_broadcast(&low.work);
     pthread_mutex_unlock(&lock);
-    for (unsigned i = 0; i < thread_count; i++)
-        pthread_join(threads[i], NULL);
-    free(threads);
-    threads = NULL;
-    thread_count = 0;
+    lane_free(&ordinary);
+    lane_free(&low);
     quit = false;
-    todo_first = done_first = NULL;
-    todo_count = 0;
+    done_first = NULL;
     busy = 0;
     if (event_fd >= 0) {
         loop_unwatch(event_fd);

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static int set_up(void **state) {
@@ -102,6 +103,39 @@ static void test_offload_outside(void **state) {
     gate_open = true;
     offload(pass_gate, &value);
     assert_int_equal(value, 2);
+}
+
+struct nice_job {
+    int nice;
+    pthread_t thread;
+};
+static void note_nice(void *arg) {
+    struct nice_job *j = arg;
+    j->nice = getpriority(PRIO_PROCESS, 0);
+    j->thread = pthread_self();
+}
+static void run_nice(void *arg) {
+    struct nice_job *both = arg;
+    offload(note_nice, &both[0]);
+    offload_low(note_nice, &both[1]);
+    offload_low(note_nice, &both[2]);
+}
+
+static void test_offload_low(void **state) {
+    (void)state;
+    struct nice_job jobs[3] = { { .nice = 99 }, { .nice = 99 }, { .nice = 99 } };
+    int ours = getpriority(PRIO_PROCESS, 0);
+    coro_spawn(run_nice, jobs, "nice");
+    assert_null(loop_run());
+    assert_int_equal(jobs[0].nice, ours);
+    assert_true(jobs[1].nice > ours || ours == 19);
+    assert_true(jobs[1].thread == jobs[2].thread && jobs[1].thread != jobs[0].thread);
+    assert_true(jobs[1].thread != pthread_self());
+    assert_int_equal(getpriority(PRIO_PROCESS, 0), ours);
+    jobs[0].nice = 99;
+    offload_low(note_nice, &jobs[0]); /* outside a coroutine: at once */
+    assert_int_equal(jobs[0].nice, ours);
+    assert_int_equal(offload_busy(), 0);
 }
 
 struct cancelled_job {
@@ -263,6 +297,7 @@ static void test_signal_stops_the_loop(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         OFFLOAD_TEST(test_offload),
+        OFFLOAD_TEST(test_offload_low),
         OFFLOAD_TEST(test_offload_outside),
         OFFLOAD_TEST(test_offload_cancelled),
         OFFLOAD_TEST(test_offload_and_fake_clock),

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -131,6 +132,10 @@ static void child_write_files(const void *arg) {
     int fd = open(path, O_WRONLY | O_CREAT, 0600);
     expect(fd >= 0 && write(fd, "x", 1) == 1);
     expect(unlink(path) == 0);
+    /* our own priority, and nobody else's */
+    int nice = getpriority(PRIO_PROCESS, 0);
+    expect(nice == 19 || setpriority(PRIO_PROCESS, 0, nice + 1) == 0);
+    expect(setpriority(PRIO_PROCESS, (id_t)getppid(), nice) < 0);
     if (got.landlock) {
         expect(open(other, O_WRONLY | O_CREAT, 0600) < 0);
         expect(mkdir(other, 0700) < 0);
