@@ -71,8 +71,9 @@ def test_resumed_after_reload(ticket_instance):
     assert not visitor.visit(instance.port)
     manager = instance.pids("tlsmgr")
     assert len(manager) == 1
+    before = set(manager + instance.pids("smtpd"))
     instance.reload()
-    wait_for(lambda: not set(manager) & set(instance.pids("tlsmgr")), what="the end of tlsmgr")
+    wait_for(lambda: not before & set(instance.pids("tlsmgr") + instance.pids("smtpd")), what="the end of both")
     assert visitor.visit(instance.port)
 
 
