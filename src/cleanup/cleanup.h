@@ -20,6 +20,7 @@ enum {
 /* header_checks(5) and the like, for all messages (inspection.c); NULL tables: none. */
 struct checks {
     struct maps *header, *mime, *nested, *body;
+    struct maps *milter;     /* of fields that mail filters add */
     bool any;                /* there is something to look for: else messages are not looked at */
     size_t body_size;        /* body_checks_size_limit: bytes of a part that are looked at */
     unsigned refused_errors; /* a bit for each enum mime_error */

@@ -52,8 +52,12 @@ static void log_event(const struct message *m, const char *what, const char *sta
             buf_byte(&b, text.p[i]);
     struct str sender = address_quote(m->arena, m->env.sender);
     buf_printf(&b, "; from=<%.*s>", STR_ARG(sender));
-    if (m->given.n > 0) {
-        struct str to = address_quote(m->arena, m->given.at[m->given.n - 1].address);
+    bool invented = !m->filters_are_smtpd; /* it has come to this recipient */
+    struct str last = m->given.n > 0 ? m->given.at[m->given.n - 1].address : STR("");
+    if (invented)
+        last = m->filter_rcpt;
+    if (last.n > 0) {
+        struct str to = address_quote(m->arena, last);
         buf_printf(&b, " to=<%.*s>", STR_ARG(to));
     }
     if (client->protocol.n > 0)
@@ -218,7 +222,7 @@ static bool tell_one(struct filtered *f, struct milter *one) {
     f->replaces_body = false;
     v = milter_end_of_message(ms, one, edit, f, &whole);
     filtered_edits_done(f);
-    return apply(f->m, stage, &v);
+    return apply(f->m, stage, &v) && f->m->status == SUBMIT_OK && !f->m->discard;
 }
 
 static void tell_content(struct message *m) {

@@ -132,6 +132,10 @@ static bool edit_header(struct filtered *f, const struct milter_reply *r, bool l
     }
     if (!make_field(f, r, leading_space, &field))
         return false;
+    if (!message_check_filter_field(f->m, &field))
+        return true;
+    if (f->m->status != SUBMIT_OK || f->m->discard) /* the filter may end what it has to say */
+        return true;
     if (at != SIZE_MAX) {
         f->fields.at[at] = field;
         f->header_changed = true;

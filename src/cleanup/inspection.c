@@ -156,6 +156,42 @@ static void on_error(void *ctx, enum mime_error e, struct str about) {
 }
 
 /* --- what main.cf says --- */
+/* A field that a mail filter adds. PASS and PREPEND have no meaning here. */
+bool message_check_filter_field(struct message *m, struct str *field) {
+    struct check c;
+    struct arena *a = m->arena;
+    struct str text = *field, before = STR("");
+    if (!m->s->checks.milter || m->status != SUBMIT_OK || m->redirect.n > 0 || m->discard)
+        return true;
+    text.n--; /* without its LF */
+    if (check_find(m->s->checks.milter, STR("milter_header_checks"), true, text, a, &c) == TABLE_ERROR) {
+        log_warn("%s: milter_header_checks map lookup problem -- message not accepted, try again later", m->id.text);
+        message_fail(m, SUBMIT_TEMP, STR("4.3.0"), STR("Error: queue file write error"));
+        return true;
+    }
+    if (c.action == CHECK_PASS)
+        c.fault = arena_printf(a, "unsupported command in milter_header_checks map: PASS %.*s", STR_ARG(c.value));
+    if (c.fault.n > 0)
+        log_warn("%.*s", STR_ARG(c.fault));
+    if (c.action == CHECK_PASS)
+        return true;
+    struct str why = c.value;
+    if (c.action == CHECK_REJECT)
+        why = arena_printf(a, "%.*s %.*s", STR_ARG(c.dsn), STR_ARG(c.value));
+    bool held = c.action == CHECK_HOLD && (m->env.flags & ENVELOPE_HOLD);
+    if (c.log.n > 0 && !held)
+        message_log_content(m, arena_printf(a, "milter-header-%.*s", STR_ARG(c.log)), "header", text, true, why);
+    if (c.action == CHECK_PREPEND) {
+        log_warn("the milter_header/body_checks prepend action is not implemented");
+        return true;
+    }
+    if (!apply(m, &c, &text, &before))
+        return false;
+    if (c.action == CHECK_REPLACE)
+        *field = arena_cat(a, text, STR("\n"));
+    return true;
+}
+
 static struct maps *open_checks(const struct conf *c, enum param p) {
     struct str list = conf_str(c, p);
     return list.n > 0 ? maps_open(c, list, 0) : NULL;
@@ -167,6 +203,7 @@ void checks_open(struct checks *k, const struct conf *c) {
                           .mime = open_checks(c, PARAM_mime_header_checks),
                           .nested = open_checks(c, PARAM_nested_header_checks),
                           .body = open_checks(c, PARAM_body_checks),
+                          .milter = open_checks(c, PARAM_milter_header_checks),
                           .body_size = (size_t)conf_int(c, PARAM_body_checks_size_limit) };
     if (parts && (strict || conf_bool(c, PARAM_strict_7bit_headers)))
         k->refused_errors |= 1u << MIME_8BIT_HEADER;
@@ -193,4 +230,5 @@ void checks_close(struct checks *k) {
     maps_close(k->mime);
     maps_close(k->nested);
     maps_close(k->body);
+    maps_close(k->milter);
 }

@@ -94,7 +94,7 @@ def normal_log(log):
         if match:
             name = "NOQUEUE" if match.group(1) == "NOQUEUE" else "ID"
             found.append(f"{name}: {match.group(2)}")
-    return found
+    return sorted(found)  # of two processes, which do not wait for each other
 
 
 def normal_message(text):
