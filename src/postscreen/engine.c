@@ -18,6 +18,26 @@ struct engine {
     bool end;
 };
 
+/* What postscreen_reject_footer may name; other names stand for nothing. */
+static bool footer_name(void *ctx, struct str name, struct expand_value *ret) {
+    struct engine *e = ctx;
+    const struct client *c = e->c;
+    const struct {
+        struct str name, value;
+    } rows[] = {
+        { STR_INIT("client"), c->name },
+        { STR_INIT("client_address"), c->address },
+        { STR_INIT("client_port"), arena_printf(e->arena, "%u", endpoint_port(&c->peer)) },
+        { STR_INIT("localtime"), footer_time(e->arena) },
+        { STR_INIT("server_name"), c->set->myhostname },
+    };
+    *ret = (struct expand_value){ STR(""), true };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (str_eq(name, rows[i].name))
+            ret->text = filtered_text(e->arena, c->set->expansion_filter, rows[i].value);
+    return true;
+}
+
 /* soft_bounce: "550 5.1.1" becomes "450 4.1.1". */
 static void soften(const struct settings *set, struct buf *b) {
     if (!set->soft_bounce || b->n < 5 || b->p[0] != '5')
@@ -35,8 +55,15 @@ static void reply(struct engine *e, const char *format, ...) {
     buf_vprintf(&b, format, ap);
     va_end(ap);
     soften(e->c->set, &b);
-    io_write(e->c->io, buf_str(&b));
-    io_write(e->c->io, STR("\r\n"));
+    footer_add(&e->c->set->reject_footer, footer_name, e, &b);
+    struct str lines = buf_str(&b), line;
+    while (str_next(&lines, STR("\n"), &line)) { /* code and a dash where another line follows (RFC 5321, 4.2.1) */
+        bool more = lines.n > 0;
+        io_write(e->c->io, str_sub(line, 0, 3));
+        io_write(e->c->io, more ? STR("-") : str_sub(line, 3, 1));
+        io_write(e->c->io, str_from(line, 4));
+        io_write(e->c->io, STR("\r\n"));
+    }
     buf_free(&b);
 }
 

@@ -134,6 +134,14 @@ void settings_open_tls(struct settings *s, struct str name) {
         s->tls = tls_server_open(s->conf, &params, name, s->tls_mandatory, s->tls_log_level);
 }
 
+/* A template is not expanded when main.cf is read, but the defaults of these are another parameter's whole value. */
+static struct str template_value(const struct settings *s, enum param p) {
+    struct str value = conf_str(s->conf, p), other;
+    if (str_starts(value, STR("$")) && conf_lookup(s->conf, str_from(value, 1), s->arena, &other))
+        return other;
+    return value;
+}
+
 static struct pace load_pace(const struct conf *c) {
     return (struct pace){ .greet_wait = conf_time(c, PARAM_postscreen_greet_wait),
                           .command_time = conf_time(c, PARAM_postscreen_command_time_limit) };
@@ -178,6 +186,11 @@ static error load(struct settings *s, const struct conf *c, const struct conf *s
     s->ehlo_keywords_off = conf_str(c, PARAM_postscreen_discard_ehlo_keywords);
     s->ehlo_keywords_off_maps =
         maps_open(c, conf_str(c, PARAM_postscreen_discard_ehlo_keyword_address_maps), TABLE_FOLD);
+    struct str footers = conf_str(c, PARAM_postscreen_reject_footer_maps);
+    s->reject_footer = (struct footer){ .parameter = "postscreen_reject_footer",
+                                        .template = template_value(s, PARAM_postscreen_reject_footer),
+                                        .maps = footers.n ? maps_open(c, footers, TABLE_FOLD) : NULL };
+    s->expansion_filter = expansion_filter(s->arena, template_value(s, PARAM_postscreen_expansion_filter));
     s->tls_log_levels = maps_open(c, conf_str(c, PARAM_postscreen_tls_loglevel_maps), TABLE_FOLD);
     s->command_filter = maps_open(c, conf_str(c, PARAM_postscreen_command_filter), 0);
     s->helo_required = conf_bool(c, PARAM_postscreen_helo_required);
@@ -206,7 +219,8 @@ void settings_free(struct settings *s) {
     for (size_t i = 0; i < s->access_count; i++)
         if (s->access[i].maps)
             maps_close(s->access[i].maps);
-    struct maps *const maps[] = { s->dnsbl.reply_map, s->ehlo_keywords_off_maps, s->command_filter, s->tls_log_levels };
+    struct maps *const maps[] = { s->dnsbl.reply_map, s->ehlo_keywords_off_maps, s->command_filter, s->tls_log_levels,
+                                  s->reject_footer.maps };
     for (size_t i = 0; i < sizeof maps / sizeof *maps; i++)
         if (maps[i])
             maps_close(maps[i]);

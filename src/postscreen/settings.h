@@ -4,6 +4,7 @@
 #define ANGARIUM_POSTSCREEN_SETTINGS_H
 
 #include "postscreen/dnsbl.h"
+#include "proto/footer.h"
 #include "table/match.h"
 #include "tls/tls.h"
 
@@ -61,7 +62,9 @@ struct settings {
     int64_t starttls_timeout;    /* seconds */
     bool proxied;                /* each connection begins with haproxy's header */
     int64_t proxy_timeout;
-    struct str smtpd_endpoint; /* private/smtpd */
+    struct footer reject_footer;
+    struct str expansion_filter; /* what values in it may be made of */
+    struct str smtpd_endpoint;   /* private/smtpd */
 };
 
 /* `stressed` is main.cf as it reads with stress = yes. ERR_CONFIG: the text of the fatal line. */

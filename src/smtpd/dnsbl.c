@@ -119,7 +119,8 @@ static bool reply_name(void *ctx, struct str name, struct expand_value *ret) {
     };
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (str_eq(name, own[i].name)) {
-            *ret = (struct expand_value){ filtered_text(n->c->arena, n->c->s->set, own[i].value), true };
+            *ret =
+                (struct expand_value){ filtered_text(n->c->arena, n->c->s->set->expansion_filter, own[i].value), true };
             return true;
         }
     return session_value(n->c->arena, n->c->s, name, ret);

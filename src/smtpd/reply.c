@@ -40,7 +40,7 @@ static void put_final(struct session *s, struct str text) {
     struct buf b = { 0 };
     buf_add(&b, text);
     soften(s, &b, 0);
-    footer_add(s, &b);
+    session_footer(s, &b);
     struct str rest = buf_str(&b), line;
     while (str_next(&rest, STR("\n"), &line)) {
         if (rest.n && line.n > 3)

@@ -55,6 +55,10 @@ SCENES = {
     "old words": ("respectful_logging = no\npostscreen_access_list = cidr:{{127.0.0.1 permit}}\n", [[REPLY, "QUIT\r\n", 1]]),
     "veto": ("postscreen_allowlist_interfaces = !127.0.0.1, static:all\n", [[REPLY, *MAIL, *QUIT], [REPLY, *MAIL, *QUIT]]),
     "softened": ("soft_bounce = yes\npostscreen_greet_action = enforce\n", [["EHLO early\r\n", 2, *MAIL[2:], *QUIT]]),
+    "with a footer": (DEEP + r"postscreen_reject_footer = \c. Call $server_name about $recipient of $sender,\n"
+                      "you are $client_address ($helo_name)\n", [[REPLY, *MAIL, "FOO\r\n", 1, *QUIT]]),
+    "with a footer of its own": (DEEP + "postscreen_reject_footer = other\npostscreen_reject_footer_maps = "
+                                 "regexp:{{/^450/ this one}}\n", [[REPLY, *MAIL, *QUIT]]),
     "filtered": (DEEP + "postscreen_command_filter = regexp:{{/^HULLO(.*)/ EHLO$1}}\n", [[REPLY, "HULLO x\r\n", 1, *QUIT]]),
 }
 
