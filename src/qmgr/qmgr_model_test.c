@@ -198,7 +198,8 @@ static void taken_up(struct model_message *m, struct str line) {
     MUST(at && sscanf(at, "nrcpt=%u", &nrcpt) == 1);
     MUST(!m->gone && !m->held && count_fate(m, BUSY) == 0);
     MUST(nrcpt == count_fate(m, TODO));
-    m->flush = m->flush || sys->mono_us() < model.flush_until;
+    bool flushing = world->q->ignore_times && world->q->deferred.running; /* with the active queue full, for hours */
+    m->flush = m->flush || flushing || sys->mono_us() < model.flush_until;
     note_full();
     if (m->last_event && !m->flush) {
         int64_t due = m->last_event + backoff(m, m->last_event);
@@ -262,12 +263,14 @@ static error model_resolve(struct arena *a, struct str recipient, struct route *
     if (str_eq(domain, STR("nowhere.example")))
         return err_smtp(a, 550, "5.1.2", "no such domain");
     unsigned r, d;
-    const struct model_message *m = message_by_address(recipient, &r, &d);
+    struct model_message *m = message_by_address(recipient, &r, &d);
     if (happens(m, r, Q_TEMPORARY, 2))
         return err_make(a, ERR_TEMP, "table look-up failed");
     bool backlog = m->rcpt_count >= LARGE_MIN && m->number % 4; /* others are slow to sort, and never get one */
-    if (!backlog && happens(m, r, Q_SLOW_TABLE, 3))
+    if (!backlog && happens(m, r, Q_SLOW_TABLE, 3)) {
+        m->is_small = false; /* it waits for the table, while others are delivered */
         wait_until(deadline_in(chance(m, r, Q_TIME, 3)));
+    }
     struct str transport = str_eq(domain, STR("slow.example"))   ? STR("slow")
                            : str_eq(domain, STR("lazy.example")) ? STR("lazy")
                                                                  : STR("smtp");
