@@ -227,11 +227,7 @@ bool layout_mend(const struct conf *c, bool shared) {
 
 /* The daemons of Postfix that this version has not: a service of theirs is no mistake in master.cf. A daemon that has
  * come since is executable, so a row too many does no harm. */
-static const struct str daemons_to_come[] = {
-    STR_INIT("pipe"),
-    STR_INIT("spawn"),
-    STR_INIT("verify"),
-};
+static const struct str daemons_to_come[] = { STR_INIT("pipe") };
 /* And those whose work is done by the process that needs it: smtp keeps its sessions, postscreen asks DNS lists. Their
  * lines in master.cf are right, and idle. */
 static const struct str daemons_without_work[] = { STR_INIT("dnsblog"), STR_INIT("scache"), STR_INIT("tlsproxy") };

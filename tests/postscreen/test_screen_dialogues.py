@@ -42,8 +42,8 @@ SCENES = {
                           [[REPLY, "EHLO x\r\n", 1, "NOOP\r\n", 1, "NOOP\r\n", 1, "NOOP\r\n", 1, 1]]),
     "too long": (DEEP, [[REPLY, "x" * 3000 + "\r\n", 1, 1]]),
     "no VRFY": (DEEP + "disable_vrfy_command = yes\n", [[REPLY, "EHLO x\r\n", 1, "VRFY x\r\n", 1, *QUIT]]),
-    "spoke first, refused": ("postscreen_greet_action = enforce\n", [["EHLO early\r\n", 2, *MAIL[2:], "DATA\r\n", 1, 1]]),
-    "spoke first, dropped": ("postscreen_greet_action = drop\n", [["EHLO early\r\n", 2, 1]]),
+    "spoke first, refused": ("postscreen_greet_action = enforce\n", [["EHLO early\r\n", 1, *MAIL[2:], "DATA\r\n", 1, 1]]),
+    "spoke first, dropped": ("postscreen_greet_action = drop\n", [["EHLO early\r\n", 1, 1]]),
     "spoke first, ignored": ("postscreen_greet_action = ignore\nsmtpd_forbid_unauth_pipelining = no\n", [["HELO early\r\n", 2, "QUIT\r\n", 1]]),
     "hung up before": ("postscreen_greet_wait = 5s\n", [[0.3, None]]),
     "hung up after": (DEEP, [[REPLY, "EHLO x\r\n", 1, None]]),
@@ -54,7 +54,7 @@ SCENES = {
     "allowed": ("postscreen_access_list = permit_mynetworks, cidr:{{127.0.0.1 permit}}\n", [[REPLY, "QUIT\r\n", 1]]),
     "old words": ("respectful_logging = no\npostscreen_access_list = cidr:{{127.0.0.1 permit}}\n", [[REPLY, "QUIT\r\n", 1]]),
     "veto": ("postscreen_allowlist_interfaces = !127.0.0.1, static:all\n", [[REPLY, *MAIL, *QUIT], [REPLY, *MAIL, *QUIT]]),
-    "softened": ("soft_bounce = yes\npostscreen_greet_action = enforce\n", [["EHLO early\r\n", 2, *MAIL[2:], *QUIT]]),
+    "softened": ("soft_bounce = yes\npostscreen_greet_action = enforce\n", [["EHLO early\r\n", 1, *MAIL[2:], *QUIT]]),
     "with a footer": (DEEP + r"postscreen_reject_footer = \c. Call $server_name about $recipient of $sender,\n"
                       "you are $client_address ($helo_name)\n", [[REPLY, *MAIL, "FOO\r\n", 1, *QUIT]]),
     "with a footer of its own": (DEEP + "postscreen_reject_footer = other\npostscreen_reject_footer_maps = "
