@@ -63,7 +63,7 @@ static const struct {
 
 static void check(size_t i, const char *fault, const struct haproxy *h) {
     char text[INET6_ADDRSTRLEN];
-    if ((fault != NULL) != (rows[i].fault != NULL) || (fault && strcmp(fault, rows[i].fault)))
+    if ((fault != NULL) != (rows[i].fault != NULL) || (fault && strcmp(fault, rows[i].fault) != 0))
         fail_msg("row %zu: %s", i, fault ? fault : "taken");
     assert_int_equal(h->proxied, rows[i].client != NULL);
     if (!h->proxied)
