@@ -40,6 +40,7 @@ static struct settings *world(uint8_t which) {
             e = settings_load(conf, conf, a, &made);
         if (e)
             die("%.*s", STR_ARG(e->text));
+        arena_free(a);
     }
     for (int t = 0; t < TESTS; t++)
         made->tests[t].action = (enum action)((which >> 1) % 3);

@@ -431,7 +431,9 @@ static void thread_main(void *arg) {
     struct log *l = arg;
     log_info("of the loop");
     offload(log_of_thread, arg);
-    assert_str(l->thread_sent, "of the loop;of a thread;|");
+    /* the loop's own may have gone before, while it waits for the thread */
+    if (!str_eq(l->thread_sent, STR("of the loop;|of a thread;|")))
+        assert_str(l->thread_sent, "of the loop;of a thread;|");
 }
 
 static void test_threads(void **state) {
