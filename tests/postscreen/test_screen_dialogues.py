@@ -1,5 +1,5 @@
 """postscreen's tests beside Debian's: the same clients, the same replies, the same log lines."""
-import os
+import contextlib
 
 import pytest
 from oracle import Oracle
@@ -85,6 +85,8 @@ def test_as_debians(name):
     main_cf, sessions = SCENES[name]
     with Screen(main_cf) as ours, OracleScreen(main_cf) as theirs:
         got, want = run(ours, sessions), run(theirs, sessions)
+        with contextlib.suppress(TimeoutError):
+            wait_for(lambda: lines_of(ours.log()) == lines_of(theirs.log()))
         print("ours:", ours.log(), "theirs:", theirs.log(), sep="\n")
         assert got == want
         assert lines_of(ours.log()) == lines_of(theirs.log())
