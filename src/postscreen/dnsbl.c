@@ -102,10 +102,6 @@ struct dnsbl_query *dnsbl_ask(const struct dnsbl *d, struct dns *dns, const stru
     return q;
 }
 
-bool dnsbl_answered(const struct dnsbl_query *q) {
-    return q->asking.running == 0;
-}
-
 static bool site_matches(const struct dnsbl_site *site, const struct dns_answer *answer) {
     for (size_t i = 0; i < answer->count; i++)
         if (answer->records[i].type == DNS_A &&

@@ -35,7 +35,6 @@ struct dnsbl_rank {
 struct dnsbl_query;
 /* Ask all lists about this client, in coroutines of their own. */
 struct dnsbl_query *dnsbl_ask(const struct dnsbl *d, struct dns *dns, const struct endpoint *client, int64_t deadline);
-bool dnsbl_answered(const struct dnsbl_query *q);
 /* Waits for what has not been answered, until `deadline` (ERR_TIMEOUT: the rank of what has), and ends the query.
  * Texts are in `a`. Each answer that counts is logged. */
 void dnsbl_end(struct dnsbl_query *q, struct arena *a, int64_t deadline, struct dnsbl_rank *ret);

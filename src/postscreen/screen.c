@@ -196,11 +196,10 @@ static void remember(struct client *c) {
 
 static void test_client(struct client *c, bool denied) {
     c->vetoed = match_find(c->set->allowlist_interfaces, STR(""), address_text(c->arena, &c->local)) == MATCH_NO;
-    bool listed = c->failed || c->refusal.n;
     cache_get(c->screen->cache, c->address, &c->passes);
     c->before = c->passes;
     bool due = find_due_tests(c);
-    if (!due && !listed && !c->vetoed && !denied) {
+    if (!due && !c->vetoed && !denied) {
         log_info("PASS OLD %.*s", STR_ARG(c->name));
         hand_over(c);
         return;

@@ -6,7 +6,7 @@ import time
 
 import instance
 import oracle
-from instance import Instance, free_port, wait_for
+from instance import Instance, wait_for
 
 DOORS = """\
 127.0.0.1:{port} inet n - n - 1 postscreen
@@ -22,7 +22,6 @@ postscreen_greet_wait = 1s
 myhostname = mx.example
 mail_name = Postfix
 """
-GREETED = 1.6  # seconds after which the greeting has come
 
 
 class Screen(Instance):
@@ -119,8 +118,4 @@ def play(server, script):
     return "".join(client.heard)
 
 
-def wait_disconnects(server, count):
-    wait_for(lambda: len(re.findall(r"DISCONNECT \[|PASS (?:NEW|OLD) |LISTED ", server.log())) >= count)
-
-
-__all__ = ["GREETED", "Client", "OracleScreen", "Screen", "free_port", "lines_of", "play", "wait_disconnects", "wait_for"]
+__all__ = ["Client", "OracleScreen", "Screen", "lines_of", "play", "wait_for"]

@@ -3,7 +3,7 @@ import contextlib
 
 import pytest
 from oracle import Oracle
-from screens import GREETED, OracleScreen, Screen, lines_of, play, wait_for
+from screens import OracleScreen, Screen, lines_of, play, wait_for
 
 DEEP = """\
 postscreen_pipelining_enable = yes
