@@ -1,4 +1,5 @@
-/* mux.h - one connection on which many coroutines ask and are answered: the client's half of submit.h and rewrite.h.
+/* mux.h - one connection on which many coroutines ask and are answered: the client's half of submit.h, and
+ * of questions.h.
  *
  * It has no coroutine of its own. Who waits for an answer reads for all who wait, one at a time; who is the first to
  * have something to say sends for all, when the others that are ready have said theirs. So 50 questions asked in one

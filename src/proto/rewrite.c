@@ -2,7 +2,7 @@
 
 #include "base/die.h"
 #include "mail/address.h"
-#include "proto/mux.h"
+#include "proto/questions.h"
 #include <errno.h>
 #include <stdlib.h>
 
@@ -48,105 +48,56 @@ static bool unpack_err(struct unpack *u, struct arena *a, error *ret) {
 }
 
 /* --- the client --- */
-struct call { /* one question, on the stack of who asks */
-    uint32_t number;
-    struct mux_waiter waiter;
-    bool answered;
+struct call {
+    struct pending_question q;
     struct str answer; /* in `a` */
     struct arena *a;
 };
 
 struct rewrite_link {
-    struct mux mux;
-    struct call *calls[REWRITE_QUESTIONS_MAX]; /* by number, modulo their number */
-    size_t under_way, count;
-    uint32_t next;
-    struct cond turn; /* under_way has gone down */
+    struct questions q;
 };
 
-/* Answers for those who have stopped waiting find nobody. */
-static error take_reply(void *ctx, const struct ipc_msg *f) {
-    struct rewrite_link *l = ctx;
-    struct unpack u = unpack_from(f->payload);
-    uint32_t number = unpack_u32(&u);
-    if (u.bad || f->type != REWRITE_MSG_REPLY)
-        return &malformed;
-    struct call *c = l->calls[number % REWRITE_QUESTIONS_MAX];
-    if (!c || c->number != number)
-        return NULL;
-    c->answer = arena_str(c->a, u.rest);
-    c->answered = true;
-    mux_wake(&c->waiter);
-    return NULL;
+static bool take_reply(struct pending_question *q, struct unpack *u) {
+    struct call *c = (struct call *)q;
+    if (c)
+        c->answer = arena_str(c->a, u->rest);
+    return true;
 }
 
 struct rewrite_link *rewrite_link_new(struct ipc *ipc) {
     struct rewrite_link *l = calloc(1, sizeof *l);
     if (!l)
         die_no_memory(sizeof *l);
-    l->mux = (struct mux){ .ipc = ipc, .take = take_reply, .ctx = l };
+    l->q = (struct questions){ .mux.ipc = ipc,
+                               .max = REWRITE_QUESTIONS_MAX,
+                               .answer_type = REWRITE_MSG_REPLY,
+                               .take = take_reply,
+                               .malformed = &malformed };
+    questions_init(&l->q);
     return l;
 }
 
 void rewrite_link_close(struct rewrite_link *l) {
     if (!l)
         return;
-    if (l->count > 0)
-        die("rewrite_link_close: %zu questions are under way", l->count);
-    mux_close(&l->mux);
+    questions_end(&l->q);
     free(l);
 }
 
 bool rewrite_link_usable(const struct rewrite_link *l) {
-    return !l->mux.broken;
+    return !l->q.mux.broken;
 }
 
 size_t rewrite_link_count(const struct rewrite_link *l) {
-    return l->count;
-}
-
-static bool is_answered(const void *c) {
-    return ((const struct call *)c)->answered;
-}
-
-static error call(struct rewrite_link *l, struct call *c, uint8_t type, struct str question, int64_t deadline) {
-    error e = l->mux.broken;
-    while (!e && l->under_way == REWRITE_QUESTIONS_MAX) {
-        e = cond_wait(&l->turn, deadline);
-        if (!e)
-            e = l->mux.broken;
-    }
-    if (e)
-        return e;
-    while (l->calls[l->next % REWRITE_QUESTIONS_MAX])
-        l->next++;
-    c->number = l->next++;
-    struct call **place = &l->calls[c->number % REWRITE_QUESTIONS_MAX];
-    *place = c;
-    l->under_way++;
-    struct buf b = { 0 };
-    pack_u32(&b, c->number);
-    buf_add(&b, question);
-    ipc_send(l->mux.ipc, type, buf_str(&b), -1);
-    buf_free(&b);
-    e = mux_flush(&l->mux, deadline);
-    if (!e)
-        e = mux_wait(&l->mux, &c->waiter, is_answered, c, deadline);
-    *place = NULL;
-    l->under_way--;
-    cond_signal(&l->turn);
-    return e;
+    return l->q.count;
 }
 
 /* Ask what is in `b`, free it. The answer lives in `a`. */
 static error ask(struct rewrite_link *l, struct arena *a, uint8_t type, struct buf *b, int64_t deadline,
                  struct unpack *ret) {
     struct call c = { .a = a };
-    l->count++;
-    error e = call(l, &c, type, buf_str(b), deadline);
-    l->count--;
-    if (l->mux.broken) /* those that wait for their turn will not get it */
-        cond_broadcast(&l->turn);
+    error e = questions_ask(&l->q, &c.q, type, buf_str(b), deadline);
     buf_free(b);
     *ret = unpack_from(c.answer);
     return e;
@@ -154,7 +105,7 @@ static error ask(struct rewrite_link *l, struct arena *a, uint8_t type, struct b
 
 /* An answer that makes no sense: who gives such is not asked again. */
 static error senseless(struct rewrite_link *l) {
-    mux_break(&l->mux, &malformed);
+    mux_break(&l->q.mux, &malformed);
     return &malformed;
 }
 
