@@ -32,6 +32,8 @@ def main():
         row = ROW.match(line)
         if row and row.group(6) == "LIVE":
             read.update(re.findall(r"\$\{(\w+)\?", row.group(3)))
+            # the default for several others: $default_delivery_status_filter
+            read.update(re.findall(r'^"\$(default_\w+)"$', row.group(3)))
     seen = set()
     counts = dict.fromkeys(sorted(STATUSES), 0)
 

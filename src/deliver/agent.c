@@ -1,6 +1,7 @@
 #include "deliver/agent.h"
 
 #include "base/log.h"
+#include "deliver/status_filter.h"
 #include "mail/address.h"
 #include "mail/date.h"
 #include "mail/dsn.h"
@@ -69,9 +70,12 @@ static struct outcome outcome_by_dsn(const struct agent_request *r, struct str d
     return outcome_of(r, class == '2' ? DELIVERY_SENT : class == '5' ? DELIVERY_BOUNCED : DELIVERY_DEFERRED);
 }
 
+static struct str dsn_or(struct str dsn, struct str otherwise) {
+    return dsn.n && dsn_status_length(dsn) == dsn.n ? dsn : otherwise;
+}
+
 static struct str dsn_for(const struct agent_request *r, const struct agent_status *s, struct outcome o) {
-    struct str dsn = s->dsn.n && dsn_status_length(s->dsn) == s->dsn.n ? s->dsn : STR("2.0.0");
-    return dsn_with_class(r->arena, dsn, o.dsn_class);
+    return dsn_with_class(r->arena, dsn_or(s->dsn, STR("2.0.0")), o.dsn_class);
 }
 
 static void log_outcome(struct agent_request *r, struct str address, struct str orig_to, const struct agent_status *s,
@@ -144,33 +148,44 @@ static bool open_question(const struct agent_request *r, size_t index) {
     return index < r->req.env.rcpt_count && !r->answered[index];
 }
 
-static void report(struct agent_request *r, size_t index, const struct agent_status *s, struct outcome o) {
+/* The diagnostic stays: it quotes the peer, as RFC 3464, 2.3.6 wants it. */
+static void filter(struct agent_request *r, struct agent_status *s) {
+    s->dsn = dsn_or(s->dsn, STR("4.0.0"));
+    status_filter(r->arena, &s->dsn, &s->reason);
+}
+
+static void report(struct agent_request *r, size_t index, const struct agent_status *status, struct str dsn) {
     if (!open_question(r, index))
         return;
     const struct rcpt *rcpt = &r->req.env.rcpts[index];
-    log_outcome(r, rcpt->address, rcpt->orig, s, o);
-    answer(r, index, s, o);
+    struct agent_status s = *status;
+    s.dsn = dsn;
+    filter(r, &s);
+    struct outcome o = outcome_by_dsn(r, s.dsn);
+    log_outcome(r, rcpt->address, rcpt->orig, &s, o);
+    answer(r, index, &s, o);
 }
 
 void agent_sent(struct agent_request *r, size_t rcpt, const struct agent_status *s) {
-    report(r, rcpt, s, outcome_of(r, DELIVERY_SENT));
+    report(r, rcpt, s, dsn_with_class(r->arena, dsn_or(s->dsn, STR("2.0.0")), '2'));
 }
 
 void agent_deferred(struct agent_request *r, size_t rcpt, const struct agent_status *s) {
-    report(r, rcpt, s, outcome_of(r, DELIVERY_DEFERRED));
+    report(r, rcpt, s, dsn_with_class(r->arena, dsn_or(s->dsn, STR("4.0.0")), '4'));
 }
 
 void agent_bounced(struct agent_request *r, size_t rcpt, const struct agent_status *s) {
-    report(r, rcpt, s, outcome_of(r, DELIVERY_BOUNCED));
+    report(r, rcpt, s, dsn_with_class(r->arena, dsn_or(s->dsn, STR("5.0.0")), '5'));
 }
 
 void agent_finish(struct agent_request *r, size_t rcpt, const struct agent_status *s) {
-    report(r, rcpt, s, outcome_by_dsn(r, s->dsn));
+    report(r, rcpt, s, s->dsn);
 }
 
-void agent_log(struct agent_request *r, size_t rcpt, struct str address, const struct agent_status *s) {
+void agent_log(struct agent_request *r, size_t rcpt, struct str address, struct agent_status *s) {
     const struct rcpt *of = &r->req.env.rcpts[rcpt];
     struct str orig = of->orig.n ? of->orig : of->address;
+    filter(r, s);
     log_outcome(r, address, orig, s, outcome_by_dsn(r, s->dsn));
 }
 
@@ -227,10 +242,16 @@ static void agent_session(struct service_ctx *ctx, struct io *io, const struct e
     agent_serve(ctx, service_ipc(io), the_agent.deliver);
 }
 
+static error agent_init(struct service_ctx *ctx, struct arena *err_arena) {
+    status_filter_open(ctx);
+    return the_agent.service.init ? the_agent.service.init(ctx, err_arena) : NULL;
+}
+
 int agent_main(int argc, char **argv, const struct agent *a) {
     the_agent = *a;
     struct service s = a->service;
     s.session = agent_session;
     s.drain = agent_drain;
+    s.init = agent_init;
     return service_main(argc, argv, &s);
 }

@@ -38,7 +38,8 @@ struct agent_status { /* strings borrowed for the call; `relay` e.g. "mx.example
 };
 /* Logs `QID: to=<..>, orig_to=<..>, relay=.., delay=.., delays=a/b/c/d, dsn=.., status=.. (reason)` and reports to
  * qmgr. With soft_bounce, bounced becomes deferred ("SOFTBOUNCE") here and nowhere else. A failure's class digit is
- * made to fit. */
+ * made to fit. The agent's *_delivery_status_filter (status_filter.h) may change dsn and reason before all that, also
+ * a delay into a failure and the reverse. */
 void agent_sent(struct agent_request *r, size_t rcpt, const struct agent_status *s);
 void agent_deferred(struct agent_request *r, size_t rcpt, const struct agent_status *s);
 void agent_bounced(struct agent_request *r, size_t rcpt, const struct agent_status *s);
@@ -46,9 +47,9 @@ void agent_bounced(struct agent_request *r, size_t rcpt, const struct agent_stat
 void agent_finish(struct agent_request *r, size_t rcpt, const struct agent_status *s);
 
 /* For an agent that turns one recipient into several: agent_log() writes the line for what `address` stands for, as
- * agent_finish() would, and tells qmgr nothing; agent_answer() tells qmgr the outcome of the recipient without a line.
- */
-void agent_log(struct agent_request *r, size_t rcpt, struct str address, const struct agent_status *s);
+ * agent_finish() would, and tells qmgr nothing; what the filter has changed is in `*s` afterwards. agent_answer() tells
+ * qmgr the outcome of the recipient, without a line and without the filter. */
+void agent_log(struct agent_request *r, size_t rcpt, struct str address, struct agent_status *s);
 void agent_answer(struct agent_request *r, size_t rcpt, const struct agent_status *s);
 
 /* Call it before each thing that must not be done twice. Sends the answers so far, so that a crash repeats one delivery
