@@ -7,6 +7,7 @@
 
 #include "base/arena.h"
 #include "base/pack.h"
+#include "mail/verp.h"
 
 enum rcpt_state { RCPT_TODO = 0, RCPT_DONE = 1 }; /* DONE: delivered, or returned to the sender */
 
@@ -47,7 +48,8 @@ struct envelope {
     unsigned flags;       /* enum envelope_flags */
     uint64_t size;        /* of the content as queued, bytes */
     struct client_info client;
-    struct str content_filter; /* transport:nexthop, or empty */
+    struct str content_filter;             /* transport:nexthop, or empty */
+    char verp_delimiters[VERP_DELIMITERS]; /* mail/verp.h; both 0: the sender is the same for all recipients */
     struct rcpt *rcpts;
     size_t rcpt_count;
 };

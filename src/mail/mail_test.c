@@ -187,6 +187,7 @@ static void envelopes(void **state) {
         .client = { STR("name"), STR("rname"), STR("addr"), STR("port"), STR("helo"), STR("ESMTP"), STR("ident"),
                     STR("method"), STR("user"), STR("sender") },
         .content_filter = STR("smtp:x"),
+        .verp_delimiters = { '~', ' ' },
     };
     struct rcpt r = { STR("to"), STR("orig"), STR("rfc822;o"), DSN_NOTIFY_DELAY, RCPT_DONE }, r2;
     struct buf b = { 0 };
@@ -206,6 +207,7 @@ static void envelopes(void **state) {
     assert_str(e2.client.reverse_name, "rname");
     assert_str(e2.client.sasl_sender, "sender");
     assert_str(e2.content_filter, "smtp:x");
+    assert_memory_equal(e2.verp_delimiters, "~ ", VERP_DELIMITERS);
     assert_str(r2.address, "to");
     assert_str(r2.orig, "orig");
     assert_str(r2.dsn_orcpt, "rfc822;o");
@@ -220,6 +222,16 @@ static void envelopes(void **state) {
         assert_true(u.bad);
         assert_non_null(r2.address.p);
     }
+    static const char delimiters[][2] = { "\0+", "+\0", "+\n", "\x80+" };
+    for (size_t i = 0; i < sizeof delimiters / sizeof *delimiters; i++) {
+        struct buf bad = { 0 };
+        memcpy(e.verp_delimiters, delimiters[i], VERP_DELIMITERS);
+        envelope_pack(&bad, &e);
+        u = unpack_from(buf_str(&bad));
+        envelope_unpack(&u, &e2);
+        assert_true(u.bad);
+        buf_free(&bad);
+    }
     b.p[b.n - 1] = 7; /* no such state */
     u = unpack_from(str_from(buf_str(&b), envelope_end));
     rcpt_unpack(&u, &r2);
@@ -227,10 +239,42 @@ static void envelopes(void **state) {
     buf_free(&b);
 }
 
+static void verp(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *filter;
+        bool good;
+    } delimiters[] = {
+        { "+=", "-=+", true }, { "=-", "-=+", true },   { "++", "+", true },    { "", "-=+", false },
+        { "+", "-=+", false }, { "+=-", "-=+", false }, { "+a", "-=+", false }, { "a+", "-=+", false },
+        { "+=", "", false },   { "\t\t", "\t", false },
+    };
+    for (size_t i = 0; i < sizeof delimiters / sizeof *delimiters; i++) {
+        char got[VERP_DELIMITERS] = { 'x', 'y' };
+        const char *want = delimiters[i].good ? delimiters[i].text : "xy";
+        assert_int_equal(verp_delimiters_parse(str_c(delimiters[i].text), str_c(delimiters[i].filter), got),
+                         delimiters[i].good);
+        assert_memory_equal(got, want, VERP_DELIMITERS);
+    }
+    static const struct {
+        const char *sender, *recipient, *made;
+    } senders[] = {
+        { "list@origin.example", "user@dest.example", "list+user=dest.example@origin.example" },
+        { "list@origin.example", "user", "list+user@origin.example" },
+        { "list", "user@dest.example", "list+user=dest.example" },
+        { "a@b@origin.example", "c@d@dest.example", "a@b+c@d=dest.example@origin.example" },
+        { "", "user@dest.example", "" },
+    };
+    struct arena *a = arena_new();
+    for (size_t i = 0; i < sizeof senders / sizeof *senders; i++)
+        assert_str(verp_sender(a, "+=", str_c(senders[i].sender), str_c(senders[i].recipient)), senders[i].made);
+    arena_free(a);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(dates), cmocka_unit_test(status_codes), cmocka_unit_test(notify),
-        cmocka_unit_test(xtext), cmocka_unit_test(replies),      cmocka_unit_test(envelopes),
+        cmocka_unit_test(dates),   cmocka_unit_test(status_codes), cmocka_unit_test(notify), cmocka_unit_test(xtext),
+        cmocka_unit_test(replies), cmocka_unit_test(envelopes),    cmocka_unit_test(verp),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "smtpd/log.h"
 #include "smtpd/milter.h"
+#include "smtpd/params.h"
 #include "smtpd/reply.h"
 #include "smtpd/starttls.h"
 #include "smtpd/xclient.h"
@@ -73,6 +74,7 @@ static const struct {
     { STR_INIT("STARTTLS"), line_starttls },
     { STR_INIT("AUTH"), line_auth },
     { STR_INIT("AUTH"), line_auth_equals },
+    { STR_INIT("VERP"), xverp_ehlo_line },
     { STR_INIT("XCLIENT"), xclient_ehlo_line },
     { STR_INIT("XFORWARD"), xforward_ehlo_line },
     { STR_INIT("ENHANCEDSTATUSCODES"), line_enhanced },

@@ -344,6 +344,7 @@ static error fake_envelope(struct submission *m, const struct envelope *e) {
                                       STR_ARG(c->ident), STR_ARG(c->sasl_username));
     m->message->envid = arena_str(m->h->strings, e->dsn_envid);
     m->message->ret = e->dsn_ret;
+    memcpy(m->message->verp, e->verp_delimiters, sizeof m->message->verp);
     return NULL;
 }
 

@@ -20,6 +20,7 @@ struct harness_message {
     unsigned flags, envelope_flags;
     struct str client; /* of the envelope: "name [address]:port proto helo ident login" */
     struct str sender, envid, rcpts[HARNESS_RCPTS_MAX], orcpt[HARNESS_RCPTS_MAX];
+    char verp[VERP_DELIMITERS];
     unsigned ret, notify[HARNESS_RCPTS_MAX];
     size_t rcpt_count;
     struct buf content;

@@ -89,6 +89,8 @@ static struct envelope make_envelope(struct session *s) {
         .client = xforward_client(s),
         .content_filter = conf_str(s->set->conf, PARAM_content_filter),
     };
+    if (tx->verp.n)
+        memcpy(e.verp_delimiters, tx->verp.p, VERP_DELIMITERS);
     return e;
 }
 
@@ -150,6 +152,8 @@ bool command_mail(struct session *s, struct str args) {
         return false;
     if (!utf8_allowed(s, sender, params_want_smtputf8(s, options)) || !mail_params_read(s, options, &params))
         return false;
+    if (params.verp.p && sender.n == 0)
+        return reply_fail(s, "503 5.5.4 Error: XVERP requires non-null sender");
 
     struct arena *a = arena_new();
     s->tx = ARENA_NEW(a, struct tx);
@@ -159,6 +163,7 @@ bool command_mail(struct session *s, struct str args) {
                           .envelope_flags = params.flags,
                           .dsn_envid = arena_str(a, params.envid),
                           .dsn_ret = params.ret,
+                          .verp = arena_str(a, params.verp),
                           .first_rcpt = STR(""),
                           .arrival_us = sys->wall_us() };
     s->login.sender = arena_str(a, params.login_sender);

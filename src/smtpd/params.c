@@ -75,6 +75,25 @@ static bool take_requiretls(struct session *s, struct str value, struct mail_par
     return true;
 }
 
+/* VERP (mail/verp.h), with delimiters of the client's or our own. */
+static bool take_xverp(struct session *s, struct str value, struct mail_params *p) {
+    char unused[VERP_DELIMITERS];
+    if (!verp_delimiters_parse(value, s->set->verp_filter, unused))
+        return reply_fail(s, "501 5.5.4 Error: XVERP needs two characters from %.*s", STR_ARG(s->set->verp_filter));
+    p->verp = value;
+    return true;
+}
+
+static bool take_xverp_default(struct session *s, struct str value, struct mail_params *p) {
+    (void)value;
+    p->verp = s->set->verp_delimiters;
+    return true;
+}
+
+static bool xverp_on(const struct session *s) {
+    return match_find(s->set->verp_clients, s->name, s->address) == MATCH_YES;
+}
+
 static bool smtputf8_on(const struct session *s) {
     return s->set->smtputf8;
 }
@@ -95,6 +114,8 @@ static const struct {
     { STR_INIT("RET"), true, take_ret, STR_INIT("DSN"), NULL },
     { STR_INIT("ENVID"), true, take_envid, STR_INIT("DSN"), NULL },
     { STR_INIT("AUTH"), true, take_auth, STR_INIT(""), NULL },
+    { STR_INIT("XVERP"), true, take_xverp, STR_INIT(""), xverp_on },
+    { STR_INIT("XVERP"), false, take_xverp_default, STR_INIT(""), xverp_on },
     { STR_INIT("SMTPUTF8"), false, take_smtputf8, STR_INIT("SMTPUTF8"), smtputf8_on },
     { STR_INIT("REQUIRETLS"), false, take_requiretls, STR_INIT("REQUIRETLS"), requiretls_on },
 };
@@ -192,6 +213,10 @@ bool rcpt_params_read(struct session *s, struct str options, struct rcpt_params 
         if (!rcpt_option(s, option, ret))
             return false;
     return true;
+}
+
+struct str xverp_ehlo_line(struct session *s) {
+    return xverp_on(s) ? STR("XVERP") : STR("");
 }
 
 bool params_want_smtputf8(struct session *s, struct str options) {

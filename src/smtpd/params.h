@@ -10,6 +10,7 @@ struct mail_params {
     struct str envid;        /* ENVID=, decoded (RFC 3461, 4.4); empty: not given */
     struct str login_sender; /* AUTH= (RFC 4954, 5), as auth_mail_option() has it */
     unsigned ret;            /* RET=: enum dsn_ret; 0: not given */
+    struct str verp;         /* XVERP: delimiters, as they were given; p NULL: it was not */
 };
 struct rcpt_params {
     unsigned notify;  /* NOTIFY=: mask of enum dsn_notify; 0: not given */
@@ -22,4 +23,6 @@ bool mail_params_read(struct session *s, struct str options, struct mail_params 
 bool rcpt_params_read(struct session *s, struct str options, struct rcpt_params *ret);
 /* Does the client say SMTPUTF8 here, and may it? Looked at before the address is. */
 bool params_want_smtputf8(struct session *s, struct str options);
+/* Its line of EHLO's answer; empty: not for this client (smtpd_authorized_verp_clients). */
+struct str xverp_ehlo_line(struct session *s);
 #endif

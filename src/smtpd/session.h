@@ -84,6 +84,7 @@ struct tx {
     unsigned envelope_flags; /* enum envelope_flags: ENVELOPE_8BIT, ENVELOPE_SMTPUTF8 */
     struct str dsn_envid;    /* decoded ENVID= (RFC 3461, 4.4) */
     unsigned dsn_ret;        /* enum dsn_ret, or 0 */
+    struct str verp;         /* delimiters (mail/verp.h), or empty */
     uint32_t rcpts, overshoot;
     struct str first_rcpt; /* internal form */
     struct queue_id id;    /* while `message` is there */

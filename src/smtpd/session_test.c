@@ -460,6 +460,31 @@ static void test_dsn_and_utf8(void **state) {
 }
 
 /* RFC 8689, 2: REQUIRETLS is for sessions with TLS only, and requiretls_enable. */
+static void test_xverp(void **state) {
+    (void)state;
+    static const struct {
+        const char *options, *param, *delimiters;
+    } rows[] = {
+        { "", "", "\0" },
+        { "", " XVERP", "+=" },
+        { "", " XVERP=-=", "-=" },
+        { "default_verp_delimiters = ==", " XVERP", "==" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct buf options = { 0 }, script = { 0 };
+        buf_printf(&options, "smtpd_authorized_verp_clients = 192.0.2.1\n%s", rows[i].options);
+        buf_printf(&script,
+                   "< 220 *\n> EHLO x\n<< 250\n> MAIL FROM:<a@there.example>%s\n<< 250\n" RECIPIENT "> QUIT\ndrop\n",
+                   rows[i].param);
+        play(options.p, "192.0.2.1", script.p);
+        assert_memory_equal(h.messages[0].verp, rows[i].delimiters, VERP_DELIMITERS);
+        if (i + 1 < sizeof rows / sizeof *rows)
+            harness_end(&h);
+        buf_free(&options);
+        buf_free(&script);
+    }
+}
+
 static void test_requiretls(void **state) {
     (void)state;
     harness_begin(&h, "");
@@ -704,6 +729,7 @@ static void test_configuration(void **state) {
           "instance "
           "of: reject_unauth_destination, defer_unauth_destination, reject, defer, defer_if_permit or "
           "check_relay_domains" },
+        { "verp_delimiter_filter", "=-", "bad parameter value: 'default_verp_delimiters = +=': specify" },
         { "smtpd_relay_restrictions", "permit, reject_unauth_destination", "in parameter smtpd_relay_restrictions" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -752,6 +778,7 @@ int main(void) {
         SESSION_TEST(test_received),
         SESSION_TEST(test_envelope),
         SESSION_TEST(test_dsn_and_utf8),
+        SESSION_TEST(test_xverp),
         SESSION_TEST(test_requiretls),
         SESSION_TEST(test_rates),
         SESSION_TEST(test_bdat_skips_no_more),

@@ -1,5 +1,6 @@
 #include "smtpd/settings.h"
 
+#include "mail/verp.h"
 #include "proto/receive.h"
 #include "smtpd/footer.h"
 #include "smtpd/policy.h"
@@ -216,6 +217,8 @@ static void read_lists(struct settings *s, const struct conf *c) {
         match_open(c, STR("smtpd_noop_commands"), conf_str(c, PARAM_smtpd_noop_commands), MATCH_STRING, 0);
     s->fast_flush_domains =
         match_open(c, STR("fast_flush_domains"), conf_str(c, PARAM_fast_flush_domains), MATCH_DOMAIN, TABLE_FOLD);
+    s->verp_clients = match_open(c, STR("smtpd_authorized_verp_clients"),
+                                 conf_str(c, PARAM_smtpd_authorized_verp_clients), MATCH_ADDRESS, 0);
     s->log_permit_actions = match_open(c, STR("smtpd_log_access_permit_actions"),
                                        conf_str(c, PARAM_smtpd_log_access_permit_actions), MATCH_STRING, 0);
     s->mx_backup_networks =
@@ -251,6 +254,8 @@ error settings_load(const struct conf *c, struct str service, struct arena *err_
     s->rbl_reply = conf_str(c, PARAM_default_rbl_reply);
     s->reject_footer = conf_str(c, PARAM_smtpd_reject_footer);
     s->expansion_filter = expansion_filter(s->arena, conf_str(c, PARAM_smtpd_expansion_filter));
+    s->verp_delimiters = conf_str(c, PARAM_default_verp_delimiters);
+    s->verp_filter = conf_str(c, PARAM_verp_delimiter_filter);
     s->ehlo_keywords_off = conf_str(c, PARAM_smtpd_discard_ehlo_keywords);
     read_numbers(s, c);
     read_choices(s, c);
@@ -264,6 +269,12 @@ error settings_load(const struct conf *c, struct str service, struct arena *err_
     struct str mode = conf_str(c, PARAM_smtpd_forbid_bare_newline);
     if (!e && !bare_newline_mode(mode, &s->bare_newline))
         e = err_make(err_arena, ERR_CONFIG, "invalid smtpd_forbid_bare_newline value: \"%.*s\"", STR_ARG(mode));
+    char delimiters[VERP_DELIMITERS];
+    if (!e && !verp_delimiters_parse(s->verp_delimiters, s->verp_filter, delimiters))
+        e = err_make(err_arena, ERR_CONFIG,
+                     "bad parameter value: 'default_verp_delimiters = %.*s': specify two characters of "
+                     "verp_delimiter_filter, \"%.*s\"",
+                     STR_ARG(s->verp_delimiters), STR_ARG(s->verp_filter));
     if (!e)
         e = read_tempfail(s, c, err_arena);
     if (!e)
@@ -313,6 +324,7 @@ void settings_free(struct settings *s) {
     match_close(s->noop_commands);
     match_close(s->fast_flush_domains);
     match_close(s->log_permit_actions);
+    match_close(s->verp_clients);
     match_close(s->mx_backup_networks);
     maps_close(s->ehlo_keyword_maps);
     maps_close(s->command_filter);

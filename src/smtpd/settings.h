@@ -103,7 +103,8 @@ struct settings {
 
     struct match *mynetworks, *bare_newline_exclusions, *limit_exceptions;
     struct match *forbidden_commands, *noop_commands;
-    struct match *fast_flush_domains;
+    struct match *fast_flush_domains, *verp_clients;
+    struct str verp_delimiters, verp_filter; /* XVERP's without a value; what they may be made of */
 
     struct restrictions client, helo, sender, relay, recipient, data, end_of_data, etrn;
     struct restrictions local_rewrite_clients; /* permit: headers are rewritten as for local mail */
