@@ -1,9 +1,9 @@
 /* The writer of the log: one segment at a time, one write and one sync for all messages that wait.
  *
  * A session appends its record to the open batch. When nobody is writing, one of the batch's sessions leads: it closes
- * the batch, has it written and synced in a thread, and wakes the others; whoever comes meanwhile gathers the next one.
- * So a batch of one waits for nobody, and under load the batches grow by themselves.
- */
+ * the batch when all who are ready have had their turn, has it written and synced in a thread, and wakes the others;
+ * whoever comes meanwhile gathers the next one. So a batch of one waits for nobody, and under load the batches grow by
+ * themselves. */
 #include "queue/log.h"
 
 #include "base/die.h"
@@ -455,6 +455,8 @@ static error wait_for(struct log_writer *w, struct log_batch *b) {
             continue;
         }
         w->writing = true;
+        if (coro_self())
+            coro_yield(); /* others whose messages came together with ours are ready, too */
         w->open = NULL;
         cond_broadcast(&w->room);
         b->e = flush_batch(w, b);

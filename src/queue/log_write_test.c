@@ -363,8 +363,9 @@ static void sessions_share_a_sync(void **state) {
     fake_sys_install();
     run_load(&q, 1, SESSIONS, 300);
     assert_int_equal(load.acked_count, SESSIONS * EACH);
-    /* While one batch is written all other sessions gather in the next: nearly as few batches as messages a session. */
-    assert_true(load.batches <= EACH * 4);
+    /* Who is ready when a batch is closed is in it, and while it is written all others gather in the next: as few
+     * batches as messages a session, and some for those that fell out of step. */
+    assert_true(load.batches <= EACH + EACH / 2);
     assert_true(fake_sys_calls("fdatasync") < SESSIONS * EACH / 4);
     fake_sys_remove();
     expect_unique();
