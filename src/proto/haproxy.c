@@ -36,7 +36,7 @@ static void set_port(struct endpoint *e, uint16_t port) {
 static const char *parse_text(struct str line, struct haproxy *ret) {
     struct str word = STR(""), from = STR(""), to = STR("");
     uint16_t port;
-    if (!str_ends(line, STR("\n")))
+    if (line.n > HAPROXY_LINE_MAX || !str_ends(line, STR("\n")))
         return "missing protocol header terminator";
     line.n--;
     if (str_ends(line, STR("\r")))
