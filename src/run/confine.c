@@ -77,7 +77,9 @@ static error landlock_rules(const struct confine *c, int *ret_fd) {
     uint64_t writing = LL_WRITING;
     if (abi < 2)
         writing &= ~(uint64_t)LL_REFER;
-    if (abi < 3)
+    /* Who only reads has no call that truncates by name: the filter sees to it (O_TRUNC, too). With this right in the
+     * ruleset each open() for reading would be followed up to the root. */
+    if (abi < 3 || c->flags & CONFINE_READ_FILES)
         writing &= ~(uint64_t)LL_TRUNCATE;
     rules.fs = LL_EXECUTE;
     bool by_path = c->flags & CONFINE_WRITE_FILES;

@@ -115,10 +115,18 @@ static void child_read_files(const void *arg) {
     expect(open(path, O_WRONLY | O_CREAT, 0600) < 0);
     expect(open("/dev/null", O_RDWR) < 0);
     expect(open("/dev/null", O_WRONLY) < 0);
+    expect(open("/dev/null", O_RDONLY | O_TRUNC) < 0); /* the filter alone sees to this one */
     struct stat st;
     expect(stat("/etc/passwd", &st) == 0);
     int local = socket(AF_UNIX, SOCK_STREAM, 0);
     expect(local >= 0);
+}
+static void child_truncate(const void *arg) {
+    (void)arg;
+    if (!confine(CONFINE_READ_FILES, NULL, NULL).seccomp)
+        _exit(77);
+    if (truncate("/dev/null", 0))
+        _exit(CHILD_FAILED);
 }
 static void child_write_files(const void *arg) {
     const char *dir = arg;
@@ -255,6 +263,14 @@ static void test_read_files(void **state) {
     if (skipped(status))
         skip();
     assert_int_equal(status, 0);
+}
+/* As with O_TRUNC: Landlock is not asked. */
+static void test_read_files_truncates_none(void **state) {
+    (void)state;
+    int status = in_child(child_truncate, NULL);
+    if (skipped(status))
+        skip();
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);
 }
 static void test_write_files(void **state) {
     (void)state;
@@ -396,17 +412,12 @@ static void test_start_no_program(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_files),
-        cmocka_unit_test(test_no_network),
-        cmocka_unit_test(test_read_files),
-        cmocka_unit_test(test_write_files),
-        cmocka_unit_test(test_link_between_directories),
-        cmocka_unit_test(test_exec_and_fork),
-        cmocka_unit_test(test_threads_still_start),
-        cmocka_unit_test(test_calls_that_kill),
-        cmocka_unit_test(test_uid),
-        cmocka_unit_test(test_chroot),
-        cmocka_unit_test(test_start_fixed_descriptors),
+        cmocka_unit_test(test_no_files),         cmocka_unit_test(test_no_network),
+        cmocka_unit_test(test_read_files),       cmocka_unit_test(test_read_files_truncates_none),
+        cmocka_unit_test(test_write_files),      cmocka_unit_test(test_link_between_directories),
+        cmocka_unit_test(test_exec_and_fork),    cmocka_unit_test(test_threads_still_start),
+        cmocka_unit_test(test_calls_that_kill),  cmocka_unit_test(test_uid),
+        cmocka_unit_test(test_chroot),           cmocka_unit_test(test_start_fixed_descriptors),
         cmocka_unit_test(test_start_no_program),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
