@@ -225,39 +225,27 @@ bool layout_mend(const struct conf *c, bool shared) {
 
 /* --- services --- */
 
-/* The daemons of Postfix that this version has not: a service of theirs is no mistake in master.cf. A daemon that has
- * come since is executable, so a row too many does no harm. */
-static const struct str daemons_to_come[] = { STR_INIT("pipe") };
-/* And those whose work is done by the process that needs it: smtp keeps its sessions, postscreen asks DNS lists. Their
+/* Daemons whose work is done by the process that needs it: smtp keeps its sessions, postscreen asks DNS lists. Their
  * lines in master.cf are right, and idle. */
 static const struct str daemons_without_work[] = { STR_INIT("dnsblog"), STR_INIT("scache"), STR_INIT("tlsproxy") };
 
-static bool is_among(struct str daemon, const struct str *list, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        if (str_eq(daemon, list[i]))
+static bool is_without_work(struct str daemon) {
+    for (size_t i = 0; i < sizeof daemons_without_work / sizeof *daemons_without_work; i++)
+        if (str_eq(daemon, daemons_without_work[i]))
             return true;
     return false;
 }
-#define IS_AMONG(daemon, list) is_among((daemon), (list), sizeof(list) / sizeof *(list))
 
 static void review_services(struct check *k, const struct master_cf *services) {
-    struct buf absent = { 0 };
     for (size_t i = 0; i < services->count; i++) {
         const struct master_entry *e = &services->entries[i];
         struct str path =
             arena_printf(k->a, "%.*s/%.*s", STR_ARG(conf_str(k->c, PARAM_daemon_directory)), STR_ARG(e->command));
-        if (access(path.p, X_OK) == 0 || IS_AMONG(e->command, daemons_without_work))
+        if (access(path.p, X_OK) == 0 || is_without_work(e->command))
             continue;
-        if (errno == ENOENT && IS_AMONG(e->command, daemons_to_come))
-            buf_printf(&absent, "%s%.*s", absent.n ? ", " : "", STR_ARG(e->name));
-        else
-            log_warn("%.*s/master.cf: line %zu: service %.*s: cannot execute %.*s: %s", STR_ARG(conf_directory(k->c)),
-                     e->line, STR_ARG(e->name), STR_ARG(path), strerror(errno));
+        log_warn("%.*s/master.cf: line %zu: service %.*s: cannot execute %.*s: %s", STR_ARG(conf_directory(k->c)),
+                 e->line, STR_ARG(e->name), STR_ARG(path), strerror(errno));
     }
-    if (absent.n)
-        log_warn("%.*s/master.cf: services that this version does not have yet: %.*s", STR_ARG(conf_directory(k->c)),
-                 STR_ARG(buf_str(&absent)));
-    buf_free(&absent);
 }
 
 void layout_review(const struct conf *c, bool shared, bool messages) {

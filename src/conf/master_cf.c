@@ -55,7 +55,8 @@ static error bad_field(const struct reader *r, enum field field, struct str valu
                     r->line, field_names[field], STR_ARG(conf_excerpt(value, r->arena)));
 }
 
-/* word = 1*non-blank / "{" text "}"; `*ret_braced` tells which, and the braces and the blanks inside them are off. */
+/* word = 1*( non-blank / "{" text "}" ); one that is all in braces has these and the blanks inside them taken off, and
+ * `*ret_braced` says so. */
 static error take_word(const struct reader *r, struct str *s, struct str *ret, bool *ret_braced, bool *ret_more) {
     *s = str_trim_left(*s);
     *ret = STR("");
@@ -64,9 +65,9 @@ static error take_word(const struct reader *r, struct str *s, struct str *ret, b
     if (!s->n)
         return NULL;
     if (!*ret_braced) {
-        size_t n = 0;
-        while (n < s->n && !byte_is_space(s->p[n]))
-            n++;
+        size_t n = 0, open = 0;
+        for (; n < s->n && (open || !byte_is_space(s->p[n])); n++)
+            open = s->p[n] == '{' ? open + 1 : open - (open && s->p[n] == '}');
         *ret = str_sub(*s, 0, n);
         *s = str_from(*s, n);
         return NULL;

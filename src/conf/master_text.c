@@ -61,12 +61,12 @@ error service_field_check(enum service_field field, struct str value, struct str
                            STR_ARG(conf_excerpt(value, a)), STR_ARG(conf_excerpt(line, a)));
 }
 
-/* word = 1*non-blank / "{" text "}", the latter with blanks inside; as written. */
+/* word = 1*( non-blank / "{" text "}" ), blanks inside braces included; as written. */
 static bool take_word(struct str *s, struct str *ret) {
     *s = str_trim_left(*s);
     size_t n = 0, depth = 0;
     while (n < s->n && (depth || !byte_is_space(s->p[n]))) {
-        depth += s->p[n] == '{' && s->p[0] == '{';
+        depth += s->p[n] == '{';
         depth -= s->p[n] == '}' && depth;
         n++;
     }

@@ -118,6 +118,7 @@ static void answer(struct agent_request *r, size_t index, const struct agent_sta
         .rcpt_index = r->req.rcpt_index[index],
         .status = o.status,
         .address = s->address,
+        .action = o.status == DELIVERY_SENT ? s->action : STR(""),
         .dsn = dsn_for(r, s, o),
         .reason = s->reason,
         .diagnostic_type = s->diagnostic_type,

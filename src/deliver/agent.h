@@ -35,6 +35,7 @@ struct agent_status { /* strings borrowed for the call; `relay` e.g. "mx.example
     unsigned conn_use; /* how often the connection has been used, with this time; logged when more than once */
     struct str diagnostic_type, diagnostic, remote_type, remote_mta;
     struct str address; /* for agent_answer(): what failed, when that is not the recipient itself */
+    struct str action;  /* of RFC 3464, 2.3.3, when a success is not "delivered", or empty */
 };
 /* Logs `QID: to=<..>, orig_to=<..>, relay=.., delay=.., delays=a/b/c/d, dsn=.., status=.. (reason)` and reports to
  * qmgr. With soft_bounce, bounced becomes deferred ("SOFTBOUNCE") here and nowhere else. A failure's class digit is

@@ -22,13 +22,13 @@ static void test_good(void **state) {
     struct spawn_attributes s;
     const struct passwd *nobody = getpwnam("nobody");
     assert_null(parse(a, "user=nobody argv=/bin/sh -c user=x", true, &s));
-    assert_int_equal(s.uid, nobody->pw_uid);
-    assert_int_equal(s.gid, nobody->pw_gid);
+    assert_int_equal(s.as.uid, nobody->pw_uid);
+    assert_int_equal(s.as.gid, nobody->pw_gid);
     assert_string_equal(s.argv[0], "/bin/sh");
     assert_string_equal(s.argv[2], "user=x");
     assert_null(s.argv[3]);
     assert_null(parse(a, "user=nobody:mail argv=/bin/true", true, &s));
-    assert_int_not_equal(s.gid, nobody->pw_gid);
+    assert_int_not_equal(s.as.gid, nobody->pw_gid);
     arena_free(a);
 }
 

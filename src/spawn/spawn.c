@@ -52,8 +52,8 @@ static void spawn_session(struct service_ctx *ctx, struct io *io, const struct e
     const char *command = spawn.attributes.argv[0];
     int fd = io_fd(io);
     struct child_result result;
-    const struct child child = { .uid = spawn.attributes.uid,
-                                 .gid = spawn.attributes.gid,
+    const struct child child = { .uid = spawn.attributes.as.uid,
+                                 .gid = spawn.attributes.as.gid,
                                  .keep_fd = fd,
                                  .deadline = deadline_in(spawn.time_limit),
                                  .run = run,
