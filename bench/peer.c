@@ -57,13 +57,17 @@ int peer_listen(const char *address) {
     return fd;
 }
 
-int peer_connect(const char *address) {
+bool peer_connect_socket(int fd, const char *address) {
     struct sockaddr_in in = resolve(address);
+    return connect(fd, (void *)&in, sizeof in) == 0 || errno == EINPROGRESS;
+}
+
+int peer_connect(const char *address) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -1;
     peer_no_delay(fd);
-    if (connect(fd, (void *)&in, sizeof in) && errno != EINPROGRESS) {
+    if (!peer_connect_socket(fd, address)) {
         const int saved = errno;
         close(fd);
         errno = saved;

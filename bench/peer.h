@@ -22,6 +22,9 @@ int peer_listen(const char *address);
 /* A non-blocking TCP socket whose connection to `address` has begun; -1 with errno set. */
 int peer_connect(const char *address);
 
+/* Begins to connect a non-blocking socket; false with errno set. */
+bool peer_connect_socket(int fd, const char *address);
+
 /* "Nagle off": a command must not wait for the acknowledgement of the one before. */
 void peer_no_delay(int fd);
 

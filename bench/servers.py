@@ -135,12 +135,14 @@ class _Server:
 class Angarium(_Server):
     name = "Angarium"
 
-    def __init__(self, build, sink_port, main_cf="", accept_only=False, directory=None):
-        """`directory`: for all its files, and left there."""
+    def __init__(self, build, sink_port, main_cf="", accept_only=False, directory=None, postscreen=False):
+        """`directory`: for all its files, and left there. `postscreen`: it stands before smtpd."""
         self.server = Instance(main_cf=f"relayhost = [127.0.0.1]:{sink_port}\n{TUNED}{main_cf}", build=build,
                                directory=directory)
         self.port, self.queue, self.etc = self.server.port, self.server.queue, self.server.etc
         self.start_queue_manager = self._without_qmgr() if accept_only else None
+        if postscreen:
+            self._before_smtpd()
 
     def _start(self):
         self.server.start()
@@ -151,6 +153,12 @@ class Angarium(_Server):
     def _reload(self):
         with self.group.inside():
             self.server.reload()
+
+    def _before_smtpd(self):
+        path = self.etc / "master.cf"
+        door, rest = path.read_text().split("\n", 1)
+        address = door.split()[0]
+        path.write_text(f"{address} inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd\n{rest}")
 
     def stop_only(self):
         """As `postfix stop`; the queue stays."""
