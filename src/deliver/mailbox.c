@@ -17,8 +17,13 @@ enum {
 };
 
 struct str mailbox_head(struct agent_request *r, struct arena *a, struct str orig, struct str delivered_to) {
+    return mailbox_head_of(r, a, r->req.env.sender, orig, delivered_to);
+}
+
+struct str mailbox_head_of(struct agent_request *r, struct arena *a, struct str sender, struct str orig,
+                           struct str delivered_to) {
     struct buf b = { 0 };
-    buf_printf(&b, "Return-Path: <%.*s>\n", STR_ARG(address_quote(a, r->req.env.sender)));
+    buf_printf(&b, "Return-Path: <%.*s>\n", STR_ARG(address_quote(a, sender)));
     if (orig.n && conf_bool(r->ctx->conf, PARAM_enable_original_recipient))
         buf_printf(&b, "X-Original-To: %.*s\n", STR_ARG(address_quote(a, orig)));
     if (delivered_to.n)
@@ -47,6 +52,7 @@ struct job {
     int64_t now_us;
     const struct spool_content *content;
     struct arena *arena;
+    uint64_t start; /* of the message in the mbox */
 };
 struct failure {
     int code;        /* errno, or 0 when `dsn` says all */
@@ -196,6 +202,8 @@ static struct failure check_mbox(const struct job *j, const struct stat *st) {
     if (!S_ISREG(st->st_mode)) {
         if (m->file && S_ISCHR(st->st_mode))
             return success;
+        if (S_ISFIFO(st->st_mode)) /* as if it had been opened for writing only, with nobody there */
+            return fail(j->arena, "cannot open file", ENXIO);
         return (struct failure){ 0, m->dsn, STR("not a regular file") };
     }
     if (st->st_nlink > 1)
@@ -214,7 +222,7 @@ static void mend_end(struct writer *w) {
         put(w, STR("\n\n"));
 }
 
-static struct failure append_mbox(const struct job *j, int fd, const struct stat *st) {
+static struct failure append_mbox(struct job *j, int fd, const struct stat *st) {
     bool regular = S_ISREG(st->st_mode);
     struct writer w = { .fd = fd, .at = -1, .limit = j->m->limit };
     if (regular) {
@@ -224,6 +232,7 @@ static struct failure append_mbox(const struct job *j, int fd, const struct stat
         w.at = now.st_size;
         w.size = (uint64_t)now.st_size;
         mend_end(&w);
+        j->start = w.size;
         struct failure f = copy_message(j, &w, true);
         if (!f.why.n && sys->fsync(fd) != 0)
             f = fail(j->arena, "error writing message", errno);
@@ -235,24 +244,36 @@ static struct failure append_mbox(const struct job *j, int fd, const struct stat
     return copy_message(j, &w, true);
 }
 
-static struct failure deliver_mbox(const struct job *j) {
+static struct failure open_failure(const struct job *j, bool is_new, int code) {
+    struct stat st;
+    if (code == ELOOP && sys->fstatat(AT_FDCWD, j->path, &st, 0) == 0)
+        return (struct failure){ 0, j->m->dsn, STR("file is a symbolic link") };
+    if (code == ELOOP)
+        code = errno;
+    return fail(j->arena, is_new ? "cannot create file exclusively" : "cannot open file", code);
+}
+
+static struct failure deliver_mbox(struct job *j) {
     const struct mailbox *m = j->m;
     bool toggles = m->open == MAILBOX_AS_ROOT && getuid() == 0 && m->uid != 0;
     struct stat st;
     bool there = sys->fstatat(AT_FDCWD, j->path, &st, 0) == 0;
-    bool device = there && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
+    bool dot = (m->locks & MAILBOX_DOTLOCK) && (!there || S_ISREG(st.st_mode));
     const char *lock = arena_printf(j->arena, "%s.lock", j->path).p;
-    bool dot = (m->locks & MAILBOX_DOTLOCK) && !device;
+    struct failure f = success, unlocked = success;
     if (dot) {
-        struct failure f = dotlock_take(j, lock);
-        if (f.why.n)
+        f = dotlock_take(j, lock);
+        dot = !f.why.n;
+        if (f.code == EEXIST)
             return f;
+        unlocked = f; /* what is wrong with the directory is better said of the file */
     }
-    struct failure f = success;
     bool is_new = false;
     int fd = mbox_open(j->path, &is_new);
     if (fd < 0)
-        f = fail(j->arena, "cannot open file", errno);
+        f = open_failure(j, is_new, errno);
+    else if (unlocked.why.n)
+        f = unlocked;
     else if (is_new && toggles && fchown(fd, m->uid, m->gid) != 0)
         f = fail(j->arena, "cannot change file ownership", errno);
     else if (fstat(fd, &st) != 0)
@@ -383,6 +404,7 @@ static int child_deliver(void *arg, int out_fd) {
     pack_u8(&b, f.code == EACCES ? 1 : 0);
     pack_str(&b, str_c(f.dsn ? f.dsn : dsn_of(f.code, j->m->dsn)));
     pack_str(&b, f.why);
+    pack_u64(&b, j->start);
     struct str s = buf_str(&b);
     while (s.n) {
         ssize_t n = write(out_fd, s.p, s.n);
@@ -448,7 +470,7 @@ void mailbox_deliver(struct agent_request *r, const struct mailbox *m, struct ma
         .content = &r->req.content,
         .arena = r->arena,
     };
-    job.from_line = mailbox_from_line(r->arena, r->req.env.sender, job.now_us / US_PER_S);
+    job.from_line = mailbox_from_line(r->arena, m->sender ? *m->sender : r->req.env.sender, job.now_us / US_PER_S);
     int64_t lock_time = (int64_t)m->lock_attempts * m->lock_delay * 3;
     struct child c = {
         .uid = m->uid,
@@ -486,6 +508,7 @@ void mailbox_deliver(struct agent_request *r, const struct mailbox *m, struct ma
         ret->denied = unpack_u8(&u) == 1;
         ret->dsn = unpack_str(&u);
         ret->why = unpack_str(&u);
+        ret->start = unpack_u64(&u);
         if (!unpack_done(&u) || result.status != 0)
             broken(ret, STR("the delivery process gave no result"));
         else if (ret->ok)

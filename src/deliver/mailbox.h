@@ -27,6 +27,7 @@ struct mailbox {
     bool strict_owner;              /* an mbox of somebody else is left alone: 4.2.0 */
     bool file;                      /* a destination /file/name: may be a device such as /dev/null */
     const char *dsn;                /* for errors that say nothing of their own: "5.2.0" or "4.2.0" */
+    const struct str *sender;       /* for the From_ line of an mbox; NULL: the request's */
     struct str head;                /* header lines to go in front, each with its LF */
 };
 
@@ -35,6 +36,7 @@ struct mailbox_result {
     bool denied;    /* EACCES in a Maildir: the administrator may have to make it */
     struct str dsn; /* "2.0.0"; after a failure class 4 or 5 */
     struct str why; /* "error writing message: No space left on device" */
+    uint64_t start; /* of the message in an mbox */
 };
 
 void mailbox_deliver(struct agent_request *r, const struct mailbox *m, struct mailbox_result *ret);
@@ -42,6 +44,9 @@ void mailbox_deliver(struct agent_request *r, const struct mailbox *m, struct ma
 /* The header lines of a final delivery: Return-Path, X-Original-To (enable_original_recipient), and Delivered-To when
  * `delivered_to` is not empty. All addresses quoted as RFC 5322 wants them. */
 struct str mailbox_head(struct agent_request *r, struct arena *a, struct str orig, struct str delivered_to);
+/* The same with another sender. */
+struct str mailbox_head_of(struct agent_request *r, struct arena *a, struct str sender, struct str orig,
+                           struct str delivered_to);
 
 /* "From sender  Sat Nov 21 09:00:00 2026\n" in local time; the null sender is MAILER-DAEMON. */
 struct str mailbox_from_line(struct arena *a, struct str sender, int64_t when);

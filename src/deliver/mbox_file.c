@@ -68,7 +68,7 @@ int mbox_open(const char *path, bool *ret_new) {
     if (fd >= 0 || errno != ENOENT)
         return fd;
     fd = sys->openat(AT_FDCWD, path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    *ret_new = fd >= 0;
+    *ret_new = true;
     return fd;
 }
 
@@ -94,7 +94,7 @@ int mbox_dotlock(const char *lock, const struct mbox_wait *wait) {
             break;
         struct stat st;
         if (sys->fstatat(AT_FDCWD, lock, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-            st.st_mtime + wait->stale < sys->wall_us() / US_PER_S)
+            st.st_ctime + wait->stale < sys->wall_us() / US_PER_S)
             sys->unlinkat(AT_FDCWD, lock, 0);
     }
     return code;

@@ -19,10 +19,12 @@ bool mailbox_locks_parse(struct str list, unsigned *ret);
 struct str mailbox_lock_name(size_t i);
 
 /* Open for appending, and for reading where that is allowed; a file that is not there is made with mode 0600. A
- * symbolic link is followed only where nobody but root can have made it. -1 with errno. */
+ * symbolic link is followed only where nobody but root can have made it. -1 with errno; `*ret_new`: when it was to be
+ * made. */
 int mbox_open(const char *path, bool *ret_new);
 
-/* Make the lock file `lock` ("<mailbox>.lock"); one older than wait->stale is removed. EEXIST: somebody holds it. */
+/* Make the lock file `lock` ("<mailbox>.lock"); one that nothing has been done to for wait->stale is removed. EEXIST:
+ * somebody holds it. */
 int mbox_dotlock(const char *lock, const struct mbox_wait *wait);
 /* The other kinds, one or both of MAILBOX_FCNTL and MAILBOX_FLOCK. EAGAIN: somebody holds it. The lock ends with the
  * descriptor. */

@@ -124,7 +124,8 @@ error local_expand(struct str text, const struct local_names *names, struct str 
 struct read_job {
     const char *const *paths;
     size_t n;
-    bool any; /* one may be there */
+    unsigned flags; /* LOCAL_NO_LINKS */
+    bool any;       /* one may be there */
 };
 
 /* Only whether a name is there; what is behind it is looked at under the user's rights. */
@@ -155,14 +156,17 @@ static int read_in_child(void *arg, int out_fd) {
     int fd = -1, code = 0;
     struct stat st = { 0 };
     const char *refusal = "";
+    int no_links = j->flags & LOCAL_NO_LINKS ? O_NOFOLLOW : 0;
     for (; which < j->n; which++) {
-        fd = sys->openat(AT_FDCWD, j->paths[which], O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0);
+        fd = sys->openat(AT_FDCWD, j->paths[which], O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | no_links, 0);
         if (fd >= 0 || (errno != ENOENT && errno != ENOTDIR))
             break;
     }
     if (which == j->n)
         return 1;
-    if (fd < 0 || fstat(fd, &st) != 0)
+    if (fd < 0 && errno == ELOOP && no_links)
+        refusal = "not a regular file";
+    else if (fd < 0 || fstat(fd, &st) != 0)
         code = errno;
     else if (!S_ISREG(st.st_mode))
         refusal = "not a regular file";
@@ -195,12 +199,12 @@ static int read_in_child(void *arg, int out_fd) {
 }
 
 bool local_read_file(struct agent_request *r, const struct account *rights, const struct str *paths, size_t n,
-                     struct local_file *ret) {
+                     unsigned flags, struct local_file *ret) {
     *ret = (struct local_file){ .text = STR(""), .refusal = STR("") };
     const char **names = arena_array(r->arena, n, sizeof(*names));
     for (size_t i = 0; i < n; i++)
         names[i] = arena_cstr(r->arena, paths[i]);
-    struct read_job job = { .paths = names, .n = n };
+    struct read_job job = { .paths = names, .n = n, .flags = flags };
     offload(probe, &job);
     if (!job.any)
         return false;
@@ -233,4 +237,32 @@ bool local_read_file(struct agent_request *r, const struct account *rights, cons
         return true;
     }
     return true;
+}
+
+static int stat_in_child(void *arg, int out_fd) {
+    (void)out_fd;
+    struct stat st;
+    if (sys->fstatat(AT_FDCWD, arg, &st, 0) == 0)
+        return 0;
+    return errno < CHILD_EXIT_RIGHTS ? errno : EIO;
+}
+
+int local_home_error(struct agent_request *r, const struct account *user) {
+    struct child c = {
+        .uid = user->uid,
+        .gid = user->gid,
+        .keep_fd = -1,
+        .deadline = deadline_in(READ_TIME),
+        .run = stat_in_child,
+        .arg = arena_cstr(r->arena, user->home),
+    };
+    struct child_result result;
+    if (!local_can_act_as(user)) { /* what can be seen of it from here */
+        struct stat st;
+        return sys->fstatat(AT_FDCWD, c.arg, &st, 0) == 0 ? 0 : errno;
+    }
+    error e = child_run(&c, r->arena, &result);
+    if (e || result.timed_out || result.signal)
+        return EAGAIN;
+    return result.status == CHILD_EXIT_RIGHTS ? EPERM : result.status;
 }

@@ -10,12 +10,15 @@ static void add(struct arena *a, struct alias_list *list, enum alias_item_kind k
     *vec_add(a, list) = (struct alias_item){ kind, text };
 }
 
-/* The length of the first item: up to a comma outside of quotes, comments and angle brackets. `*ret_open`: something
- * was left open at the end. */
-static size_t item_length(struct str s, bool *ret_open) {
+/* The length of the first item: up to a comma outside of quotes, comments, angle brackets and groups. `*ret_open`:
+ * something was left open at the end. `*no_group`: no ';' is left in the text. */
+static size_t item_length(struct str s, bool *ret_open, bool *no_group) {
     *ret_open = false;
     unsigned comment = 0;
-    bool quoted = false, angle = false;
+    bool quoted = false, angle = false, group = false;
+    size_t start = 0;
+    while (start < s.n && byte_is_space(s.p[start]))
+        start++;
     for (size_t i = 0; i < s.n; i++) {
         char c = s.p[i];
         if (c == '\\') {
@@ -35,7 +38,12 @@ static size_t item_length(struct str s, bool *ret_open) {
             angle = true;
         } else if (c == '>') {
             angle = false;
-        } else if (c == ',' && !angle) {
+        } else if (c == ':' && !angle && !group && !*no_group && i > start) {
+            group = str_index(str_from(s, i), ';') >= 0; /* else it is a route, or nonsense */
+            *no_group = !group;
+        } else if (c == ';') {
+            group = false;
+        } else if (c == ',' && !angle && !group) {
             return i;
         }
     }
@@ -83,11 +91,13 @@ static void add_item(struct arena *a, struct str item, struct alias_list *list) 
         return;
     }
     struct str rest, word = take_word(a, item, &rest);
-    if (word.p[0] == '|')
+    if (word.p[0] == '|') {
+        if (word.n == 1 && rest.n) /* | "command" */
+            word = arena_cat(a, word, take_word(a, rest, &rest));
         add(a, list, ALIAS_COMMAND, str_trim(str_from(word, 1)));
-    else if (word.p[0] == '/')
+    } else if (word.p[0] == '/') {
         add(a, list, ALIAS_FILE, word);
-    else {
+    } else {
         struct str path = str_from(word, STR(":include:").n);
         if (!path.n) /* ":include: /path" */
             path = take_word(a, rest, &rest);
@@ -98,10 +108,10 @@ static void add_item(struct arena *a, struct str item, struct alias_list *list) 
 }
 
 void alias_list_parse(struct arena *a, struct str text, struct alias_list *list) {
-    bool plain = false;
+    bool plain = false, no_group = false;
     while (text.n && !list->truncated) {
         bool open = false;
-        size_t n = plain ? text.n : item_length(text, &open);
+        size_t n = plain ? text.n : item_length(text, &open, &no_group);
         /* from something left open on every comma counts, so that one bad member does not eat the rest; and the rest
          * is not searched again for each of them */
         plain |= open;

@@ -11,7 +11,7 @@
 
 #include "base/arena.h"
 
-enum { ALIAS_ITEMS_MAX = 80000 }; /* of one list; with more it is `truncated`: not to be used */
+enum { ALIAS_ITEMS_MAX = 500000 }; /* of one list; with more it is `truncated`: not to be used */
 
 enum alias_item_kind { ALIAS_ADDRESS = 1, ALIAS_COMMAND, ALIAS_FILE, ALIAS_INCLUDE };
 struct alias_item {

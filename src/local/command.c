@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
@@ -41,7 +42,9 @@ size_t command_words(struct arena *a, struct str text, struct str **ret) {
 
 /* --- in the child --- */
 struct job {
+    const char *program;
     char **argv, **envp;
+    uint64_t file_limit; /* bytes; 0: none */
     const char *directory;
     struct str head; /* with the From_ line */
     const struct spool_content *content;
@@ -56,8 +59,13 @@ static _Noreturn void start(const struct job *j, int in_fd, int out_fd) {
         _exit(EX_TEMPFAIL);
     }
     signal(SIGPIPE, SIG_DFL);
-    execvpe(j->argv[0], j->argv, j->envp);
-    dprintf(STDERR_FILENO, "local: fatal: execvp %s: %s\n", j->argv[0], strerror(errno));
+    if (j->file_limit) {
+        const struct rlimit limit = { (rlim_t)j->file_limit, (rlim_t)j->file_limit };
+        setrlimit(RLIMIT_FSIZE, &limit);
+        signal(SIGXFSZ, SIG_IGN); /* it gets EFBIG */
+    }
+    execvpe(j->program, j->argv, j->envp);
+    dprintf(STDERR_FILENO, "local: fatal: execvp %s: %s\n", j->program, strerror(errno));
     _exit(EX_TEMPFAIL);
 }
 
@@ -131,8 +139,8 @@ static char **command_environment(struct delivery *d, const struct command *c) {
         { "DOMAIN", c->domain, false },
         { "LOCAL", c->local, true },
         { "RECIPIENT", c->recipient, true },
-        { "ORIGINAL_RECIPIENT", c->orig, true },
-        { "SENDER", d->r->req.env.sender, true },
+        { "ORIGINAL_RECIPIENT", c->orig, false },
+        { "SENDER", c->sender, true },
         { "CLIENT_ADDRESS", client->address, false },
         { "CLIENT_HELO", client->helo, false },
         { "CLIENT_HOSTNAME", client->name, false },
@@ -142,8 +150,10 @@ static char **command_environment(struct delivery *d, const struct command *c) {
         { "SASL_USERNAME", client->sasl_username, false },
     };
     environment_add(&e, "PATH", STR("/usr/bin:/bin"));
-    environment_add(&e, "HOME", c->home);
-    environment_add(&e, "SHELL", c->shell);
+    if (c->home.n)
+        environment_add(&e, "HOME", c->home);
+    if (c->shell.n)
+        environment_add(&e, "SHELL", c->shell);
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
         if (rows[i].always || rows[i].value.n)
             environment_add(&e, rows[i].name, local_filter(d->arena, rows[i].value, filter));
@@ -151,11 +161,12 @@ static char **command_environment(struct delivery *d, const struct command *c) {
     return environment_end(&e);
 }
 
-static char **arguments(struct delivery *d, const struct command *c) {
+static char **arguments(struct delivery *d, const struct command *c, const char **ret_program) {
     struct str shell = conf_str(d->r->ctx->conf, PARAM_local_command_shell), word, *words = NULL;
     VEC(char *) argv = { 0 };
     size_t n = 0;
-    if (shell.n) {
+    bool shell_set = shell.n > 0;
+    if (shell_set) {
         while (str_word(&shell, STR_COMMA_SPACE, &word) && argv.n < WORDS_MAX)
             *vec_add(d->arena, &argv) = arena_cstr(d->arena, word);
         *vec_add(d->arena, &argv) = arena_cstr(d->arena, c->text);
@@ -163,10 +174,11 @@ static char **arguments(struct delivery *d, const struct command *c) {
         for (size_t i = 0; i < n; i++)
             *vec_add(d->arena, &argv) = arena_cstr(d->arena, words[i]);
     } else {
-        *vec_add(d->arena, &argv) = arena_cstr(d->arena, STR("/bin/sh"));
+        *vec_add(d->arena, &argv) = arena_cstr(d->arena, STR("sh"));
         *vec_add(d->arena, &argv) = arena_cstr(d->arena, STR("-c"));
         *vec_add(d->arena, &argv) = arena_cstr(d->arena, c->text);
     }
+    *ret_program = n || shell_set ? argv.at[0] : "/bin/sh";
     *vec_add(d->arena, &argv) = NULL;
     return argv.at;
 }
@@ -255,14 +267,15 @@ void command_deliver(struct delivery *d, struct str address, const struct comman
         return;
     }
     struct str directory = c->directory.n ? c->directory : conf_str(r->ctx->conf, PARAM_queue_directory);
-    struct str from = mailbox_from_line(d->arena, r->req.env.sender, sys->wall_us() / US_PER_S);
+    struct str from = mailbox_from_line(d->arena, c->sender, sys->wall_us() / US_PER_S);
     struct job job = {
-        .argv = arguments(d, c),
+        .file_limit = (uint64_t)conf_int(r->ctx->conf, PARAM_mailbox_size_limit),
         .envp = command_environment(d, c),
         .directory = arena_cstr(d->arena, directory),
         .head = arena_cat(d->arena, from, c->head),
         .content = &r->req.content,
     };
+    job.argv = arguments(d, c, &job.program);
     struct child child = {
         .uid = c->rights.uid,
         .gid = c->rights.gid,

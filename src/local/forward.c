@@ -5,11 +5,11 @@
 #include "mail/dsn.h"
 #include "proto/receive.h"
 
-/* One new message per sender and per recipient that is expanded, so that its Received: and Delivered-To: are true. */
+/* One new message per sender and per Delivered-To:. */
 struct forward {
     struct str sender;
     bool own_sender;
-    struct str address, delivered; /* of the recipient that stood for these */
+    struct str delivered; /* of the recipient that stood for these */
     VEC(struct str) members;
 };
 struct forwards {
@@ -19,23 +19,20 @@ struct forwards {
 enum { CONTENT_PIECE = 32 * 1024 };
 
 static bool same(const struct forward *f, const struct origin *from, struct str sender) {
-    return str_eq(f->sender, sender) && f->own_sender == from->own_sender && str_eq(f->address, from->address) &&
-           str_eq(f->delivered, from->delivered);
+    return f->own_sender == from->own_sender && str_eq(f->sender, sender) && str_eq(f->delivered, from->delivered);
 }
 
 void forward_add(struct delivery *d, const struct origin *from, struct str address) {
     if (!d->forwards)
         d->forwards = ARENA_NEW(d->arena, struct forwards);
-    struct str sender = from->own_sender ? from->sender : d->r->req.env.sender;
+    struct str sender = origin_sender(d, from);
     struct forward *f = NULL;
     for (size_t i = 0; i < d->forwards->at.n && !f; i++)
         if (same(&d->forwards->at.at[i], from, sender))
             f = &d->forwards->at.at[i];
     if (!f) {
         f = vec_add(d->arena, &d->forwards->at);
-        *f = (struct forward){
-            .sender = sender, .own_sender = from->own_sender, .address = from->address, .delivered = from->delivered
-        };
+        *f = (struct forward){ .sender = sender, .own_sender = from->own_sender, .delivered = from->delivered };
     }
     *vec_add(d->arena, &f->members) = address;
 }
@@ -90,8 +87,9 @@ static error submit_on(struct delivery *d, const struct forward *f, struct submi
     }
     e = submit_envelope(to, &env, deadline);
     for (size_t i = 0; i < f->members.n && !e; i++) {
-        struct rcpt member = { .address = f->members.at[i], .orig = rcpt->orig };
+        struct rcpt member = { .address = f->members.at[i], .orig = f->members.at[i] };
         if (!f->own_sender) {
+            member.orig = rcpt->orig;
             member.dsn_orcpt = rcpt->dsn_orcpt;
             member.dsn_notify = rcpt->dsn_notify & ~(unsigned)DSN_NOTIFY_SUCCESS;
         }
@@ -122,19 +120,20 @@ static error submit(struct delivery *d, const struct forward *f, struct submit_r
 void forward_all(struct delivery *d) {
     for (size_t i = 0; d->forwards && i < d->forwards->at.n; i++) {
         const struct forward *f = &d->forwards->at.at[i];
+        struct str address = d->r->req.env.rcpts[d->index].address;
         struct submit_result result = { 0 };
         error e = submit(d, f, &result);
         if (e) {
-            log_warn("%s: unable to forward mail for %.*s: %.*s", d->r->req.id.text, STR_ARG(f->address),
+            log_warn("%s: unable to forward mail for %.*s: %.*s", d->r->req.id.text, STR_ARG(address),
                      STR_ARG(e->text));
-            delivery_result(d, f->address, STR("4.3.0"), STR("unable to forward message"));
+            delivery_result(d, address, STR("4.3.0"), STR("unable to forward message"));
         } else if (result.status != SUBMIT_OK) {
             bool later = submit_status_code(result.status) < 500;
             struct str dsn = result.dsn.n ? result.dsn : STR("5.0.0");
-            delivery_result(d, f->address, dsn_with_class(d->arena, dsn, later ? '4' : '5'),
+            delivery_result(d, address, dsn_with_class(d->arena, dsn, later ? '4' : '5'),
                             arena_printf(d->arena, "unable to forward message: %.*s", STR_ARG(result.text)));
         } else {
-            delivery_result(d, f->address, STR("2.0.0"), arena_printf(d->arena, "forwarded as %s", result.id.text));
+            delivery_result(d, address, STR("2.0.0"), arena_printf(d->arena, "forwarded as %s", result.id.text));
         }
     }
 }

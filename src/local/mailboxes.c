@@ -41,7 +41,8 @@ static void spool_rights(struct str directory, struct arena *a, struct mailbox *
         m->open = MAILBOX_AS_ROOT;
 }
 
-void mailbox_of_user(struct delivery *d, struct str address, const struct account *user, struct str delivered) {
+void mailbox_of_user(struct delivery *d, struct str address, const struct account *user, struct str delivered,
+                     const struct origin *from) {
     const struct conf *c = d->r->ctx->conf;
     struct arena *a = d->arena;
     struct str home = conf_str(c, PARAM_home_mailbox), spool = conf_str(c, PARAM_mail_spool_directory);
@@ -73,12 +74,16 @@ void mailbox_of_user(struct delivery *d, struct str address, const struct accoun
         delivery_result(d, address, STR("2.0.0"), maildir ? STR("delivers to maildir") : STR("delivers to mailbox"));
         return;
     }
-    m.head = mailbox_head(d->r, a, d->r->req.env.rcpts[d->index].orig, delivered);
+    struct str sender = origin_sender(d, from);
+    m.sender = &sender;
+    m.head = mailbox_head_of(d->r, a, sender, origin_orig(d, from), delivered);
     struct mailbox_result result;
     mailbox_deliver(d->r, &m, &result);
     struct str prefix =
         maildir ? STR("maildir delivery failed: ")
                 : arena_printf(a, "cannot update mailbox %.*s for user %.*s. ", STR_ARG(m.path), STR_ARG(user->name));
+    if (result.ok && !maildir && conf_bool(c, PARAM_biff))
+        biff_notify(d->local, user->name, result.start);
     finish(d, address, &m, &result, sent, prefix);
     if (result.ok || !str_starts(result.why, STR("destination ")))
         return;
@@ -86,7 +91,7 @@ void mailbox_of_user(struct delivery *d, struct str address, const struct accoun
 }
 
 void file_deliver(struct delivery *d, struct str address, struct str path, const struct account *rights,
-                  struct str delivered) {
+                  const struct origin *from) {
     struct arena *a = d->arena;
     bool maildir = str_ends(path, STR("/"));
     struct str sent = maildir ? STR("delivered to maildir") : arena_printf(a, "delivered to file: %.*s", STR_ARG(path));
@@ -101,8 +106,10 @@ void file_deliver(struct delivery *d, struct str address, struct str path, const
     }
     struct mailbox m = { .path = path, .uid = rights->uid, .gid = rights->gid, .file = true };
     set_common(d, &m);
-    m.head = mailbox_head(d->r, a, d->r->req.env.rcpts[d->index].orig,
-                          d->local->delivered & DELIVERED_FILE ? delivered : STR(""));
+    struct str sender = origin_sender(d, from);
+    m.sender = &sender;
+    m.head = mailbox_head_of(d->r, a, sender, origin_orig(d, from),
+                             d->local->delivered & DELIVERED_FILE ? from->delivered : STR(""));
     struct mailbox_result result;
     mailbox_deliver(d->r, &m, &result);
     struct str prefix = maildir ? STR("maildir delivery failed: ")

@@ -103,7 +103,7 @@ static bool read_alias_line(struct text_reader *r, struct str line, size_t numbe
     after_word = false;
     while ((t = rfc822_next(&c)).type != RFC822_END) {
         add_alias_token(scratch, &t, after_word, false);
-        after_word = t.type != RFC822_SPECIAL;
+        after_word = t.type != RFC822_SPECIAL && !str_eq(t.raw, STR("|")); /* |"command" */
     }
     ret->value = arena_str(a, str_trim_right(buf_str(scratch)));
     const char *fault = NULL;

@@ -119,8 +119,8 @@ def forward(open_path):
 
 
 def test_loop_over_forwarding(make_instance, forward):
-    """a.forward -> alias -> a: the second time Delivered-To tells."""
-    i = make_instance(main_cf=forward.main_cf.replace("inline:{ ", f"inline:{{ {{round={ME}}}, ")
+    """a.forward -> alias -> a: the owner's mail is a new message, and the second time Delivered-To tells."""
+    i = make_instance(main_cf=forward.main_cf.replace("inline:{ ", f"inline:{{ {{round={ME}}}, {{owner-round=nobody}}, ")
                       .replace(f"{{sender={ME}}}", "{sender=nobody}"))
     forward("round@mail.example\n")
     send(i, f"{ME}@mail.example")
