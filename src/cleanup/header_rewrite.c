@@ -27,6 +27,23 @@ static struct str address_in(struct str source) {
     return str_sub(source, from, to - from);
 }
 
+/* The comments among the words of an address (RFC 5322, 3.2.2): "user(here)@host". */
+static void add_comments(struct buf *b, struct str where) {
+    struct rfc822_cursor c = { .in = where };
+    for (size_t from = 0;;) {
+        struct rfc822_token t = rfc822_next(&c);
+        size_t to = t.type == RFC822_END ? where.n : c.at - t.raw.n;
+        struct str between = str_trim(str_sub(where, from, to - from));
+        if (between.n > 0) {
+            buf_byte(b, ' ');
+            buf_add(b, between);
+        }
+        if (t.type == RFC822_END)
+            return;
+        from = c.at;
+    }
+}
+
 struct str header_rewrite(struct arena *a, struct str field, unsigned header_flags,
                           struct str (*address)(void *ctx, struct arena *a, struct str address, unsigned header_flags),
                           void *ctx) {
@@ -38,15 +55,17 @@ struct str header_rewrite(struct arena *a, struct str field, unsigned header_fla
     size_t done = 0; /* bytes of `field` that are in `b` */
     for (size_t i = 0; i < list.n; i++) {
         struct str old = list.at[i].address;
-        struct str new = address(ctx, a, old, header_flags);
-        if (str_eq(old, new))
-            continue;
+        struct str new = address(ctx, a, old, header_flags | (list.at[i].one_word ? (unsigned)HEADER_ONE_WORD : 0));
         struct str where = address_in(list.at[i].source);
+        bool routed = where.n > 0 && where.p[0] == '@' && old.p[0] != '@';
+        if (str_eq(old, new) && !routed)
+            continue;
         size_t at = (size_t)(where.p - field.p);
         if (where.n == 0 || at < done || at > field.n)
             continue; /* nothing to put it in place of */
         buf_add(&b, str_sub(field, done, at - done));
         buf_add(&b, address_quote(a, new));
+        add_comments(&b, where);
         done = at + where.n;
     }
     if (done == 0)

@@ -6,7 +6,8 @@
 #include "base/arena.h"
 
 /* `field`: "Name: value" with its LFs. `address` gives the new form of one address, or the old one; both in internal
- * form. Returns `field` itself when nothing changed, else a copy in `a`. */
+ * form; HEADER_ONE_WORD is added to the flags where it holds. A source route goes away. Comments inside of an address
+ * come behind its new form. Returns `field` itself when nothing changed, else a copy in `a`. */
 struct str header_rewrite(struct arena *a, struct str field, unsigned header_flags,
                           struct str (*address)(void *ctx, struct arena *a, struct str address, unsigned header_flags),
                           void *ctx);

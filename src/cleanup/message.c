@@ -38,7 +38,10 @@ static struct str header_address(void *ctx, struct arena *a, struct str address,
     struct str origin = conf_str(c, local ? PARAM_myorigin : PARAM_remote_header_rewrite_domain), mapped;
     if (m->status != SUBMIT_OK) /* a table that has failed is not asked again for each address of the header */
         return address;
-    address = route_rewrite(m->s->router, a, address, origin);
+    if (header_flags & HEADER_ONE_WORD && conf_bool(c, PARAM_append_at_myorigin))
+        address = arena_printf(a, "%.*s@%.*s", STR_ARG(address), STR_ARG(origin)); /* "a@b" is a user's name */
+    else
+        address = route_rewrite(m->s->router, a, address, origin);
     if (!(m->flags & SUBMIT_MAP))
         return address;
     struct str class = header_flags & HEADER_SENDER_ADDRESS ? STR("header_sender") : STR("header_recipient");
@@ -145,10 +148,11 @@ static void content_start(struct message *m) {
     const struct conf *c = m->s->c;
     bool local = m->flags & SUBMIT_LOCAL_HEADERS;
     bool internal = m->env.flags & ENVELOPE_INTERNAL;
+    bool rewrite = local || (conf_str(c, PARAM_remote_header_rewrite_domain).n > 0 && !internal);
     m->about = (struct content_message){
-        .add_missing = local || (conf_bool(c, PARAM_always_add_missing_headers) && !internal),
+        .add_missing = rewrite || (conf_bool(c, PARAM_always_add_missing_headers) && !internal),
         .detect_utf8 = m->flags & SUBMIT_DETECT_UTF8,
-        .rewrite = local || (conf_str(c, PARAM_remote_header_rewrite_domain).n > 0 && !internal),
+        .rewrite = rewrite,
         .inspector = m->s->checks.any && (m->flags & SUBMIT_FILTER) ? &m->s->checks.inspector : NULL,
         .queue_id = queue_id_str(&m->id),
         .sender = m->env.sender,
@@ -172,7 +176,7 @@ static void content_check(struct message *m) {
     if (size_limit > 0 && spool_new_size(m->file) > (uint64_t)size_limit) {
         log_warn("%s: queue file size limit exceeded", m->id.text);
         message_fail(m, SUBMIT_TOO_LARGE, STR("5.3.4"), STR("Error: message file too big"));
-    } else if (m->content.hops > (uint64_t)conf_int(c, PARAM_hopcount_limit)) {
+    } else if (m->content.hops >= (uint64_t)conf_int(c, PARAM_hopcount_limit)) {
         log_warn("%s: message rejected: hopcount exceeded", m->id.text);
         message_fail(m, SUBMIT_HOPS, STR("5.4.0"), STR("Error: too many hops"));
     } else if (m->content.rejected) {

@@ -17,15 +17,20 @@ static void try_later(struct message *m, struct str what) {
     message_fail(m, SUBMIT_TEMP, STR("4.3.0"), STR("Error: queue file write error"));
 }
 
+/* `e` of the router: a table that failed, or an alias without end. */
+static void refuse(struct message *m, error e) {
+    log_warn("%s: %.*s -- message not accepted, try again later", m->id.text, STR_ARG(e->detail));
+    message_fail(m, SUBMIT_TEMP, e->dsn, e->text);
+}
+
 static void add_one(struct adding *g, const struct rcpt *like, struct str address) {
     struct arena *a = g->m->arena;
     struct rcpt r = *like;
     r.address = address;
     r.state = RCPT_TODO;
-    if (!g->keep_orig)
-        r.orig = STR("");
-    struct str key = arena_printf(a, "%.*s\n%u\n%.*s\n%.*s", STR_ARG(r.dsn_orcpt), r.dsn_notify, STR_ARG(r.orig),
-                                  STR_ARG(r.address));
+    struct str orig = g->keep_orig ? r.orig : STR("");
+    struct str key =
+        arena_printf(a, "%.*s\n%u\n%.*s\n%.*s", STR_ARG(r.dsn_orcpt), r.dsn_notify, STR_ARG(orig), STR_ARG(r.address));
     key = arena_lower(a, key);
     if (map_get(&g->seen, key))
         return;
@@ -34,15 +39,16 @@ static void add_one(struct adding *g, const struct rcpt *like, struct str addres
     *vec_add(a, &g->out) = r;
 }
 
-/* One address as given: complete, canonical, then what it is an alias for. */
-static void add_expanded(struct adding *g, const struct rcpt *given) {
+/* One address as given: complete, canonical, then what it is an alias for. Its canonical form, which
+ * recipient_bcc_maps is asked for; empty when a table has failed. */
+static struct str add_expanded(struct adding *g, const struct rcpt *given) {
     struct message *m = g->m;
     const struct conf *c = m->s->c;
     struct str address = given->address.n > 0 ? given->address : conf_str(c, PARAM_empty_address_recipient);
     address = route_rewrite(m->s->router, m->arena, address, conf_str(c, PARAM_myorigin));
     if (!(m->flags & SUBMIT_MAP)) {
         add_one(g, given, address);
-        return;
+        return address;
     }
     error e = route_canonical(m->s->router, m->arena, address, STR("envelope_recipient"), &address);
     struct str *at = &address;
@@ -50,21 +56,24 @@ static void add_expanded(struct adding *g, const struct rcpt *given) {
     if (!e && g->virtual_aliases)
         e = route_expand_virtual(m->s->router, m->arena, address, &at, &n);
     if (e) {
-        try_later(m, e->detail);
-        return;
+        refuse(m, e);
+        return STR("");
     }
     for (size_t i = 0; i < n; i++)
         add_one(g, given, at[i]);
+    return address;
 }
 
 /* A copy for somebody who was not asked for by the sender, and of whom the sender hears nothing. */
 static void add_bcc(struct adding *g, struct str list) {
-    struct header_addresses to = header_addresses_parse(g->m->arena, list);
-    for (size_t i = 0; i < to.n; i++)
-        add_expanded(g, &(struct rcpt){ .address = to.at[i].address,
-                                        .orig = STR(""),
-                                        .dsn_orcpt = STR(""),
-                                        .dsn_notify = DSN_NOTIFY_NEVER });
+    struct message *m = g->m;
+    struct header_addresses to = header_addresses_parse(m->arena, list);
+    for (size_t i = 0; i < to.n; i++) {
+        struct str address = route_rewrite(m->s->router, m->arena, to.at[i].address, conf_str(m->s->c, PARAM_myorigin));
+        add_expanded(g,
+                     &(struct rcpt){
+                         .address = address, .orig = address, .dsn_orcpt = STR(""), .dsn_notify = DSN_NOTIFY_NEVER });
+    }
 }
 
 static void add_mapped_bcc(struct adding *g, struct maps *maps, struct str name, struct str address) {
@@ -88,15 +97,19 @@ void message_recipients(struct message *m) {
                         .seen_limit = (size_t)conf_int(c, PARAM_duplicate_filter_limit),
                         .keep_orig = conf_bool(c, PARAM_enable_original_recipient),
                         .virtual_aliases = true };
-    for (size_t i = 0; i < m->given.n && m->status == SUBMIT_OK; i++)
-        add_expanded(&g, &m->given.at[i]);
+    bool rcpt_bcc = !maps_is_empty(m->s->recipient_bcc);
+    VEC(struct str) asked = { 0 };
+    for (size_t i = 0; i < m->given.n && m->status == SUBMIT_OK; i++) {
+        struct str address = add_expanded(&g, &m->given.at[i]);
+        if (rcpt_bcc)
+            *vec_add(m->arena, &asked) = address;
+    }
     if ((m->flags & SUBMIT_MAP) && !(m->env.flags & ENVELOPE_INTERNAL) && g.out.n > 0) {
-        size_t asked = g.out.n;
         add_bcc(&g, conf_str(c, PARAM_always_bcc));
         if (m->env.sender.n > 0)
             add_mapped_bcc(&g, m->s->sender_bcc, STR("sender_bcc_maps"), m->env.sender);
-        for (size_t i = 0; i < asked && !maps_is_empty(m->s->recipient_bcc) && m->status == SUBMIT_OK; i++)
-            add_mapped_bcc(&g, m->s->recipient_bcc, STR("recipient_bcc_maps"), g.out.at[i].address);
+        for (size_t i = 0; i < asked.n && m->status == SUBMIT_OK; i++)
+            add_mapped_bcc(&g, m->s->recipient_bcc, STR("recipient_bcc_maps"), asked.at[i]);
     }
     map_free(&g.seen);
     if (m->redirect.n && g.out.n > 0) { /* in place of all; aliases are not followed any more */

@@ -51,6 +51,7 @@ bool hostname_valid(struct str name);
 struct header_address {
     struct str address; /* internal form, as written otherwise: no domain is added */
     struct str source;  /* the bytes of the header it stood in, comments and display name included */
+    bool one_word;      /* in quotes and without a domain: an '@' in it is no separator */
 };
 enum { HEADER_ADDRESS_MAX = 20000 }; /* mailboxes taken from one header; the rest is ignored with `truncated` */
 struct header_addresses {

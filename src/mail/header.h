@@ -47,6 +47,7 @@ enum header_flags {
     HEADER_RECIPIENT_ADDRESS = 2, /* holds recipient addresses that are rewritten */
     HEADER_EXTRACT = 4,           /* sendmail -t takes recipients from it */
     HEADER_RESENT = 8,            /* Resent-*: when there is one, -t takes only from these (RFC 5322, 3.6.6) */
+    HEADER_ONE_WORD = 32,         /* not in the table: of an address that is one quoted word (address.h) */
     HEADER_DROP = 16,             /* removed from mail by default: Bcc, Content-Length, Return-Path, Resent-Bcc */
 };
 

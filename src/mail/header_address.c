@@ -10,8 +10,14 @@ struct list_parser {
     size_t segment_start; /* byte where the mailbox with its display name began */
     size_t word_start;    /* the same for the mailbox being read, if there is no display name */
     size_t segment_first; /* entries of `out` from here on would be words of a display name, should a '<' follow */
+    bool quoted, at;      /* of the mailbox being read: a quoted string, an '@' of the syntax */
     bool truncated;
 };
+
+static void mailbox_clear(struct list_parser *p) {
+    buf_clear(&p->text);
+    p->quoted = p->at = false;
+}
 
 static void emit(struct list_parser *p, size_t end) {
     struct str address = buf_str(&p->text);
@@ -22,8 +28,9 @@ static void emit(struct list_parser *p, size_t end) {
         *vec_add(p->arena, &p->out) = (struct header_address){
             arena_str(p->arena, address),
             str_trim(str_sub(p->value, p->word_start, end - p->word_start)),
+            p->quoted && !p->at,
         };
-    buf_clear(&p->text);
+    mailbox_clear(p);
 }
 
 /* One list item ends here; the next begins at byte `next`. */
@@ -44,6 +51,8 @@ static size_t last_semicolon(struct str value) {
 }
 
 static void add_token(struct list_parser *p, const struct rfc822_token *t) {
+    p->quoted = p->quoted || t->type == RFC822_QUOTED;
+    p->at = p->at || (t->type == RFC822_SPECIAL && t->special == '@');
     if (p->text.n <= ADDRESS_MAX) /* an over-long one is dropped whole; no need to keep more of it */
         rfc822_value(&p->text, t);
 }
@@ -58,7 +67,7 @@ static void take_angle(struct list_parser *p, struct rfc822_cursor *c) {
         if (t.type == RFC822_END || special == '>')
             return;
         if (special == '<') { /* "Foo <bar <user@domain>": the inner one counts */
-            buf_clear(&p->text);
+            mailbox_clear(p);
             route = false;
             first = true;
             continue;
@@ -67,7 +76,7 @@ static void take_angle(struct list_parser *p, struct rfc822_cursor *c) {
             route = true;
         first = false;
         if (route && special == ':') {
-            buf_clear(&p->text);
+            mailbox_clear(p);
             route = false;
             continue;
         }
@@ -103,7 +112,7 @@ struct header_addresses header_addresses_parse(struct arena *a, struct str value
         after_word = false;
         switch (t.special) {
         case '<':
-            buf_clear(&p.text);
+            mailbox_clear(&p);
             p.out.n = p.segment_first;
             p.word_start = p.segment_start;
             take_angle(&p, &c);
@@ -117,9 +126,9 @@ struct header_addresses header_addresses_parse(struct arena *a, struct str value
             break;
         case ':':
             if (p.text.n && p.text.p[0] == '@') { /* @relay:user@domain */
-                buf_clear(&p.text);
+                mailbox_clear(&p);
             } else if (c.at < groups_until) { /* display-name ":" */
-                buf_clear(&p.text);
+                mailbox_clear(&p);
                 p.out.n = p.segment_first;
                 p.segment_start = p.word_start = c.at;
             } else {

@@ -1,6 +1,7 @@
 #include "route/router.h"
 
 #include "base/log.h"
+#include "base/map.h"
 #include "mail/address.h"
 
 /* One step of a map that names addresses: none, or what the address becomes. `propagate` is the map's word in
@@ -10,6 +11,8 @@ struct step {
     size_t n;
     struct str value; /* the table's text */
 };
+
+enum { RESULT_SHOWN = 300 }; /* bytes of an over-long address in the log */
 
 static bool list_has(struct str list, struct str word) {
     struct str item;
@@ -70,57 +73,89 @@ static error try_later(struct arena *a, struct str text) {
     return e;
 }
 
-error route_expand_virtual(struct router *r, struct arena *a, struct str address, struct str **ret, size_t *ret_count) {
-    VEC(struct str) out = { 0 };
-    *vec_add(a, &out) = address;
-    size_t most = (size_t)conf_int(r->c, PARAM_virtual_alias_expansion_limit);
-    size_t deepest = (size_t)conf_int(r->c, PARAM_virtual_alias_recursion_limit);
-    size_t longest = (size_t)conf_int(r->c, PARAM_virtual_alias_address_length_limit);
-    const struct str name = STR("virtual_alias_maps");
+/* One virtual expansion under way. */
+struct expansion {
+    struct router *r;
+    struct arena *arena;
+    struct str address; /* whose it is, for messages */
+    size_t longest, deepest, most;
+    VEC(struct str) out;
+    struct map
+        finals; /* in lower case: addresses that stand in their own expansion and are final: "user: user, copy@b" */
+};
 
-    if (!maps_is_empty(r->virtual_alias))
-        for (size_t i = 0; i < out.n; i++) {
-            if (out.n > most)
-                return try_later(a, arena_printf(a, "unreasonable %.*s map expansion size for %.*s", STR_ARG(name),
-                                                 STR_ARG(address)));
-            for (size_t depth = 0;; depth++) {
-                if (depth >= deepest)
-                    return try_later(
-                        a, arena_printf(a, "unreasonable %.*s map nesting for %.*s", STR_ARG(name), STR_ARG(address)));
-                struct step step;
-                struct str from = out.at[i];
-                enum table_result found = map_step(r, a, r->virtual_alias, name, STR("virtual"), from, &step);
-                if (found == TABLE_ERROR)
-                    return try_later(
-                        a, arena_printf(a, "%.*s map lookup problem for %.*s", STR_ARG(name), STR_ARG(address)));
-                if (found == TABLE_NOT_FOUND)
-                    break;
-                /* An address that stands in its own expansion is final there: "user: user, copy@elsewhere". */
-                bool self = false;
-                for (size_t k = 0; k < step.n; k++) {
-                    if (step.at[k].n > longest)
-                        return try_later(a, arena_printf(a, "unreasonable %.*s result %.*s... in map lookup for %.*s",
-                                                         STR_ARG(name), 300, step.at[k].p, STR_ARG(address)));
-                    self = self || str_eq_icase(step.at[k], from);
-                }
-                size_t first = 0;
-                for (size_t k = 0; self && k < step.n; k++)
-                    if (str_eq_icase(step.at[k], from))
-                        first = k;
-                out.at[i] = step.at[first];
-                if (out.n + step.n > most + 1)
-                    return try_later(a, arena_printf(a, "unreasonable %.*s map expansion size for %.*s", STR_ARG(name),
-                                                     STR_ARG(address)));
-                for (size_t k = 0; k < step.n; k++)
-                    if (k != first)
-                        *vec_add(a, &out) = step.at[k];
-                if (self)
-                    break;
-            }
+static const struct str virtual_name = STR_INIT("virtual_alias_maps");
+
+/* Not a table's fault: RFC 3463, 3.7 has no better detail. */
+static error endless(struct expansion *x, struct str text) {
+    struct err *e = ARENA_NEW(x->arena, struct err);
+    *e = (struct err){
+        .kind = ERR_TEMP, .code = 451, .dsn = STR("4.6.0"), .text = STR("Alias expansion error"), .detail = text
+    };
+    return e;
+}
+
+static error unreasonable(struct expansion *x, const char *what) {
+    return endless(x, arena_printf(x->arena, "unreasonable %.*s map %s for %.*s", STR_ARG(virtual_name), what,
+                                   STR_ARG(x->address)));
+}
+
+static bool is_final(struct expansion *x, struct str address) {
+    return x->finals.n > 0 && map_get(&x->finals, arena_lower(x->arena, address));
+}
+
+/* What entry `i` becomes takes its place, the rest goes to the end. */
+static error expand_step(struct expansion *x, size_t i, const struct step *step) {
+    struct str from = x->out.at[i];
+    for (size_t k = 0; k < step->n; k++) {
+        struct str to = step->at[k];
+        if (to.n > x->longest)
+            return endless(x, arena_printf(x->arena, "unreasonable %.*s result %.*s... in map lookup for %.*s",
+                                           STR_ARG(virtual_name), STR_ARG(str_sub(to, 0, RESULT_SHOWN)),
+                                           STR_ARG(x->address)));
+        if (k == 0)
+            x->out.at[i] = to;
+        else
+            *vec_add(x->arena, &x->out) = to;
+        if (str_eq_icase(to, from))
+            map_put(&x->finals, arena_lower(x->arena, to), x);
+    }
+    return x->out.n > x->most ? unreasonable(x, "expansion size") : NULL;
+}
+
+static error expand_all(struct expansion *x) {
+    for (size_t i = 0; i < x->out.n; i++)
+        for (size_t depth = 0; !is_final(x, x->out.at[i]); depth++) {
+            if (depth >= x->deepest)
+                return unreasonable(x, "nesting");
+            struct step step;
+            enum table_result found =
+                map_step(x->r, x->arena, x->r->virtual_alias, virtual_name, STR("virtual"), x->out.at[i], &step);
+            if (found == TABLE_NOT_FOUND)
+                break;
+            if (found == TABLE_ERROR)
+                return try_later(x->arena, arena_printf(x->arena, "%.*s map lookup problem for %.*s",
+                                                        STR_ARG(virtual_name), STR_ARG(x->address)));
+            error e = expand_step(x, i, &step);
+            if (e)
+                return e;
         }
-    *ret = out.at;
-    *ret_count = out.n;
     return NULL;
+}
+
+error route_expand_virtual(struct router *r, struct arena *a, struct str address, struct str **ret, size_t *ret_count) {
+    struct expansion x = { .r = r,
+                           .arena = a,
+                           .address = address,
+                           .most = (size_t)conf_int(r->c, PARAM_virtual_alias_expansion_limit),
+                           .deepest = (size_t)conf_int(r->c, PARAM_virtual_alias_recursion_limit),
+                           .longest = (size_t)conf_int(r->c, PARAM_virtual_alias_address_length_limit) };
+    *vec_add(a, &x.out) = address;
+    error e = maps_is_empty(r->virtual_alias) ? NULL : expand_all(&x);
+    map_free(&x.finals);
+    *ret = x.out.at;
+    *ret_count = x.out.n;
+    return e;
 }
 
 static bool class_has(struct router *r, enum param classes, struct str class_name) {
@@ -179,5 +214,27 @@ error route_canonical(struct router *r, struct arena *a, struct str address, str
         if (e)
             return e;
     }
+    if (class_has(r, PARAM_masquerade_classes, class_name) && router_masquerade(r, a, *ret, ret) == MATCH_ERROR)
+        return try_later(a, arena_printf(a, "masquerade_exceptions lookup problem for %.*s", STR_ARG(address)));
+    return NULL;
+}
+
+error route_generic(struct router *r, struct arena *a, struct maps *maps, struct str parameter, struct str address,
+                    struct str *ret) {
+    *ret = address;
+    if (maps_is_empty(maps) || address.n == 0)
+        return NULL;
+    struct step step;
+    switch (map_step(r, a, maps, parameter, STR("generic"), address, &step)) {
+    case TABLE_ERROR:
+        return try_later(a, arena_printf(a, "%.*s map lookup problem for %.*s", STR_ARG(parameter), STR_ARG(address)));
+    case TABLE_NOT_FOUND:
+        return NULL;
+    case TABLE_FOUND:
+        break;
+    }
+    if (step.n > 1)
+        log_warn("multi-valued %.*s entry for %.*s", STR_ARG(parameter), STR_ARG(address));
+    *ret = step.at[0];
     return NULL;
 }

@@ -45,44 +45,49 @@ static bool needs_no_quotes(struct arena *a, struct str local) {
     return str_eq(address_quote(a, whole), whole);
 }
 
-/* Take our own domains off until what is left is a mailbox here or an address elsewhere. On return `domain` empty means
- * local without domain. */
+/* The domain as it is looked at: without a last dot; numbers in the brackets they should have had. */
+static error plain_domain(struct router *r, struct arena *a, struct str *inout, bool *ret_numeric) {
+    struct str domain = *inout;
+    *ret_numeric = false;
+    if (domain.n == 0 && conf_bool(r->c, PARAM_resolve_null_domain))
+        domain = r->myhostname;
+    if (domain.n > 1 && domain.p[domain.n - 1] == '.')
+        domain.n--;
+    struct own_address ip;
+    bool v6 = str_index(domain, ':') >= 0;
+    if (own_address_parse(domain, v6, &ip)) {
+        if (!conf_bool(r->c, PARAM_resolve_numeric_domain))
+            return bad_address(a);
+        domain = arena_printf(a, "[%s%.*s]", v6 ? "IPv6:" : "", STR_ARG(domain));
+        *ret_numeric = true;
+    }
+    *inout = domain;
+    return domain_valid(a, domain) ? NULL : bad_address(a);
+}
+
+/* Take our own domains off until what is left is a mailbox here or an address elsewhere. */
 static error strip_local(struct router *r, struct arena *a, struct str recipient, struct address_parts *ret,
                          bool *ret_local) {
-    bool dequoted = conf_bool(r->c, PARAM_resolve_dequoted_address);
+    bool dequoted = conf_bool(r->c, PARAM_resolve_dequoted_address), numeric;
     *ret_local = false;
     for (int i = 0; i < STRIP_MAX; i++) {
         *ret = address_split(recipient);
         if (!ret->has_domain) {
-            if (!route_has_routing(r, recipient)) {
-                *ret_local = true;
-                return NULL;
-            }
-            /* site!user, user%site: as if written user@site */
-            recipient = route_rewrite(r, a, recipient, r->myorigin);
+            /* site!user, user%site: as if written user@site; a plain name is one of this host */
+            recipient = route_has_routing(r, recipient)
+                            ? route_rewrite(r, a, recipient, r->myorigin)
+                            : arena_printf(a, "%.*s@%.*s", STR_ARG(recipient), STR_ARG(r->myhostname));
             continue;
         }
-        struct str domain = ret->domain;
-        if (domain.n > 1 && domain.p[domain.n - 1] == '.')
-            domain.n--;
-        struct own_address ip;
-        if (own_address_parse(domain, false, &ip)) {
-            if (!conf_bool(r->c, PARAM_resolve_numeric_domain))
-                return bad_address(a);
-            domain = arena_printf(a, "[%.*s]", STR_ARG(domain));
-        }
-        ret->domain = domain;
-        if (!domain_valid(a, domain))
-            return bad_address(a);
-        int local = router_domain_is_local(r, domain);
+        error e = plain_domain(r, a, &ret->domain, &numeric);
+        if (e)
+            return e;
+        int local = router_domain_is_local(r, ret->domain);
         if (local < 0)
-            return router_lookup_error(a, STR("mydestination"), domain);
-        if (!local)
+            return router_lookup_error(a, STR("mydestination"), ret->domain);
+        *ret_local = local;
+        if (!local || numeric || !route_has_routing(r, ret->local) || !(dequoted || needs_no_quotes(a, ret->local)))
             return NULL;
-        if (!route_has_routing(r, ret->local) || !(dequoted || needs_no_quotes(a, ret->local))) {
-            *ret_local = true;
-            return NULL;
-        }
         recipient = route_rewrite(r, a, ret->local, r->myorigin);
     }
     return bad_address(a);
@@ -103,11 +108,15 @@ static error find_class(struct router *r, struct arena *a, struct str domain, bo
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
         if (local && lists[i].class == CLASS_RELAY)
             break; /* relay_domains was $mydestination by default for years: both at once is no mistake */
+        if (*ret != CLASS_DEFAULT && !conf_bool(r->c, PARAM_helpful_warnings))
+            break;
         switch (match_find(lists[i].list, domain, STR(""))) {
         case MATCH_ERROR:
+            if (*ret != CLASS_DEFAULT) /* asked only for the warning's sake */
+                break;
             return router_lookup_error(a, lists[i].name, domain);
         case MATCH_YES:
-            if (*ret != CLASS_DEFAULT && lists[i].class != CLASS_RELAY && conf_bool(r->c, PARAM_helpful_warnings))
+            if (*ret != CLASS_DEFAULT)
                 log_warn("do not list domain %.*s in BOTH %.*s and %.*s", STR_ARG(domain), STR_ARG(first),
                          STR_ARG(lists[i].name));
             if (*ret != CLASS_DEFAULT)
@@ -176,8 +185,6 @@ static error class_destination(struct router *r, struct arena *a, enum address_c
         if (e)
             return e;
         *ret = destination_parse(transport);
-        if (ret->transport.n == 0)
-            ret->transport = destination_parse(conf_str(r->c, PARAM_default_transport)).transport;
         break;
     }
     }
@@ -193,8 +200,8 @@ static error transport_lookup(struct router *r, struct arena *a, struct str reci
     if (maps_is_empty(r->transport))
         return NULL;
     struct str value, extension;
-    enum table_result found =
-        addr_find(r->transport, recipient, false, ADDR_FIND_DOMAIN, r->delimiter, a, &value, &extension);
+    enum table_result found = addr_find(r->transport, recipient, false, ADDR_FIND_DOMAIN | r->transport_parents,
+                                        r->delimiter, a, &value, &extension);
     if (found == TABLE_NOT_FOUND)
         found = maps_get_partial(r->transport, STR("*"), a, &value, NULL);
     if (found == TABLE_ERROR)
@@ -219,8 +226,7 @@ error route_resolve(struct router *r, struct arena *a, struct str sender, struct
     error e = strip_local(r, a, recipient, &parts, &local);
     if (e)
         return e;
-    struct str domain = parts.has_domain ? parts.domain : r->myhostname;
-    struct str user = parts.local;
+    struct str domain = parts.domain, user = parts.local;
     if (local && user.n == 0)
         user = conf_str(r->c, PARAM_empty_address_recipient);
 
@@ -229,7 +235,10 @@ error route_resolve(struct router *r, struct arena *a, struct str sender, struct
     if (e)
         return e;
     route.recipient = arena_printf(a, "%.*s@%.*s", STR_ARG(user), STR_ARG(domain));
-    route.routed = route_has_routing(r, user);
+    route.routed = route_is_routed(user);
+    /* Programs that get the address on their command line would take it for an option. */
+    if (route.recipient.p[0] == '-' && !conf_bool(r->c, PARAM_allow_min_user))
+        return bad_address(a);
 
     struct destination d = { STR(""), STR("") };
     e = class_destination(r, a, route.class, sender, domain, &d);

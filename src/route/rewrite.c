@@ -2,6 +2,10 @@
 
 #include "mail/address.h"
 
+bool route_is_routed(struct str local) {
+    return str_index_any(local, STR("@%!")) >= 0;
+}
+
 bool route_has_routing(const struct router *r, struct str local) {
     return str_index(local, '@') >= 0 || (r->percent_hack && str_index(local, '%') >= 0) ||
            (r->swap_bangpath && str_index(local, '!') >= 0);

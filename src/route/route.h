@@ -76,7 +76,10 @@ error route_expand_virtual(struct router *r, struct arena *a, struct str address
  * @domain. */
 enum table_result route_find(struct router *r, struct maps *maps, struct arena *a, struct str address,
                              struct str *ret_value);
-/* canonical_maps for one class of address ("envelope_sender", "header_recipient", ...): the new address, or the old. A
- * loop gives the old one and a warning in the log. */
+/* canonical_maps and its sisters, then masquerading, for one class of address ("envelope_sender", "header_recipient",
+ * ...): the new address, or the old. A loop gives the old one and a warning in the log. */
 error route_canonical(struct router *r, struct arena *a, struct str address, struct str class_name, struct str *ret);
+/* generic(5): one step of `maps`, which `parameter` names (smtp_generic_maps): the new address, or the old. */
+error route_generic(struct router *r, struct arena *a, struct maps *maps, struct str parameter, struct str address,
+                    struct str *ret);
 #endif

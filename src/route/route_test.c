@@ -34,7 +34,8 @@ static const struct conf_override base[] = {
                "{cmul=p@x.test, q@y.test}, {cq=\"a b\"@z.example} }") },
     { STR_INIT("virtual_alias_maps"),
       STR_INIT("inline:{ {a@va.example=b@c.example}, {l@va.example=l@va.example}, {loop1@va.example=loop2@va.example}, "
-               "{loop2@va.example=loop1@va.example}, {multi=x@a.test,y@b.test}, {m2=m2, other@o.test}, "
+               "{loop2@va.example=loop1@va.example}, {ping@va.example=ping@va.example pong@va.example}, "
+               "{pong@va.example=ping@va.example}, {multi=x@a.test,y@b.test}, {m2=m2, other@o.test}, "
                "{m3=third@o.test, m3}, {grow=grow@va.example}, {grow@va.example=grow x@va.example}, "
                "{@vdom.example=@target.example}, {chain=chain2}, {chain2=chain3, chain4}, {chain3=fin@f.test}, "
                "{ex=res@r.test}, {emp=,}, {com=x@c.test (comment), \"q r\"@c.test}, {@cat.example=catch@c.test}, "
@@ -515,7 +516,8 @@ static const struct {
     { "nobody@example.com", "nobody@example.com" },
     { "multi@example.com", "x@a.test y@b.test" },
     { "m2@example.com", "m2@example.com other@o.test" },
-    { "m3@example.com", "m3@example.com third@o.test" },
+    { "m3@example.com", "third@o.test m3@example.com" },
+    { "ping@va.example", "ping@va.example ping@va.example" },
     { "l@va.example", "l@va.example" },
     { "self2@example.com", "Self2@example.com" },
     { "q@vdom.example", "q@target.example" },
@@ -611,6 +613,81 @@ static void test_canonical(void **state) {
     close_router(&f);
 }
 
+static void test_masquerade(void **state) {
+    (void)state;
+    static const struct {
+        const char *in, *want;
+    } rows[] = {
+        { "user@a.hidden.test", "user@hidden.test" },
+        { "user@a.b.HIDDEN.test", "user@hidden.test" },
+        { "user@hidden.test", "user@hidden.test" },
+        { "user@nothidden.test", "user@nothidden.test" },
+        { "user@x.shown.hidden.test", "user@x.shown.hidden.test" },
+        { "user@shown.hidden.test", "user@shown.hidden.test" },
+        { "root@a.hidden.test", "root@a.hidden.test" },
+        { "ROOT@a.hidden.test", "ROOT@a.hidden.test" },
+        { "user", "user" },
+        { "", "" },
+    };
+    const char *const settings[] = { "masquerade_domains",
+                                     "!shown.hidden.test, Hidden.test",
+                                     "masquerade_exceptions",
+                                     "root",
+                                     "masquerade_classes",
+                                     "envelope_sender",
+                                     NULL };
+    struct fixture f = open_router(settings);
+    struct str got;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        assert_null(route_canonical(f.r, f.a, str_c(rows[i].in), STR("envelope_sender"), &got));
+        assert_str(got, rows[i].want);
+    }
+    assert_null(route_canonical(f.r, f.a, STR("user@a.hidden.test"), STR("header_sender"), &got));
+    assert_str(got, "user@a.hidden.test");
+    close_router(&f);
+    const char *const failing[] = { "masquerade_domains", "hidden.test", "masquerade_exceptions", "fail:x", NULL };
+    f = open_router(failing);
+    error e = route_canonical(f.r, f.a, STR("user@a.hidden.test"), STR("envelope_sender"), &got);
+    assert_non_null(e);
+    assert_int_equal(e->kind, ERR_TEMP);
+    assert_null(route_canonical(f.r, f.a, STR("user@hidden.test"), STR("envelope_sender"), &got));
+    close_router(&f);
+}
+
+static void test_generic(void **state) {
+    (void)state;
+    static const struct {
+        const char *in, *want;
+    } rows[] = {
+        { "his@inside.example", "hisaccount@isp.test" },
+        { "her@inside.example", "heraccount@isp.test" },
+        { "her+x@inside.example", "heraccount@isp.test" },
+        { "who@inside.example", "all+who@isp.test" },
+        { "bare@example.com", "outer@isp.test" },
+        { "other@elsewhere.test", "other@elsewhere.test" },
+        { "", "" },
+    };
+    struct fixture f = open_router(NULL);
+    struct maps *maps = maps_open(f.c,
+                                  STR("inline:{ {his@inside.example=hisaccount@isp.test} "
+                                      "{her@inside.example=heraccount@isp.test, ignored@isp.test} "
+                                      "{hisaccount@isp.test=never@isp.test} {bare=outer@isp.test} "
+                                      "{who@inside.example=all+who@isp.test} }"),
+                                  TABLE_FOLD);
+    struct str got;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        assert_null(route_generic(f.r, f.a, maps, STR("smtp_generic_maps"), str_c(rows[i].in), &got));
+        assert_str(got, rows[i].want);
+    }
+    maps_close(maps);
+    maps = maps_open(f.c, STR("fail:x"), TABLE_FOLD);
+    error e = route_generic(f.r, f.a, maps, STR("smtp_generic_maps"), STR("a@b.test"), &got);
+    assert_non_null(e);
+    assert_int_equal(e->kind, ERR_TEMP);
+    maps_close(maps);
+    close_router(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rewrite),
@@ -622,6 +699,8 @@ int main(void) {
         cmocka_unit_test(test_virtual),
         cmocka_unit_test(test_virtual_overlong),
         cmocka_unit_test(test_canonical),
+        cmocka_unit_test(test_masquerade),
+        cmocka_unit_test(test_generic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -103,6 +103,7 @@ struct router *router_new(const struct conf *c) {
     r->sender_transport =
         maps_open(c, conf_str(c, PARAM_sender_dependent_default_transport_maps), TABLE_FOLD | TABLE_NO_REGSUB);
 
+    router_open_masquerade(r);
     own_add_list(r, conf_str(c, PARAM_inet_interfaces));
     own_add_list(r, conf_str(c, PARAM_proxy_interfaces));
 
@@ -110,6 +111,10 @@ struct router *router_new(const struct conf *c) {
     r->mydomain = conf_str(c, PARAM_mydomain);
     r->myhostname = conf_str(c, PARAM_myhostname);
     r->delimiter = conf_str(c, PARAM_recipient_delimiter);
+    struct str parents = conf_str(c, PARAM_parent_domain_matches_subdomains), word;
+    while (str_word(&parents, STR_COMMA_SPACE, &word))
+        if (str_eq_icase(word, STR("transport_maps")))
+            r->transport_parents = ADDR_FIND_PARENT_NO_DOT;
     r->append_at_myorigin = conf_bool(c, PARAM_append_at_myorigin);
     r->append_dot_mydomain = conf_bool(c, PARAM_append_dot_mydomain);
     r->percent_hack = conf_bool(c, PARAM_allow_percent_hack);
@@ -124,6 +129,7 @@ void router_free(struct router *r) {
     match_close(r->virtual_alias_domains);
     match_close(r->virtual_mailbox_domains);
     match_close(r->relay_domains);
+    match_close(r->masquerade_exceptions);
     struct maps *maps[] = { r->transport,           r->virtual_alias,    r->canonical,       r->sender_canonical,
                             r->recipient_canonical, r->relocated,        r->local_recipient, r->relay_recipient,
                             r->virtual_mailbox,     r->sender_relayhost, r->sender_transport };

@@ -11,6 +11,11 @@ struct own_address { /* of inet_interfaces and proxy_interfaces */
     unsigned char bytes[16]; /* the first 4 for IPv4 */
 };
 
+struct masquerade_domain {
+    struct str name; /* in lower case */
+    bool keep;       /* "!name" */
+};
+
 struct service_lists { /* of a service with tables of its own */
     struct str service;
     struct router *router;
@@ -23,11 +28,14 @@ struct router {
     struct maps *transport, *virtual_alias, *canonical, *sender_canonical, *recipient_canonical, *relocated;
     struct maps *local_recipient, *relay_recipient, *virtual_mailbox;
     struct maps *sender_relayhost, *sender_transport;
+    VEC(struct masquerade_domain) masquerade_domains;
+    struct match *masquerade_exceptions; /* NULL: none */
     VEC(struct own_address) own;
     VEC(struct service_lists) services;
     /* main.cf values asked for with every address */
     struct str myorigin, mydomain, myhostname, delimiter;
     bool append_at_myorigin, append_dot_mydomain, percent_hack, swap_bangpath;
+    unsigned transport_parents; /* ADDR_FIND_PARENT_NO_DOT: transport_maps is in parent_domain_matches_subdomains */
 };
 
 /* 451 4.3.0 with the failed parameter in `detail`; logged here once for each call. */
@@ -45,6 +53,12 @@ enum {
     FIND_RENAMED = FIND_MAILBOX | ADDR_FIND_EXTERNAL, /* canonical(5), virtual(5) */
 };
 
-/* Is the local part itself a route (a%b, a!b, a@b)? */
+/* masquerade.c. MATCH_YES: `*ret` is another address; MATCH_ERROR: masquerade_exceptions cannot be asked. */
+void router_open_masquerade(struct router *r);
+enum match_result router_masquerade(struct router *r, struct arena *a, struct str address, struct str *ret);
+
+/* Does the local part look like a route of its own, to whoever gets the mail (a%b, a!b, a@b)? */
+bool route_is_routed(struct str local);
+/* Is it one for us, with allow_percent_hack and swap_bangpath? */
 bool route_has_routing(const struct router *r, struct str local);
 #endif

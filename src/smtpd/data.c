@@ -156,8 +156,11 @@ static bool reply_result(struct session *s, const struct submit_result *r) {
     }
     case SUBMIT_REPLY:
         return reply_lines(s, r->text);
-    case SUBMIT_NO_RCPT:
     case SUBMIT_TEMP:
+        if (r->dsn.n && r->text.n)
+            return reply_fail(s, "451 %.*s %.*s", STR_ARG(r->dsn), STR_ARG(r->text));
+        break;
+    case SUBMIT_NO_RCPT:
     case SUBMIT_BAD:
         break;
     }

@@ -48,7 +48,9 @@ static bool take_path(struct session *s, struct str args, bool may_be_empty, con
     bool ok = address_parse_path(a, args, s->set->strict_envelopes ? ADDRESS_STRICT : 0, ret, ret_options);
     if (ok) {
         struct address_parts p = address_split(*ret);
-        ok = (ret->n || may_be_empty) && (!p.has_domain || domain_valid(s, p.domain));
+        bool somewhere = !p.has_domain || (p.domain.n == 0 ? s->set->null_domain : domain_valid(s, p.domain));
+        bool no_option = s->set->min_user || ret->n == 0 || ret->p[0] != '-';
+        ok = (ret->n || may_be_empty) && somewhere && no_option;
     }
     if (!ok) {
         struct str shown = ret_options->n ? str_trim(str_sub(args, 0, args.n - ret_options->n)) : args;

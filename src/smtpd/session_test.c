@@ -311,7 +311,8 @@ static void test_cleanup_refuses(void **state) {
         struct str dsn, text;
         const char *reply;
     } rows[] = {
-        { SUBMIT_TEMP, STR_INIT("4.3.0"), STR_INIT("x"), "451 4.3.0 Error: queue file write error" },
+        { SUBMIT_TEMP, STR_INIT("4.6.0"), STR_INIT("aliases"), "451 4.6.0 aliases" },
+        { SUBMIT_TEMP, STR_INIT(""), STR_INIT(""), "451 4.3.0 Error: queue file write error" },
         { SUBMIT_NO_SPACE, STR_INIT(""), STR_INIT(""), "452 4.3.1 Insufficient system storage" },
         { SUBMIT_TOO_LARGE, STR_INIT(""), STR_INIT(""), "552 5.3.4 Error: message file too big" },
         { SUBMIT_HOPS, STR_INIT("5.4.0"), STR_INIT("x"), "554 5.4.0 Error: too many hops" },

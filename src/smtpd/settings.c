@@ -120,6 +120,8 @@ static void read_choices(struct settings *s, const struct conf *c) {
     s->vrfy_off = conf_bool(c, PARAM_disable_vrfy_command);
     s->delay_reject = conf_bool(c, PARAM_smtpd_delay_reject);
     s->strict_envelopes = conf_bool(c, PARAM_strict_rfc821_envelopes);
+    s->min_user = conf_bool(c, PARAM_allow_min_user);
+    s->null_domain = conf_bool(c, PARAM_resolve_null_domain);
     s->unauth_pipelining_off = conf_bool(c, PARAM_smtpd_forbid_unauth_pipelining);
     s->reject_unlisted_recipient = conf_bool(c, PARAM_smtpd_reject_unlisted_recipient);
     s->reject_unlisted_sender = conf_bool(c, PARAM_smtpd_reject_unlisted_sender);

@@ -90,6 +90,7 @@ struct settings {
     /* choices */
     enum bare_newline bare_newline;
     bool helo_required, vrfy_off, delay_reject, strict_envelopes, unauth_pipelining_off;
+    bool min_user, null_domain; /* addresses may begin with "-", or end with "@" */
     bool reject_unlisted_recipient, reject_unlisted_sender, relay_before_recipient;
     bool soft_bounce, smtputf8, strict_smtputf8, requiretls, requiretls_header, peername_lookup, delay_open,
         port_logging, hide_client;
