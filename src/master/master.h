@@ -32,7 +32,9 @@ enum {
     STOP_FRONT_SECONDS = 3, /* at stop: for sessions and deliveries to end ... */
     STOP_ALL_SECONDS = 5,   /* ... for all, from the first signal on; then SIGKILL */
     PENDING_WAKE_MAX = 64,
-    SETTLE_US = 200000, /* to read what a dead worker has sent */
+    STRESS_SECONDS = 1000,     /* new sessions run with stress = yes, from when the limit was last reached */
+    STRESS_RENEW_SECONDS = 10, /* the workers hear of that no sooner again */
+    SETTLE_US = 200000,        /* to read what a dead worker has sent */
     SETTLE_STEP_US = 5000,
 };
 
@@ -56,8 +58,9 @@ struct svc {
     bool used, gone, seen /* by the reload under way */;
     int64_t not_before; /* throttled until; 0: not */
     int64_t backoff_us;
-    int64_t warned_us;   /* process limit; 0: never */
-    struct cond changed; /* may_start() may have a new answer */
+    int64_t warned_us;    /* process limit; 0: never */
+    int64_t stress_until; /* new sessions run with stress = yes until then; 0: they never did */
+    struct cond changed;  /* may_start() may have a new answer */
     struct coro *waker, *starter;
     char pending[PENDING_WAKE_MAX]; /* trigger bytes for a worker that could not be started yet, or does not read */
     size_t pending_n;

@@ -135,6 +135,10 @@ bool role_may_trigger(const struct conf *c, const struct master_entry *from, str
            (matches(c, from, r->trigger, class, name) || matches(c, from, r->connect, class, name));
 }
 
+bool role_may_scratch(const struct master_entry *from) {
+    return str_eq(from->command, STR("smtpd"));
+}
+
 bool role_may_keep(const struct master_entry *from) {
     return str_eq(from->command, STR("tlsmgr"));
 }

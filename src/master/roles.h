@@ -10,6 +10,8 @@
 bool role_may_connect(const struct conf *c, const struct master_entry *from, struct str endpoint);
 /* May it write trigger bytes there? Whoever may connect may trigger, and some may only trigger. */
 bool role_may_trigger(const struct conf *c, const struct master_entry *from, struct str endpoint);
+/* May it have files without a name (SCRATCH in service/control.h)? */
+bool role_may_scratch(const struct master_entry *from);
 /* May it have master keep bytes for its successor (KEEP in service/control.h)? */
 bool role_may_keep(const struct master_entry *from);
 #endif

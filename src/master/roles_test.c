@@ -87,6 +87,8 @@ static void test_overrides(void **state) {
 
 static void test_keeping(void **state) {
     (void)state;
+    assert_true(role_may_scratch(&(struct master_entry){ .command = STR("smtpd") }));
+    assert_false(role_may_scratch(&(struct master_entry){ .command = STR("smtp") }));
     assert_true(role_may_keep(&(struct master_entry){ .command = STR("tlsmgr") }));
     assert_false(role_may_keep(&(struct master_entry){ .command = STR("smtpd") }));
 }

@@ -75,6 +75,13 @@ static void refuse(struct worker *w, uint32_t id, bool denied, const char *why) 
     buf_free(&b);
 }
 
+static void connected(struct worker *w, uint32_t id, int fd) {
+    struct buf b = { 0 };
+    pack_u32(&b, id);
+    control_send(w->control, CONTROL_CONNECTED, buf_str(&b), fd);
+    buf_free(&b);
+}
+
 /* 0: connected, the descriptor is on its way; else errno. EAGAIN: the other service's backlog is full. */
 static int connect_once(struct worker *w, uint32_t id, const struct endpoint *at) {
     int fd = sys->socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -85,10 +92,7 @@ static int connect_once(struct worker *w, uint32_t id, const struct endpoint *at
         close(fd);
         return why;
     }
-    struct buf b = { 0 };
-    pack_u32(&b, id);
-    control_send(w->control, CONTROL_CONNECTED, buf_str(&b), fd);
-    buf_free(&b);
+    connected(w, id, fd);
     return 0;
 }
 
@@ -190,6 +194,26 @@ static void on_dial(struct worker *w, struct unpack *u) {
     refuse(w, id, true, "not allowed: its configuration did not name it when it started");
 }
 
+static void on_scratch(struct worker *w, struct unpack *u) {
+    char path[] = "pid/scratch.XXXXXX"; /* in a directory that is root's */
+    uint32_t id = unpack_u32(u);
+    (void)unpack_str(u);
+    if (!unpack_done(u))
+        return;
+    if (!role_may_scratch(&w->svc->entry)) {
+        log_refusal(w, "file", STR("pid"));
+        refuse(w, id, true, "not allowed");
+        return;
+    }
+    int fd = mkostemp(path, O_CLOEXEC);
+    if (fd < 0) {
+        refuse(w, id, false, strerror(errno));
+        return;
+    }
+    (void)unlink(path);
+    connected(w, id, fd);
+}
+
 static void on_trigger(struct worker *w, struct unpack *u) {
     struct str endpoint = unpack_str(u), bytes = unpack_str(u);
     if (!unpack_done(u) || endpoint.n > CONTROL_ENDPOINT_MAX || bytes.n > CONTROL_TRIGGER_MAX)
@@ -201,6 +225,38 @@ static void on_trigger(struct worker *w, struct unpack *u) {
     struct svc *to = service_at(endpoint);
     if (to)
         service_wake(to, bytes);
+}
+
+/* --- stress --- */
+
+/* May strangers come in there? Behind a loopback address there is only what this host lets in: sending it away faster
+ * would not help. */
+static bool is_public(const struct svc *svc) {
+    for (size_t i = 0; i < svc->socket_count; i++)
+        if (!endpoint_is_loopback(&svc->sockets[i].at))
+            return true;
+    return false;
+}
+
+static void tell_stress(struct worker *w) {
+    int64_t left = (w->svc->stress_until - sys->mono_us()) / US_PER_S;
+    struct buf b = { 0 };
+    if (left <= 0)
+        return;
+    pack_u32(&b, (uint32_t)left);
+    control_send(w->control, CONTROL_STRESS, buf_str(&b), -1);
+    buf_free(&b);
+}
+
+/* STRESS_README: all sessions there may be are there. */
+static void stress(struct svc *svc) {
+    int64_t now = sys->mono_us();
+    if (!is_public(svc) || now < svc->stress_until - (STRESS_SECONDS - STRESS_RENEW_SECONDS) * US_PER_S)
+        return;
+    svc->stress_until = now + STRESS_SECONDS * US_PER_S;
+    for (struct worker *w = master.workers; w; w = w->next)
+        if (w->svc == svc && !w->reaped && !w->draining)
+            tell_stress(w);
 }
 
 /* The session limit of all workers is reached, or one of several is: the others must look, since the connection that
@@ -223,8 +279,10 @@ static void on_sessions(struct worker *w, struct unpack *u) {
     }
     struct svc *svc = w->svc;
     int64_t now = sys->mono_us();
-    if (!all || svc->entry.type != SERVICE_INET ||
-        (svc->warned_us && now - svc->warned_us < LIMIT_WARN_SECONDS * US_PER_S))
+    if (!all || svc->entry.type != SERVICE_INET)
+        return;
+    stress(svc);
+    if ((svc->warned_us && now - svc->warned_us < LIMIT_WARN_SECONDS * US_PER_S))
         return;
     svc->warned_us = now;
     log_warn(
@@ -270,6 +328,9 @@ static void on_message(struct worker *w, const struct ipc_msg *m) {
         return;
     case CONTROL_DIAL:
         on_dial(w, &u);
+        return;
+    case CONTROL_SCRATCH:
+        on_scratch(w, &u);
         return;
     case CONTROL_TRIGGER:
         on_trigger(w, &u);
@@ -375,6 +436,8 @@ static bool start_one(struct svc *svc) {
     w->control = control_new(pair[0]);
     if (w->control && role_may_keep(&svc->entry))
         control_send(w->control, CONTROL_KEPT, str_n(svc->kept, svc->kept_n), -1);
+    if (w->control && svc->stress_until)
+        tell_stress(w);
     if (w->control)
         w->reader = coro_spawn(reader_main, w, "worker");
     if (!w->reader) { /* no descriptor or stack to be had: it cannot work like this */

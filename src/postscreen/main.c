@@ -12,20 +12,6 @@ static struct {
     const char *writable[2];
 } postscreen;
 
-/* main.cf as it reads under stress: times of two kinds (postscreen_greet_wait and others have ${stress?...}). */
-static error load_stressed(const struct service_ctx *ctx, struct arena *a, struct conf **ret) {
-    struct conf_override *overrides = arena_array(a, ctx->override_count + 1, sizeof *overrides);
-    for (size_t i = 0; i < ctx->override_count; i++)
-        overrides[i] = ctx->overrides[i];
-    overrides[ctx->override_count] = (struct conf_override){ STR("stress"), STR("yes") };
-    struct conf_source source = { .config_directory = conf_directory(ctx->conf),
-                                  .overrides = overrides,
-                                  .override_count = ctx->override_count + 1,
-                                  .process_name = ctx->program,
-                                  .service_name = ctx->name };
-    return conf_load(&source, a, ret);
-}
-
 /* Master connects; a smtpd process reads which client it is from the descriptor (service.c, take_handover()). */
 static error hand_over(void *ctx, int fd, const struct endpoint *peer_or_null, const struct endpoint *local) {
     (void)ctx;
@@ -46,7 +32,8 @@ static error hand_over(void *ctx, int fd, const struct endpoint *peer_or_null, c
 
 static error init(struct service_ctx *ctx, struct arena *err_arena) {
     struct conf *stressed;
-    error e = load_stressed(ctx, err_arena, &stressed);
+    error e =
+        service_stressed_conf(ctx, err_arena, &stressed); /* postscreen_greet_wait and others have ${stress?...} */
     if (e)
         return e;
     e = settings_load(ctx->conf, stressed, err_arena, &postscreen.settings);

@@ -54,6 +54,15 @@ uint16_t endpoint_port(const struct endpoint *e) {
     return e->u.sa.sa_family == AF_INET6 ? ntohs(e->u.in6.sin6_port) : 0;
 }
 
+bool endpoint_is_loopback(const struct endpoint *e) {
+    struct in_addr v4 = e->u.in.sin_addr;
+    if (e->u.sa.sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&e->u.in6.sin6_addr))
+        memcpy(&v4, e->u.in6.sin6_addr.s6_addr + 12, sizeof v4);
+    else if (e->u.sa.sa_family == AF_INET6)
+        return IN6_IS_ADDR_LOOPBACK(&e->u.in6.sin6_addr);
+    return e->u.sa.sa_family != AF_UNIX && ntohl(v4.s_addr) >> 24 == IN_LOOPBACKNET;
+}
+
 /* Output is gathered here, so the kernel's waiting for more only costs time. */
 static void no_delay(int fd, int family) {
     int one = 1;

@@ -67,6 +67,25 @@ static void test_endpoints(void **state) {
     assert_false(endpoint_unix(STR(""), &e));
 }
 
+static void loopback(void **state) {
+    (void)state;
+    static const struct {
+        const char *address;
+        bool loopback;
+    } rows[] = {
+        { "127.0.0.1", true }, { "127.9.9.9", true },  { "::1", true }, { "::ffff:127.0.0.1", true },
+        { "0.0.0.0", false },  { "128.0.0.1", false }, { "::", false }, { "::ffff:192.0.2.1", false },
+        { "::2", false },      { "7f00:1::", false },
+    };
+    struct endpoint e;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        assert_true(endpoint_ip(str_c(rows[i].address), 25, &e));
+        assert_int_equal(endpoint_is_loopback(&e), rows[i].loopback);
+    }
+    assert_true(endpoint_unix(STR("private/x"), &e));
+    assert_false(endpoint_is_loopback(&e));
+}
+
 static void client_main(void *arg) {
     struct endpoint *to = arg;
     struct io *io;
@@ -195,10 +214,8 @@ static void test_accept(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        ENDPOINT_TEST(test_endpoints),
-        ENDPOINT_TEST(test_connect),
-        ENDPOINT_TEST(test_connect_failures),
-        ENDPOINT_TEST(test_accept),
+        ENDPOINT_TEST(test_endpoints),        ENDPOINT_TEST(loopback),    ENDPOINT_TEST(test_connect),
+        ENDPOINT_TEST(test_connect_failures), ENDPOINT_TEST(test_accept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -79,6 +79,7 @@ bool endpoint_ip(struct str address, uint16_t port, struct endpoint *ret);
 bool endpoint_unix(struct str path, struct endpoint *ret); /* false: too long */
 /* "127.0.0.1", "::1"; an IPv4-mapped IPv6 address is given as IPv4 (one normal form everywhere). Unix: "". */
 struct str endpoint_address(const struct endpoint *e, char out[INET6_ADDRSTRLEN]);
+bool endpoint_is_loopback(const struct endpoint *e); /* 127.0.0.0/8, ::1, also IPv4 in IPv6 */
 uint16_t endpoint_port(const struct endpoint *e);
 error io_connect(const struct endpoint *to, const struct endpoint *from_or_null, int64_t deadline, struct io **ret);
 /* The next connection of a listening descriptor: non-blocking, close-on-exec, TCP_NODELAY. Connections that were gone

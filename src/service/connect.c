@@ -78,6 +78,12 @@ static void on_message(struct ipc_msg *m) {
     case CONTROL_KEPT:
         link_.events.kept(link_.events.arg, m->payload);
         return;
+    case CONTROL_STRESS: {
+        uint32_t seconds = unpack_u32(&u);
+        if (unpack_done(&u))
+            link_.events.stress(link_.events.arg, seconds);
+        return;
+    }
     case CONTROL_ACCEPT:
         link_.events.accept(link_.events.arg);
         return;
@@ -162,7 +168,7 @@ void link_stop(void) {
 
 /* --- the contract of service.h --- */
 
-/* Ask master for a connection, by a CONTROL_CONNECT or CONTROL_DIAL of this text. */
+/* Ask master for a connection, by a CONTROL_CONNECT or CONTROL_DIAL of this text, or for a CONTROL_SCRATCH. */
 static error ask_for_connection(uint8_t type, struct str what, int64_t deadline, int *ret_fd) {
     /* The text must outlive this call and has no arena: one per process is enough, callers log it at once. */
     static struct err refused = { .kind = ERR_TEMP };
@@ -211,6 +217,10 @@ error service_connect(struct service_ctx *ctx, struct str endpoint, int64_t dead
 
 error link_dial(struct str path, int64_t deadline, int *ret_fd) {
     return ask_for_connection(CONTROL_DIAL, path, deadline, ret_fd);
+}
+
+error service_scratch_file(struct service_ctx *ctx, int64_t deadline, int *ret_fd) {
+    return ctx->standalone ? &err_limit : ask_for_connection(CONTROL_SCRATCH, STR(""), deadline, ret_fd);
 }
 
 void service_trigger(struct service_ctx *ctx, struct str endpoint, struct str request) {

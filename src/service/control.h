@@ -9,6 +9,7 @@
  * more CONNECT    u32 id, str endpoint          connect me to "private/rewrite"; answered by CONNECTED or REFUSED
  * MAY_DIAL   str path                      before READY only: what DIAL may name later (service/dial.h)
  * DIAL       u32 id, str path              connect me to that unix socket; answered by CONNECTED or REFUSED
+ * SCRATCH    u32 id, str empty              a file without a name; answered by CONNECTED or REFUSED (smtpd only)
  * TRIGGER    str endpoint, str bytes       wake that service; no answer
  * LOG        -                             my log socket is dead: answered by LOGGER
  * LEAVING    -                             only a new process can read what I need: answered by DRAIN
@@ -19,6 +20,8 @@
  * REFUSED    u32 id, u8 denied, str why    denied: not allowed; else it failed, and may be tried again
  * LOGGER     the descriptor, or none: no log to be had
  * KEPT       bytes                         the first frame of all, to a program that may KEEP: what the last one left
+ * STRESS     u32 seconds                   all sessions your service may have are there: those that begin within so
+ *                                          long run with stress = yes
  * ACCEPT     -                             another worker of your service is full: look at the listening sockets now
  * (each new connection wakes one worker only) */
 #ifndef ANGARIUM_SERVICE_CONTROL_H
@@ -36,6 +39,7 @@ enum control_type {
     CONTROL_MAY_DIAL,
     CONTROL_DIAL,
     CONTROL_KEEP,
+    CONTROL_SCRATCH,
     CONTROL_DRAIN = 32,
     CONTROL_WAKEUP,
     CONTROL_CONNECTED,
@@ -43,6 +47,7 @@ enum control_type {
     CONTROL_LOGGER,
     CONTROL_ACCEPT,
     CONTROL_KEPT,
+    CONTROL_STRESS,
 };
 enum {
     /* master stops reading from a worker that does not take its answers: bytes, descriptors */

@@ -11,6 +11,7 @@ struct link_events {
     void (*wakeup)(void *arg, struct str request); /* must not wait */
     void (*accept)(void *arg);                     /* take what waits at the listening sockets */
     void (*kept)(void *arg, struct str bytes);     /* KEPT; must not wait */
+    void (*stress)(void *arg, uint32_t seconds);   /* must not wait */
     void *arg;
 };
 /* Take over WORKER_FD_CONTROL and read it in a coroutine. */

@@ -382,6 +382,24 @@ static void kept(void *arg, struct str bytes) {
         run.s->kept(&run.ctx, bytes);
 }
 
+static void stress(void *arg, uint32_t seconds) {
+    (void)arg;
+    run.ctx.stress_until = deadline_in(seconds);
+}
+
+error service_stressed_conf(const struct service_ctx *ctx, struct arena *a, struct conf **ret) {
+    struct conf_override *overrides = arena_array(a, ctx->override_count + 1, sizeof *overrides);
+    for (size_t i = 0; i < ctx->override_count; i++)
+        overrides[i] = ctx->overrides[i];
+    overrides[ctx->override_count] = (struct conf_override){ STR("stress"), STR("yes") };
+    struct conf_source source = { .config_directory = conf_directory(ctx->conf),
+                                  .overrides = overrides,
+                                  .override_count = ctx->override_count + 1,
+                                  .process_name = ctx->program,
+                                  .service_name = ctx->name };
+    return conf_load(&source, a, ret);
+}
+
 /* --- wakeups --- */
 struct wake {
     size_t n;
@@ -623,7 +641,8 @@ static void start_loop(void) {
     if (e)
         log_fatal("event loop: %.*s", STR_ARG(e->text));
     if (!run.ctx.standalone) {
-        link_start(&(struct link_events){ .drain = drain, .wakeup = wakeup, .accept = accept_now, .kept = kept });
+        link_start(&(struct link_events){
+            .drain = drain, .wakeup = wakeup, .accept = accept_now, .kept = kept, .stress = stress });
         for (uint32_t i = 0; i < run.args.sockets; i++) {
             run.listeners[i].fd = WORKER_FD_LISTEN + (int)i;
             spawn_or_die(listen_main, &run.listeners[i], "listen", &run.listeners[i].coro);

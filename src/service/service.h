@@ -26,6 +26,7 @@ struct service_ctx {
     uint32_t session_limit; /* this worker's part of maxproc; 0: none */
     uint32_t sessions;      /* running now */
     struct group work;      /* background work that must end before a draining process may: group_enter/leave() */
+    int64_t stress_until;   /* new sessions begin with stress = yes until then: master has said so; 0: never */
     bool draining;          /* no new work; end after the current piece */
     bool standalone;        /* no master */
     bool stay_root;         /* we are root and stay it: switch to the user before acting for one */
@@ -105,6 +106,11 @@ bool service_peer_is_master(struct io *io);
  * process cannot) and allows only what the table in master/roles.c lists for this program. ERR_TEMP when it cannot be
  * had now, with why in `text`; ERR_PERM when it is not allowed. Keep connections: each costs a round trip to master. */
 error service_connect(struct service_ctx *ctx, struct str endpoint, int64_t deadline, struct ipc **ret);
+/* In init(): main.cf and the -o of master.cf as they read with stress = yes. ERR_CONFIG as conf_load(). */
+error service_stressed_conf(const struct service_ctx *ctx, struct arena *a, struct conf **ret);
+/* For a program that master/roles.c lists: a file without a name below queue_directory, for reading and writing, gone
+ * when it is closed. Errors as with service_connect(); not for a process without a master. */
+error service_scratch_file(struct service_ctx *ctx, int64_t deadline, int *ret_fd);
 /* For a program that master/roles.c lists: master keeps these bytes (at most CONTROL_KEEP_MAX, in place of those
  * before) in its memory for the next process of the service, and forgets them when it ends itself. */
 void service_keep(struct service_ctx *ctx, struct str bytes);

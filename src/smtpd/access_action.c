@@ -6,6 +6,7 @@
 #include "mail/dsn.h"
 #include "mail/header.h"
 #include "smtpd/log.h"
+#include "smtpd/proxy.h"
 
 enum { ACTIONS_MAX = 1000 /* BCC, PREPEND of one message: a client repeats RCPT as often as it likes */ };
 
@@ -137,9 +138,11 @@ static enum verdict prepend(struct lookup *l, struct tx *tx, struct str value) {
 static const struct {
     struct str name;
     enum verdict (*run)(struct lookup *l, struct tx *tx, struct str value);
+    bool filtered; /* also where a content filter gets the message (smtpd_proxy_filter) */
 } message_actions[] = {
-    { STR_INIT("HOLD"), hold },         { STR_INIT("DISCARD"), discard }, { STR_INIT("FILTER"), filter },
-    { STR_INIT("REDIRECT"), redirect }, { STR_INIT("BCC"), bcc },         { STR_INIT("PREPEND"), prepend },
+    { STR_INIT("HOLD"), hold, false },     { STR_INIT("DISCARD"), discard, false },
+    { STR_INIT("FILTER"), filter, false }, { STR_INIT("REDIRECT"), redirect, false },
+    { STR_INIT("BCC"), bcc, false },       { STR_INIT("PREPEND"), prepend, true },
 };
 
 static bool message_action(struct lookup *l, struct str verb, struct str value, enum verdict *ret) {
@@ -150,6 +153,9 @@ static bool message_action(struct lookup *l, struct str verb, struct str value, 
         if (l->c->before_mail)
             log_warn("access table %.*s: with smtpd_delay_reject=no, action %.*s is always skipped in Client host or "
                      "Helo command restrictions",
+                     STR_ARG(l->table), STR_ARG(message_actions[i].name));
+        else if (proxy_used(l->c->s) && !message_actions[i].filtered)
+            log_warn("access table %.*s: with smtpd_proxy_filter specified, action %.*s is unavailable",
                      STR_ARG(l->table), STR_ARG(message_actions[i].name));
         else if (l->c->s->tx)
             *ret = message_actions[i].run(l, l->c->s->tx, value);

@@ -291,6 +291,11 @@ static error real_dial(void *ctx, const struct dial_target *t, int64_t deadline,
     return dial(d->ctx, d->dns, t, deadline, ret);
 }
 
+static error real_scratch_file(void *ctx, int64_t deadline, int *ret_fd) {
+    const struct daemons *d = ctx;
+    return service_scratch_file(d->ctx, deadline, ret_fd);
+}
+
 /* --- flush: asked too rarely to keep a connection --- */
 static error real_flush_site(void *ctx, struct str site, enum flush_status *ret) {
     const struct daemons *d = ctx;
@@ -447,6 +452,7 @@ error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct back
                              .submit_abort = real_submit_abort,
                              .verify = real_verify,
                              .dial = real_dial,
+                             .scratch_file = real_scratch_file,
                              .anvil = real_anvil,
                              .ticket_keys = real_ticket_keys,
                              .flush_site = real_flush_site,

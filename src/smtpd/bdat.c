@@ -4,6 +4,7 @@
 #include "smtpd/data.h"
 #include "smtpd/log.h"
 #include "smtpd/milter.h"
+#include "smtpd/proxy.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
 
@@ -100,6 +101,8 @@ static bool take_chunk(struct session *s, const struct chunk *c, bool *ret_recei
         return reply_fail(s, "552 5.3.4 Chunk exceeds message size limit");
     }
     if (!tx->bdat) {
+        if (tx->proxy && !proxy_data(s))
+            return false;
         tx->bdat = ARENA_NEW(tx->arena, struct bdat);
         stream_begin(&tx->bdat->x, s);
         tx->bdat->x.content.chunk = true;

@@ -8,6 +8,7 @@
 #include "smtpd/command.h"
 #include "smtpd/log.h"
 #include "smtpd/milter.h"
+#include "smtpd/proxy.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
 #include "smtpd/starttls.h"
@@ -36,14 +37,17 @@ static struct str received_header(struct session *s) {
     struct str id = session_queue_id(s), date = date_rfc5322(a, tx->arrival_us / US_PER_S);
     struct buf b = { 0 };
     struct str login = login_comment(s, a);
+    if (!tx->proxy)
+        id = arena_cat(a, STR(" id "), id);
+    else
+        id = STR(""); /* it gets one behind the filter */
     if (set->hide_client) {
-        buf_printf(&b, "Received: by %.*s (%.*s) id %.*s", STR_ARG(set->myhostname), STR_ARG(set->mail_name),
-                   STR_ARG(id));
+        buf_printf(&b, "Received: by %.*s (%.*s)%.*s", STR_ARG(set->myhostname), STR_ARG(set->mail_name), STR_ARG(id));
     } else {
         buf_printf(&b, "Received: from %.*s (%.*s [%s%.*s])", STR_ARG(s->helo.n ? s->helo : s->name), STR_ARG(s->name),
                    is_ipv6(s->address) ? "IPv6:" : "", STR_ARG(s->address));
         starttls_received(&b, s);
-        buf_printf(&b, "\n%.*s\tby %.*s (%.*s) with %s id %.*s", STR_ARG(login), STR_ARG(set->myhostname),
+        buf_printf(&b, "\n%.*s\tby %.*s (%.*s) with %s%.*s", STR_ARG(login), STR_ARG(set->myhostname),
                    STR_ARG(set->mail_name), session_received_with(s), STR_ARG(id));
     }
     if (tx->rcpts == 1) {
@@ -66,18 +70,34 @@ enum { GATHERED_MAX = 8 * 1024 };
 static void give_up(struct stream *x, enum fate fate) {
     struct tx *tx = x->s->tx;
     x->fate = fate;
-    x->s->back->submit_abort(tx->message);
+    if (tx->message)
+        x->s->back->submit_abort(tx->message);
     tx->message = NULL;
+}
+
+/* What stands in front of the header is seen to as long as there is nothing else. */
+static void decide(struct stream *x, bool last) {
+    size_t before = x->gathered.n;
+    x->decided = front_lines(&x->front, &x->gathered, x->decided, last);
+    x->size_added += x->gathered.n - before;
 }
 
 static void send_gathered(struct stream *x) {
     struct session *s = x->s;
-    error e = x->fate == FINE && x->gathered.n ? s->back->submit_content(s->tx->message, buf_str(&x->gathered)) : NULL;
-    buf_clear(&x->gathered);
-    if (!e)
-        return;
-    log_warn("%.*s: write to the cleanup service: %.*s", STR_ARG(session_queue_id(s)), STR_ARG(e->text));
-    give_up(x, BROKEN);
+    struct str bytes =
+        x->front.state == FRONT_DONE ? buf_str(&x->gathered) : str_sub(buf_str(&x->gathered), 0, x->decided);
+    if (x->fate == FINE && bytes.n && s->tx->proxy) {
+        if (!proxy_content(s->tx->proxy, bytes))
+            give_up(x, BROKEN);
+    } else if (x->fate == FINE && bytes.n) {
+        error e = s->back->submit_content(s->tx->message, bytes);
+        if (e) {
+            log_warn("%.*s: write to the cleanup service: %.*s", STR_ARG(session_queue_id(s)), STR_ARG(e->text));
+            give_up(x, BROKEN);
+        }
+    }
+    buf_consume(&x->gathered, bytes.n);
+    x->decided = 0;
 }
 
 /* More of the content has been gathered. */
@@ -86,7 +106,9 @@ void stream_came(struct stream *x) {
     struct session *s = x->s;
     uint64_t limit = s->set->message_size;
     s->tx->received = c->size;
-    if (x->fate == FINE && limit && content_size_ahead(c) > limit) {
+    if (x->fate == FINE && x->front.state != FRONT_DONE)
+        decide(x, false);
+    if (x->fate == FINE && limit && content_size_ahead(c) + x->size_added > limit) {
         log_size_exceeded(s);
         give_up(x, TOO_LARGE);
     }
@@ -197,6 +219,8 @@ static error send_actions(struct session *s) {
 static bool finish(struct stream *x) {
     struct session *s = x->s;
     struct tx *tx = s->tx;
+    if (x->fate == FINE)
+        decide(x, true);
     send_gathered(x);
     if (x->fate != FINE)
         return stream_fate_reply(x);
@@ -205,6 +229,8 @@ static bool finish(struct stream *x) {
         return reply_refusal(s, e);
     if (s->end != END_OPEN)
         return false;
+    if (tx->proxy)
+        return proxy_end(s);
     struct submit_result r = { .status = SUBMIT_TEMP };
     struct submission *m = tx->message;
     (void)send_actions(s); /* a failure is kept for submit_end() */
@@ -220,9 +246,11 @@ static bool finish(struct stream *x) {
 }
 
 bool stream_fate_reply(struct stream *x) {
-    if (x->fate == TOO_LARGE)
-        return reply_fail(x->s, "552 5.3.4 Error: message file too big");
-    return reply_fail(x->s, "451 4.3.0 Error: queue file write error");
+    const char *reply =
+        x->fate == TOO_LARGE ? "552 5.3.4 Error: message file too big" : "451 4.3.0 Error: queue file write error";
+    if (x->s->tx->proxy)
+        proxy_rejected(x->s, reply);
+    return reply_fail(x->s, "%s", reply);
 }
 
 bool stream_refuses_bare_newline(struct stream *x) {
@@ -248,7 +276,9 @@ void stream_begin(struct stream *x, struct session *s) {
         buf_add(&x->gathered, tx->actions.prepend.at[i]);
         buf_byte(&x->gathered, '\n');
     }
-    buf_add(&x->gathered, received_header(s));
+    if (!tx->proxy || !s->forward_arena) /* between two filters it would be one more of the same server */
+        buf_add(&x->gathered, received_header(s));
+    x->decided = x->gathered.n;
 }
 
 bool stream_end(struct stream *x) {
@@ -280,7 +310,7 @@ bool command_data(struct session *s, struct str args) {
     error e = check_data(s);
     if (e)
         return reply_refusal(s, e);
-    if (s->end != END_OPEN || !milter_data(s))
+    if (s->end != END_OPEN || !milter_data(s) || (s->tx->proxy && !proxy_data(s)))
         return false;
 
     struct stream x;

@@ -3,6 +3,7 @@
 #define ANGARIUM_SMTPD_DATA_H
 
 #include "smtpd/content.h"
+#include "smtpd/front_lines.h"
 #include "smtpd/session.h"
 
 /* What became of the content so far. After anything but FINE the rest is read and thrown away: the client hears of it
@@ -12,7 +13,10 @@ enum fate { FINE, TOO_LARGE, BROKEN };
 struct stream { /* stays where it is: `content` points to it */
     struct session *s;
     enum fate fate;
-    struct buf gathered; /* what comes in small pieces goes to cleanup in larger ones */
+    struct buf gathered; /* what comes in small pieces goes to cleanup, or the filter, in larger ones */
+    struct front_lines front;
+    size_t decided; /* bytes of `gathered` that are as they should be; all of it, once front is done */
+    uint64_t size_added;
     struct content content;
 };
 

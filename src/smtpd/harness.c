@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fnmatch.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 static const char world[] = "myhostname = mx.here.example\n"
                             "mydomain = here.example\n"
@@ -187,6 +188,14 @@ static error fake_dial(void *ctx, const struct dial_target *t, int64_t deadline,
         return err_errno(ECONNREFUSED);
     *ret = io_new(script_peer_start(h->servers[h->dials++]));
     return NULL;
+}
+
+static error fake_scratch_file(void *ctx, int64_t deadline, int *ret_fd) {
+    struct harness *h = ctx;
+    (void)deadline;
+    h->scratch_files++;
+    *ret_fd = h->scratch_fails ? -1 : memfd_create("scratch", MFD_CLOEXEC);
+    return *ret_fd < 0 ? err_errno(ENOSPC) : NULL;
 }
 
 /* By the first label; what is not named here is being sent. */
@@ -448,6 +457,7 @@ void harness_begin(struct harness *h, const char *options) {
                                    .submit_abort = fake_abort,
                                    .verify = fake_verify,
                                    .dial = fake_dial,
+                                   .scratch_file = fake_scratch_file,
                                    .anvil = fake_anvil,
                                    .flush_site = fake_flush_site,
                                    .sasl = h->settings->auth.enabled ? &login_server : NULL };

@@ -47,7 +47,8 @@ struct harness {
     const char *const
         *servers; /* scripts of those that are dialled, NULL at the end; what is dialled then is not there */
     size_t dials;
-    struct buf dialled;   /* targets, a line each */
+    struct buf dialled; /* targets, a line each */
+    size_t scratch_files;
     struct tls_facts tls; /* what each session begins with */
     struct session_login login;
     struct verify_answer verified[4]; /* what verify says, one after the other; the last stays */
@@ -55,7 +56,7 @@ struct harness {
     struct anvil_answer anvil_says; /* each time it is asked */
     struct buf anvil_told;          /* "1 smtp:192.0.2.1;": event and client; "?" behind what was asked */
     /* faults */
-    bool open_fails, rcpt_fails, content_fails, end_fails, anvil_fails;
+    bool open_fails, rcpt_fails, content_fails, end_fails, anvil_fails, scratch_fails;
     struct submit_result open_result, end_result; /* what cleanup says; status SUBMIT_OK: the usual */
 };
 

@@ -101,6 +101,36 @@ void log_refusal(const struct session *s, const char *what, struct str text) {
     buf_free(&b);
 }
 
+/* The log has always shown the CR and LF between lines as "??". */
+static void add_lines(struct buf *b, struct str text) {
+    struct str line;
+    while (str_next(&text, STR("\n"), &line))
+        buf_printf(b, "%.*s%s", STR_ARG(line), text.n ? "??" : "");
+}
+
+void log_proxy_verdict(const struct session *s, bool accepted, struct str reply) {
+    struct buf b = { 0 };
+    buf_printf(&b, "%s: %s: ", accepted ? "proxy-accept" : "proxy-reject", s->stage);
+    add_lines(&b, reply);
+    buf_byte(&b, ';');
+    add_context(&b, s);
+    log_info("%.*s", STR_ARG(buf_str(&b)));
+    buf_free(&b);
+}
+
+void log_proxy_rejected(const struct session *s, struct str command, struct str reply) {
+    struct buf b = { 0 };
+    add_lines(&b, reply);
+    log_warn("proxy %.*s rejected \"%.*s\": \"%.*s\"", STR_ARG(s->set->proxy.text), STR_ARG(command),
+             STR_ARG(buf_str(&b)));
+    buf_free(&b);
+}
+
+void log_proxy_garbage(const struct session *s, struct str line) {
+    log_warn("received garbage from proxy %.*s: %.*s", STR_ARG(s->set->proxy.text),
+             STR_ARG(str_sub(str_trim(line), 0, PIPELINED_MAX)));
+}
+
 void log_session_end(const struct session *s) {
     static const char *const reasons[] = {
         [END_LOST] = "lost connection", [END_TIMEOUT] = "timeout", [END_ERRORS] = "too many errors"

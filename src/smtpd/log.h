@@ -6,8 +6,11 @@
 
 void log_connect(const struct session *s);
 void log_disconnect(const struct session *s);
-void log_client(const struct session *s);                                     /* QID: client= */
-void log_refusal(const struct session *s, const char *what, struct str text); /* what: "reject", "reject_warning" */
+void log_client(const struct session *s);                                         /* QID: client= */
+void log_refusal(const struct session *s, const char *what, struct str text);     /* what: "reject", "reject_warning" */
+void log_proxy_verdict(const struct session *s, bool accepted, struct str reply); /* of the content filter */
+void log_proxy_rejected(const struct session *s, struct str command, struct str reply);
+void log_proxy_garbage(const struct session *s, struct str line);
 void log_session_end(const struct session *s); /* lost connection, timeout, too many errors */
 void log_pipelining(const struct session *s, struct str input);
 void log_name_mismatch(const struct session *s, struct str name, const char *reason);

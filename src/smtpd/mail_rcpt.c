@@ -8,6 +8,7 @@
 #include "smtpd/log.h"
 #include "smtpd/milter.h"
 #include "smtpd/params.h"
+#include "smtpd/proxy.h"
 #include "smtpd/rates.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
@@ -111,6 +112,8 @@ static void message_lost(struct session *s, error e) {
 /* The first good recipient opens the message at cleanup, which gives it its name. */
 static bool open_message(struct session *s) {
     struct tx *tx = s->tx;
+    if (proxy_used(s))
+        return proxy_mail(s);
     bool local = xforward_local(s);
     unsigned flags = (s->set->submit_flags & ~(unsigned)SUBMIT_MILTER) | (local ? SUBMIT_LOCAL_HEADERS : 0);
     struct submit_result refused = { .status = SUBMIT_OK };
@@ -168,6 +171,8 @@ bool command_mail(struct session *s, struct str args) {
                           .verp = arena_str(a, params.verp),
                           .first_rcpt = STR(""),
                           .arrival_us = sys->wall_us() };
+    if (proxy_used(s))
+        s->tx->mail_line = arena_str(a, s->line);
     s->login.sender = arena_str(a, params.login_sender);
     error e = check_size(s, params.size);
     if (!e)
@@ -184,6 +189,16 @@ bool command_mail(struct session *s, struct str args) {
 }
 
 /* --- RCPT --- */
+static bool submit_recipient(struct session *s, struct str rcpt, const struct rcpt_params *params) {
+    struct rcpt r = { .address = rcpt, .orig = rcpt, .dsn_orcpt = params->orcpt, .dsn_notify = params->notify };
+    error e = s->back->submit_rcpt(s->tx->message, &r);
+    if (!e)
+        return true;
+    if (s->tx->rcpts == 0) /* with others accepted before, it is DATA that fails, and says so in the log */
+        message_lost(s, e);
+    return write_error(s);
+}
+
 bool command_rcpt(struct session *s, struct str args) {
     struct tx *tx = s->tx;
     if (s->bdat != BDAT_NONE)
@@ -211,20 +226,15 @@ bool command_rcpt(struct session *s, struct str args) {
         return false;
     if (e)
         return reply_refusal(s, e);
-    if (!tx->message) {
+    if (!tx->message && !tx->proxy) {
         s->check_recipient = rcpt;
         bool ok = open_message(s);
         s->check_recipient = STR("");
         if (!ok)
             return false;
     }
-    struct rcpt r = { .address = rcpt, .orig = rcpt, .dsn_orcpt = params.orcpt, .dsn_notify = params.notify };
-    e = s->back->submit_rcpt(tx->message, &r);
-    if (e) { /* with others accepted before, it is DATA that fails, and says so in the log */
-        if (tx->rcpts == 0)
-            message_lost(s, e);
-        return write_error(s);
-    }
+    if (!(tx->proxy ? proxy_rcpt(s) : submit_recipient(s, rcpt, &params)))
+        return false;
     if (tx->rcpts++ == 0)
         tx->first_rcpt = arena_str(tx->arena, rcpt);
     return reply_ok(s, "250 2.1.5 Ok");

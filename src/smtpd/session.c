@@ -9,6 +9,7 @@
 #include "smtpd/log.h"
 #include "smtpd/milter.h"
 #include "smtpd/policy.h"
+#include "smtpd/proxy.h"
 #include "smtpd/rates.h"
 #include "smtpd/reply.h"
 #include "smtpd/restriction.h"
@@ -54,6 +55,7 @@ void tx_end(struct session *s) {
     bdat_free(tx->bdat);
     if (tx->message)
         s->back->submit_abort(tx->message);
+    proxy_free(tx->proxy);
     if (tx->has_policy_links)
         policy_tx_end(s->set, tx);
     arena_free(tx->arena);
@@ -316,6 +318,7 @@ static void handle_line(struct session *s, struct str line) {
     if (refuse_bare_newline(s) || !filter_command(s, &line) || !well_formed(s, line))
         return;
     s->after_auth = strcmp(s->stage, "AUTH") == 0;
+    s->line = line;
     struct str rest = line, verb = STR("");
     (void)str_word(&rest, STR_SPACE, &verb);
     rest = str_trim(rest);

@@ -21,6 +21,7 @@ struct bdat;            /* bdat.c */
 struct clients;         /* clients.h */
 struct dial_target;     /* service/dial.h */
 struct dns_cache;       /* dnsbl.h */
+struct proxy;           /* proxy.h */
 struct sasl_server;     /* sasl/server.h */
 struct session_milters; /* milter.c */
 struct submission;      /* one message on its way to cleanup; the backend's own */
@@ -50,6 +51,8 @@ struct backend {
     error (*verify)(void *ctx, struct arena *a, struct str address, struct verify_answer *ret);
     /* A connection to a server that main.cf names, as dial(). */
     error (*dial)(void *ctx, const struct dial_target *t, int64_t deadline, struct io **ret);
+    /* A file without a name, for reading and writing; as service_scratch_file(). */
+    error (*scratch_file)(void *ctx, int64_t deadline, int *ret_fd);
     /* Give `server` the keys of session tickets, when it needs new ones; NULL: there are none to be had. */
     void (*ticket_keys)(void *ctx, struct tls_server *server);
     /* Something a client did (proto/anvil.h). `ret` NULL: it is only noted, which neither waits nor fails. The member
@@ -89,7 +92,9 @@ struct tx {
     struct str first_rcpt; /* internal form */
     struct queue_id id;    /* while `message` is there */
     struct submission *message;
-    uint64_t received; /* content bytes, lines counted with CRLF */
+    struct proxy *proxy;  /* in its place: the content filter; NULL: none, or not yet */
+    struct str mail_line; /* for it: the command MAIL */
+    uint64_t received;    /* content bytes, lines counted with CRLF */
     int64_t arrival_us;
     struct deferral defer_if_permit; /* from MAIL's restrictions, when they ran at MAIL */
     struct tx_actions actions;
@@ -168,6 +173,7 @@ struct session {
     uint64_t bdat_skipped; /* bytes of refused chunks, of the whole session */
     struct arena *scratch; /* this command's */
 
+    struct str line;            /* the command that is run, without its end; in the scratch arena */
     const char *stage;          /* "CONNECT", "MAIL", ...: the last command, for logs */
     struct str check_recipient; /* while a recipient is looked at */
 

@@ -748,6 +748,48 @@ static void test_configuration(void **state) {
     }
 }
 
+/* Stress: only paces differ, and all else is shared; or a list does, and everything is its own. */
+static void test_stressed_settings(void **state) {
+    (void)state;
+    static const struct {
+        const char *list;
+        bool shared;
+    } rows[] = { { "permit", true }, { "${stress?{reject}:{permit}}", false } };
+    harness_begin(&h, "");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct conf_override o[] = { { STR("smtpd_client_restrictions"), str_c(rows[i].list) },
+                                     { STR("smtpd_relay_restrictions"), STR("reject") },
+                                     { STR("stress"), STR("yes") } };
+        struct conf_source source = {
+            .config_directory = STR("/nonexistent"), .overrides = o, .override_count = 2, .missing_is_empty = true
+        };
+        struct conf *calm, *stressed;
+        struct settings *s, *t;
+        assert_null(conf_load(&source, h.arena, &calm));
+        source.override_count = 3;
+        assert_null(conf_load(&source, h.arena, &stressed));
+        assert_null(settings_load(calm, STR("smtp"), h.arena, &s));
+        assert_null(settings_load_stressed(s, stressed, h.arena, &t));
+        assert_int_equal(t->client.at == s->client.at, rows[i].shared);
+        assert_str(t->client.at[0].name, rows[i].shared ? "permit" : "reject");
+        assert_str(s->client.at[0].name, "permit");
+        assert_int_equal(s->timeout, 300);
+        assert_int_equal(t->timeout, 10);
+        assert_int_equal(s->tls.timeout, 300);
+        assert_int_equal(t->tls.timeout, 10);
+        assert_int_equal(t->hard_errors, 1);
+        assert_int_equal(t->junk_commands, 1);
+        assert_int_equal(t->verify_polls, 1);
+        assert_true(t->request_deadline && !s->request_deadline);
+        assert_true(t->tls.server == s->tls.server);
+        assert_str(conf_str(t->conf, PARAM_stress), "yes");
+        settings_free(t);
+        settings_free(s);
+        conf_free(stressed);
+        conf_free(calm);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         SESSION_TEST(test_idle_client),
@@ -794,6 +836,7 @@ int main(void) {
         SESSION_TEST(test_many_greetings),
         SESSION_TEST(test_draining),
         SESSION_TEST(test_size_of_a_session),
+        SESSION_TEST(test_stressed_settings),
         SESSION_TEST(test_configuration),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

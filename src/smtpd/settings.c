@@ -1,11 +1,14 @@
 #include "smtpd/settings.h"
 
+#include "conf/params.h"
 #include "mail/verp.h"
 #include "proto/receive.h"
 #include "smtpd/footer.h"
 #include "smtpd/policy.h"
+#include "smtpd/proxy.h"
 #include "smtpd/restriction.h"
 #include "smtpd/starttls.h"
+#include <errno.h>
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <stdlib.h>
@@ -244,7 +247,7 @@ static void read_lists(struct settings *s, const struct conf *c) {
 error settings_load(const struct conf *c, struct str service, struct arena *err_arena, struct settings **ret) {
     struct settings *s = calloc(1, sizeof *s);
     if (!s)
-        return err_errno(12);
+        return err_errno(ENOMEM);
     s->conf = c;
     s->arena = arena_new();
     s->service = arena_str(s->arena, service);
@@ -299,6 +302,8 @@ error settings_load(const struct conf *c, struct str service, struct arena *err_
                          "defer_if_permit or check_relay_domains");
     }
     if (!e)
+        e = proxy_settings_load(s->arena, c, err_arena, &s->proxy);
+    if (!e)
         e = auth_settings_load(c, err_arena, &s->auth);
     if (!e)
         e = front_settings_load(c, err_arena, &s->front);
@@ -312,12 +317,82 @@ error settings_load(const struct conf *c, struct str service, struct arena *err_
     return NULL;
 }
 
+/* Parameters with ${stress?...} by default; all others must read the same for lists and tables to be shared. */
+static bool is_pace(struct str name) {
+    static const struct str names[] = {
+        STR_INIT("stress"),
+        STR_INIT("address_verify_poll_count"),
+        STR_INIT("smtpd_hard_error_limit"),
+        STR_INIT("smtpd_junk_command_limit"),
+        STR_INIT("smtpd_per_request_deadline"),
+        STR_INIT("smtpd_starttls_timeout"),
+        STR_INIT("smtpd_timeout"),
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (str_eq(name, names[i]))
+            return true;
+    return str_starts(name, STR("postscreen_")); /* another program's */
+}
+
+static bool reads_the_same(const struct conf *a, const struct conf *b, struct str name) {
+    struct arena *arena = arena_new();
+    struct str one, other;
+    bool has = conf_lookup(a, name, arena, &one);
+    bool same = conf_lookup(b, name, arena, &other) == has && (!has || str_eq(one, other));
+    arena_free(arena);
+    return same;
+}
+
+static bool only_paces_differ(const struct conf *a, const struct conf *b) {
+    for (unsigned p = 0; p < PARAM_COUNT; p++) {
+        struct str name = param_row((enum param)p)->name;
+        if (!is_pace(name) && !reads_the_same(a, b, name))
+            return false;
+    }
+    struct str classes = conf_str(a, PARAM_smtpd_restriction_classes), name;
+    while (str_word(&classes, STR_COMMA_SPACE, &name))
+        if (!reads_the_same(a, b, name))
+            return false;
+    return true;
+}
+
+error settings_load_stressed(const struct settings *normal, const struct conf *stressed, struct arena *err_arena,
+                             struct settings **ret) {
+    struct settings *s;
+    if (only_paces_differ(normal->conf, stressed)) {
+        s = malloc(sizeof *s);
+        if (!s)
+            return err_errno(ENOMEM);
+        *s = *normal;
+        s->conf = stressed;
+        s->shares = true;
+        read_numbers(s, stressed);
+        read_choices(s, stressed);
+        read_verification(s, stressed);
+    } else {
+        error e = settings_load(stressed, normal->service, err_arena, &s);
+        if (e)
+            return e;
+        starttls_close(&s->tls);
+        s->tls = normal->tls;
+    }
+    s->shares_tls = true;
+    s->tls.timeout = conf_time(stressed, PARAM_smtpd_starttls_timeout);
+    *ret = s;
+    return NULL;
+}
+
 void settings_free(struct settings *s) {
     if (!s)
         return;
+    if (s->shares) {
+        free(s);
+        return;
+    }
     auth_settings_free(&s->auth);
     front_settings_free(&s->front);
-    starttls_close(&s->tls);
+    if (!s->shares_tls)
+        starttls_close(&s->tls);
     match_close(s->mynetworks);
     maps_close(s->milter_maps);
     match_close(s->bare_newline_exclusions);

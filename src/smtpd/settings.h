@@ -7,6 +7,7 @@
 #include "conf/conf.h"
 #include "milter/config.h"
 #include "proto/anvil.h"
+#include "service/dial.h"
 #include "smtpd/auth.h"
 #include "smtpd/xclient.h"
 #include "table/match.h"
@@ -53,10 +54,20 @@ struct starttls {
     struct maps *log_levels; /* by client; NULL: none */
 };
 
+/* The before-queue content filter (proxy.h). */
+struct proxy_settings {
+    bool on, speed_adjust;
+    struct str text; /* smtpd_proxy_filter, for logs */
+    struct dial_target target;
+    struct str ehlo;
+    int64_t timeout; /* seconds, to connect, for each command and for each piece of content */
+};
+
 struct settings {
     const struct conf *conf;
-    struct arena *arena; /* owns the lists */
-    struct str service;  /* $service_name */
+    struct arena *arena;     /* owns the lists */
+    struct str service;      /* $service_name */
+    bool shares, shares_tls; /* what is not its own: all lists; TLS */
 
     struct str myhostname, mail_name, banner;
     struct str ehlo_keywords_off;   /* smtpd_discard_ehlo_keywords */
@@ -101,6 +112,7 @@ struct settings {
     struct auth_settings auth;
     struct front_settings front;
     struct starttls tls;
+    struct proxy_settings proxy;
 
     struct match *mynetworks, *bare_newline_exclusions, *limit_exceptions;
     struct match *forbidden_commands, *noop_commands;
@@ -130,5 +142,9 @@ struct settings {
 
 /* ERR_CONFIG: the text of the fatal line. What `ret` holds lives until settings_free(). */
 error settings_load(const struct conf *c, struct str service, struct arena *err_arena, struct settings **ret);
+/* The same service under stress: `stressed` is its main.cf as it reads with stress = yes. Where only the paces differ
+ * that have ${stress?...} by default, all else is shared with `normal`; always its TLS. Free it before `normal`. */
+error settings_load_stressed(const struct settings *normal, const struct conf *stressed, struct arena *err_arena,
+                             struct settings **ret);
 void settings_free(struct settings *s);
 #endif

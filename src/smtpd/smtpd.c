@@ -11,29 +11,45 @@
 #include "smtpd/starttls.h"
 
 static struct {
-    struct settings *settings;
+    struct settings *settings, *stressed; /* stressed: NULL where `-o stress=` settles it */
     struct backend backend;
     struct clients clients;
 } smtpd;
+
+/* The servers that main.cf names. */
+static error declare(struct service_ctx *ctx, const struct settings *set) {
+    error e = set->proxy.on ? dial_declare(ctx, &set->proxy.target) : NULL;
+    for (size_t i = 0; i < set->policies.n && !e; i++)
+        e = dial_declare(ctx, &set->policies.at[i]->target);
+    return e ? e : milter_configs_declare(ctx, &set->milters);
+}
+
+/* What sessions run with that begin while there are as many as there may be (STRESS_README). */
+static error load_stressed(struct service_ctx *ctx, struct arena *err_arena) {
+    struct conf *stressed;
+    for (size_t i = 0; i < ctx->override_count; i++)
+        if (str_eq(ctx->overrides[i].name, STR("stress")))
+            return NULL;
+    error e = service_stressed_conf(ctx, err_arena, &stressed);
+    if (!e)
+        e = settings_load_stressed(smtpd.settings, stressed, err_arena, &smtpd.stressed);
+    return e ? e : declare(ctx, smtpd.stressed);
+}
 
 static error smtpd_init(struct service_ctx *ctx, struct arena *err_arena) {
     error e = settings_load(ctx->conf, ctx->name, err_arena, &smtpd.settings);
     if (e)
         return e;
-    for (size_t i = 0; i < smtpd.settings->policies.n && !e; i++)
-        e = dial_declare(ctx, &smtpd.settings->policies.at[i]->target);
-    if (e)
-        return e;
-    if (ctx->standalone)
-        starttls_off(&smtpd.settings->tls);
-    else
-        starttls_open(&smtpd.settings->tls, ctx->conf, ctx->name);
     (void)date_rfc5322(err_arena, 0); /* reads the time zone while there are files */
     if (ctx->standalone) {
+        starttls_off(&smtpd.settings->tls);
         standalone_backend(ctx->conf, &smtpd.backend);
         return NULL;
     }
-    e = milter_configs_declare(ctx, &smtpd.settings->milters);
+    starttls_open(&smtpd.settings->tls, ctx->conf, ctx->name);
+    e = declare(ctx, smtpd.settings);
+    if (!e)
+        e = load_stressed(ctx, err_arena);
     return e ? e : backend_open(ctx, err_arena, &smtpd.backend);
 }
 
@@ -45,7 +61,8 @@ static const char *smtpd_outdated(struct service_ctx *ctx) {
 static void smtpd_session(struct service_ctx *ctx, struct io *io, const struct endpoint *peer,
                           const struct endpoint *local) {
     struct session s;
-    session_init(&s, smtpd.settings, &smtpd.backend, io, &ctx->draining);
+    bool stress = smtpd.stressed && sys->mono_us() < ctx->stress_until;
+    session_init(&s, stress ? smtpd.stressed : smtpd.settings, &smtpd.backend, io, &ctx->draining);
     s.clients = &smtpd.clients;
     struct session_client client = { 0 };
     if (peer && !ctx->standalone)
