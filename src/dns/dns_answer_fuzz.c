@@ -6,7 +6,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static const enum dns_type types[] = { DNS_A, DNS_AAAA, DNS_MX, DNS_PTR, DNS_TXT, DNS_CNAME };
+    static const enum dns_type types[] = { DNS_A, DNS_AAAA, DNS_MX, DNS_PTR, DNS_TXT, DNS_CNAME, DNS_NS };
     if (size < 4)
         return 0;
     struct arena *a = arena_new();
@@ -16,7 +16,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     bool cut = false;
     unsigned rcode = 0;
     volatile size_t sum = 0; /* every byte of the result is read, so that a stray pointer shows */
-    if (dns_read_answer(a, packet, id, STR("mail.example"), types[data[0] % 6], &answer, &cut, &rcode)) {
+    if (dns_read_answer(a, packet, id, STR("mail.example"), types[data[0] % (sizeof types / sizeof *types)], &answer,
+                        &cut, &rcode)) {
         for (size_t i = 0; i < answer.count; i++) {
             const struct dns_record *r = &answer.records[i];
             for (size_t k = 0; k < r->name.n; k++)

@@ -164,7 +164,7 @@ ROWS = {
                      "{ search_order = cert_fingerprint } }, reject", set()),
     "search order of keys": ("smtpd_relay_restrictions = check_ccert_access { inline:{ " + KEY + "=OK }, "
                              "{ search_order = pubkey_fingerprint, cert_fingerprint } }, reject", {"known"}),
-    "refused": (f"smtpd_relay_restrictions = check_ccert_access inline:{{ {FP}=REJECT }}, permit",
+    "refused": (f"smtpd_relay_restrictions = check_ccert_access inline:{{ {FP}=REJECT }}, permit_mynetworks, reject",
                 {"unknown", "stranger", "none"}),
     # a stranger's certificate is nobody's, but its fingerprint is its own
     "stranger": ("smtpd_relay_restrictions = permit_tls_clientcerts, reject\nrelay_clientcerts = inline:{ STRANGER=x }",
