@@ -94,7 +94,7 @@ class Sessions:
             got = parse(process.stdout.readline())
             if got["held"] != count:
                 raise RuntimeError(f"{got['held']} of {count} sessions stay")
-            yield
+            yield got
         finally:
             process.communicate(timeout=60)
 
@@ -152,12 +152,14 @@ class Bench:
 
     # --- scenarios ---
     def memory(self, server, script, count):
-        """KiB of all processes of the server with `count` sessions held, and the median banner of new ones, in ms."""
+        """KiB of all processes of the server with `count` sessions held, and the median banner of new ones, in ms: sessions
+        that stay like the others, so that none gets what another has just left."""
         with server:
             self.sessions(server.port, [EHLO, "QUIT"], n=5)
             with self.sessions.held(server.port, script, count, i=True, s=20):
-                banner = self.sessions(server.port, ["QUIT"], n=BANNERS)["banner50"]
-                return pss_kib(server.pids()), banner
+                kib = pss_kib(server.pids())
+                with self.sessions.held(server.port, [], BANNERS, i=True) as banners:
+                    return kib, banners["banner50"]
 
     def scenario_idle(self):
         say, n = self.say, self.idle
@@ -165,11 +167,11 @@ class Bench:
         say()
         say("| server | MiB (PSS) of all processes | banner of a new session, median ms |")
         say("|---|---|---|")
-        ours, theirs = self.both(limit=n + 100)
+        ours, theirs = self.both(limit=n + 2 * BANNERS)
         got = {server.name: self.memory(server, [EHLO], n) for server in (ours, theirs)}
         for name, (kib, banner) in got.items():
             say(f"| {name} | {kib / 1024:.1f} | {banner:.2f} |")
-        many = self.memory(self.ours(limit=self.many + 100), [EHLO], self.many)
+        many = self.memory(self.ours(limit=self.many + 2 * BANNERS), [EHLO], self.many)
         say(f"| Angarium, {self.many} sessions | {many[0] / 1024:.1f} | {many[1]:.2f} |")
         say()
         say(f"Memory: 1/{got['Postfix'][0] / got['Angarium'][0]:.1f} of Postfix's (wanted 1/60); wanted {self.many} within 160 MiB; "
@@ -183,7 +185,7 @@ class Bench:
         say("| server | MiB (PSS) of all processes |")
         say("|---|---|")
         got = {}
-        for server in self.both(limit=n + 100, main_cf=self.tls):
+        for server in self.both(limit=n + 2 * BANNERS, main_cf=self.tls):
             got[server.name] = self.memory(server, ENCRYPTED, n)[0]
             say(f"| {server.name} | {got[server.name] / 1024:.1f} |")
         say()

@@ -31,6 +31,7 @@ struct tls {
     char *sni; /* NULL: none */
     enum sni_state sni_state;
     bool shaken;      /* the handshake has succeeded */
+    bool drained;     /* the newest read took all there was */
     bool failed;      /* no more may be asked of the library */
     int verify_error; /* the first thing that is wrong with the peer's certificate: X509_V_ERR_... */
     char verify_issuer[128];

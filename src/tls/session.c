@@ -31,12 +31,19 @@ static int socket_read(BIO *bio, char *p, int n) {
             buf_free(&t->began);
         return (int)some;
     }
+    if (t->drained) { /* said without asking the kernel once more; who waits for more then comes back */
+        t->drained = false;
+        BIO_set_retry_read(bio);
+        errno = EAGAIN;
+        return -1;
+    }
     ssize_t got;
     do
         got = sys->read(t->fd, p, (size_t)n);
     while (got < 0 && errno == EINTR);
     if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         BIO_set_retry_read(bio);
+    t->drained = got > 0 && got < n;
     return (int)got;
 }
 
@@ -166,6 +173,7 @@ static struct tls *tls_new(struct tls_server *s, struct io *io, struct str peer,
     SSL_set_app_data(t->ssl, t);
     BIO *bio = socket_bio(t);
     SSL_set_bio(t->ssl, bio, bio);
+    SSL_set_read_ahead(t->ssl, 1); /* a record in one read, not its head first; what is buffered is released as ever */
     SSL_set_accept_state(t->ssl);
     if (!ticket_key_now(&s->keys, sys->wall_us() / US_PER_S)) { /* rather no ticket than an empty one */
         SSL_set_options(t->ssl, SSL_OP_NO_TICKET);
