@@ -167,6 +167,15 @@ static void report(struct agent_request *r, size_t index, const struct agent_sta
     answer(r, index, &s, o);
 }
 
+void agent_status_text(struct str text, struct str class_0, struct agent_status *s) {
+    dsn_split(text, class_0, &s->dsn, &s->reason);
+    if (s->dsn.p[0] == class_0.p[0])
+        return;
+    log_warn("ignoring dsn code \"%.*s\" of \"%.*s\": this service needs one such as %.*s", STR_ARG(s->dsn),
+             STR_ARG(text), STR_ARG(class_0));
+    s->dsn = class_0;
+}
+
 void agent_sent(struct agent_request *r, size_t rcpt, const struct agent_status *s) {
     report(r, rcpt, s, dsn_with_class(r->arena, dsn_or(s->dsn, STR("2.0.0")), '2'));
 }

@@ -47,6 +47,10 @@ void agent_bounced(struct agent_request *r, size_t rcpt, const struct agent_stat
 /* The same by class of `dsn`: 2 sent, 4 deferred, 5 bounced. */
 void agent_finish(struct agent_request *r, size_t rcpt, const struct agent_status *s);
 
+/* "5.7.1 text" that the administrator wrote in place of a next hop, for error(8) and discard(8): dsn and reason of
+ * `*s`. A code of another class than `class_0` ("5.0.0") is ignored, with a warning; that counts then. */
+void agent_status_text(struct str text, struct str class_0, struct agent_status *s);
+
 /* For an agent that turns one recipient into several: agent_log() writes the line for what `address` stands for, as
  * agent_finish() would, and tells qmgr nothing; what the filter has changed is in `*s` afterwards. agent_answer() tells
  * qmgr the outcome of the recipient, without a line and without the filter. */

@@ -20,7 +20,7 @@ static void test_table(void **state) {
     (void)state;
     run("thrown away", "2.0.0", "thrown away");
     run("2.7.1 gone", "2.7.1", "gone");
-    run("5.7.1 gone", "2.7.1", "gone");
+    run("5.7.1 gone", "2.0.0", "gone");
 }
 
 int main(void) {

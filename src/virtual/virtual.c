@@ -111,14 +111,10 @@ static void put(struct agent_request *r, size_t i, struct str path, uid_t uid, g
                : arena_printf(r->arena, "delivery failed to mailbox %.*s: %.*s", STR_ARG(path), STR_ARG(result.why)));
 }
 
-static void one(struct agent_request *r, size_t i, const struct map *delivered_to) {
+static void one(struct agent_request *r, size_t i) {
     const struct conf *c = r->ctx->conf;
     const struct state *state = r->ctx->state;
     struct str address = r->req.env.rcpts[i].address, value;
-    if (delivered_to_has(delivered_to, r->arena, address)) {
-        finish(r, i, STR("5.4.6"), arena_printf(r->arena, "mail forwarding loop for %.*s", STR_ARG(address)));
-        return;
-    }
     enum table_result found = look_up(r, state->mailboxes, address, &value);
     if (found == TABLE_ERROR) {
         log_warn("recipient %.*s: virtual_mailbox_maps lookup failed", STR_ARG(address));
@@ -149,11 +145,8 @@ static void one(struct agent_request *r, size_t i, const struct map *delivered_t
 }
 
 void virtual_deliver(struct agent_request *r) {
-    struct map delivered_to = { 0 };
-    delivered_to_read(r, &delivered_to);
     for (size_t i = 0; i < r->req.env.rcpt_count && agent_go_on(r); i++)
-        one(r, i, &delivered_to);
-    map_free(&delivered_to);
+        one(r, i);
 }
 
 error virtual_init(struct service_ctx *ctx, struct arena *err_arena) {
@@ -162,6 +155,10 @@ error virtual_init(struct service_ctx *ctx, struct arena *err_arena) {
     struct str locks = conf_str(c, PARAM_virtual_mailbox_lock);
     if (!mailbox_locks_parse(locks, &state.locks))
         return err_make(err_arena, ERR_CONFIG, "bad value in parameter virtual_mailbox_lock: %.*s", STR_ARG(locks));
+    int64_t limit = conf_int(c, PARAM_virtual_mailbox_limit), message = conf_int(c, PARAM_message_size_limit);
+    if (limit && (!message || limit < message))
+        return err_make(err_arena, ERR_CONFIG,
+                        "configuration error: virtual_mailbox_limit is smaller than message_size_limit");
     const unsigned flags = TABLE_FOLD | TABLE_NO_REGSUB;
     state.mailboxes = maps_open(c, conf_str(c, PARAM_virtual_mailbox_maps), flags);
     state.uids = maps_open(c, conf_str(c, PARAM_virtual_uid_maps), flags);

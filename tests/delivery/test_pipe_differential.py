@@ -1,4 +1,5 @@
 """pipe(8) beside Debian's: what a command finds in argv, its environment and standard input; what its end means."""
+import pwd
 import shutil
 
 import pytest
@@ -76,6 +77,22 @@ ARGUMENTS = [
     ("flags=FF", "x", S, ONE),
     ("{null_sender=a b}", "$sender", "", ONE),
 ]
+
+# The pipe services of stock master.cf files and of the guides: attributes and arguments behind the program's name.
+STOCK = {
+    "maildrop": ("flags=DRXhu user=vmail", "-d ${recipient}"),
+    "oldmaildrop": ("flags=ODRhu user=vmail", "-w 90 -d ${user}@${nexthop} ${extension} ${recipient} ${user} ${nexthop} ${sender}"),
+    "cyrus": ("user=cyrus", "-e -r ${sender} -m ${extension} ${user}"),
+    "uucp": ("flags=Fqhu user=uucp", "-r -n -z -a$sender - $nexthop!rmail ($recipient)"),
+    "ifmail": ("flags=F user=ftn", "-r $nexthop ($recipient)"),
+    "bsmtp": ("flags=Fq. user=bsmtp", "-t$nexthop -f$sender $recipient"),
+    "scalemail-backend": ("flags=R user=scalemail", "${nexthop} ${user} ${extension}"),
+    "mailman": ("flags=FRX user=list", "${nexthop} ${user}"),
+    "dovecot": ("flags=DRhu user=vmail:vmail", "-f ${sender} -a ${original_recipient} -d ${user}@${nexthop}"),
+    "filter": ("flags=Rq user=filter null_sender=", "-f ${sender} -- ${recipient}"),
+    "spamassassin": ("user=spamd", "-f -oi -f ${sender} ${recipient}"),
+}
+STOCK_MAIL = ["Joe+Tag@{}.Example", '"a b"@{}.example', "list-admin@{}.example"]
 
 SH = "argv=/bin/sh -c "
 ENDS = [SH + f"{{exit {n}}}" for n in [*range(0, 3), *range(64, 79), 99, 127, 250, 251, 255]] + [
@@ -174,6 +191,50 @@ def test_what_commands_get():
         differ = [(cases[n], key, mine[n][key], other[n][key]) for n in cases for key in mine[n] if mine[n][key] != other[n][key]]
         assert not differ, "\n".join(map(repr, differ))
         assert my_log == other_log
+    finally:
+        for directory in directories:
+            shutil.rmtree(directory)
+
+
+def known(attributes):
+    """With users of this machine in the place of those it does not have."""
+    words = []
+    for word in attributes.split():
+        if word.startswith("user="):
+            try:
+                pwd.getpwnam(word[5:].split(":")[0])
+            except KeyError:
+                word = "user=nobody"
+        words.append(word)
+    return " ".join(words)
+
+
+def test_stock_services():
+    """What each of them would give its program."""
+    cases = {name: (attributes, arguments, S, STOCK_MAIL) for name, (attributes, arguments) in STOCK.items()}
+    one_at_a_time = "".join(f"{name}_destination_recipient_limit = 1\n" for name in cases)
+    seen, directories = [], [witness_directory(), witness_directory()]
+    try:
+        for kind, directory in zip((Instance, PreparedOracle), directories):
+            rows = "".join(f"{n} unix - n n - - pipe\n  {known(a)}\n  argv={directory}/witness {directory}/{n} {v}\n"
+                           for n, (a, v, _, _) in cases.items())
+            with kind(main_cf=MAIN + routes(cases) + one_at_a_time, master_extra=rows) as server:
+                try:
+                    for name in cases:
+                        for sender in (S, ""):
+                            with connect(server) as c:
+                                c.sendmail(sender, [to.format(name) for to in STOCK_MAIL], BODY)
+                    found = {}
+                    for name in cases:
+                        wait_for(lambda name=name: server.log().count(f"relay={name}, ") == 2 * len(STOCK_MAIL), 60)
+                        runs = witnessed(directory, name)
+                        found[name] = sorted((run["argv"], run["ids"], in_common(run["stdin"], server)) for run in runs)
+                    seen.append(found)
+                finally:
+                    print(server.log())
+        for name in cases:
+            assert seen[0][name] == seen[1][name], STOCK[name]
+            assert len(seen[0][name]) == 2 * len(STOCK_MAIL)
     finally:
         for directory in directories:
             shutil.rmtree(directory)
