@@ -1,7 +1,7 @@
 #include "base/arena.h"
 
 #include "base/die.h"
-#include <stdio.h>
+#include "base/format.h"
 #include <stdlib.h>
 
 enum {
@@ -141,13 +141,13 @@ struct str arena_vprintf(struct arena *a, const char *format, va_list ap) {
     va_list again;
     va_copy(again, ap);
     char *there = a->head->data + a->head->used; /* mostly there is room: formatted once */
-    int n = vsnprintf(there, a->head->size - a->head->used, format, again);
+    int n = format_v(there, a->head->size - a->head->used, format, again);
     va_end(again);
     if (n < 0)
         die("arena_printf: bad format or over-long result");
     char *p = arena_alloc(a, (size_t)n + 1);
     if (p != there)
-        vsnprintf(p, (size_t)n + 1, format, ap);
+        format_v(p, (size_t)n + 1, format, ap);
     return (struct str){ p, (size_t)n };
 }
 

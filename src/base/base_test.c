@@ -2,11 +2,13 @@
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/format.h"
 #include "base/map.h"
 #include "base/pack.h"
 #include "base/utf8.h"
 #include "test/test.h"
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -83,6 +85,42 @@ static void buffers(void **state) {
     assert_false(buf_read_file(&b, "/nonexistent/file", 10));
     assert_int_equal(errno, ENOENT);
     buf_free(&b);
+}
+
+__attribute__((format(printf, 1, 2))) static void same_as_libc(const char *format, ...) {
+    char want[400], got[400];
+    for (size_t room = 0; room <= sizeof want; room += room < 40 ? 1 : 60) {
+        va_list ap, again;
+        va_start(ap, format);
+        va_copy(again, ap);
+        memset(want, '~', sizeof want);
+        memset(got, '~', sizeof got);
+        int n = vsnprintf(room ? want : NULL, room, format, ap), m = format_v(got, room, format, again);
+        va_end(again);
+        va_end(ap);
+        if (n != m || memcmp(want, got, room ? sizeof want : 1) != 0)
+            fail_msg("\"%s\" with room for %zu: \"%.*s\" (%d), not \"%.*s\" (%d)", format, room, (int)room, got, m,
+                     (int)room, want, n);
+    }
+}
+
+static void formats(void **state) {
+    (void)state;
+    const char unended[] = { 'e', 'n', 'd', 'l', 'e', 's', 's' };
+    const char *volatile nothing = NULL; /* so that the compiler does not know */
+    same_as_libc("plain");
+    same_as_libc("100%% of %s<%.*s>%.3s%.0s%.*s|%c%c", "it", 7, unended, "abcdef", "none", 0, nothing, 'x', '\n');
+    same_as_libc("%.9s", "a\0b"); /* ends at a NUL */
+    same_as_libc("%s", "a long text that is longer than any room that is tried first, so that it is cut");
+    same_as_libc("%d %d %d %i %u", 0, INT_MIN, INT_MAX, -7, UINT_MAX);
+    same_as_libc("%ld %lu %lx %lld %llu %zu %zd", LONG_MIN, ULONG_MAX, ULONG_MAX, LLONG_MIN, ULLONG_MAX, SIZE_MAX,
+                 (ssize_t)-1);
+    same_as_libc("%02d:%02d:%06ld %03d %04x %010lld %020llu", 7, 123, 45L, -5, 0xabcu, -12345LL, ULLONG_MAX);
+    /* what is left to the C library, in front of, between and behind the others */
+    same_as_libc("%-9s|%s|%8llu|%*s|%5d|%o|%X|%+d", "left", "x", 5ULL, 4, "w", 3, 8u, 255u, 1);
+    same_as_libc("%s %hhu %.1f %s", "a", (unsigned char)200, 1.25, "z");
+    same_as_libc("%s%025d%s%#x%s%.3d%s", "a", 1, "b", 255u, "c", 5, "d");
+    same_as_libc("%.*s", -1, "whole");
 }
 
 static void arenas(void **state) {
@@ -178,9 +216,16 @@ static void errors(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(words_and_pieces), cmocka_unit_test(numbers), cmocka_unit_test(compares),
-        cmocka_unit_test(buffers),          cmocka_unit_test(arenas),  cmocka_unit_test(maps),
-        cmocka_unit_test(packing),          cmocka_unit_test(utf8),    cmocka_unit_test(errors),
+        cmocka_unit_test(words_and_pieces),
+        cmocka_unit_test(numbers),
+        cmocka_unit_test(compares),
+        cmocka_unit_test(buffers),
+        cmocka_unit_test(formats),
+        cmocka_unit_test(arenas),
+        cmocka_unit_test(maps),
+        cmocka_unit_test(packing),
+        cmocka_unit_test(utf8),
+        cmocka_unit_test(errors),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

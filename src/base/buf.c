@@ -1,10 +1,10 @@
 #include "base/buf.h"
 
 #include "base/die.h"
+#include "base/format.h"
 #include "base/utf8.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -106,13 +106,13 @@ void buf_vprintf(struct buf *b, const char *format, va_list ap) {
     va_copy(again, ap);
     char *at = buf_reserve(b, PRINTF_GUESS);
     size_t room = b->room - b->n;
-    int n = vsnprintf(at, room, format, again); /* mostly there is room: formatted once, not measured first */
+    int n = format_v(at, room, format, again); /* mostly there is room: formatted once, not measured first */
     va_end(again);
     if (n < 0)
         die("buf_printf: bad format or over-long result");
     if ((size_t)n >= room) {
         at = buf_reserve(b, (size_t)n);
-        vsnprintf(at, (size_t)n + 1, format, ap);
+        format_v(at, (size_t)n + 1, format, ap);
     }
     b->n += (size_t)n;
 }

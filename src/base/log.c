@@ -2,6 +2,7 @@
 
 #include "base/buf.h"
 #include "base/die.h"
+#include "base/format.h"
 #include <stdio.h>
 #include <unistd.h>
 
@@ -95,7 +96,7 @@ __attribute__((format(printf, 2, 0))) static void log_v(enum log_level level, co
     if (thread.busy)
         return;
     thread.busy = true;
-    int n = vsnprintf(thread.text, sizeof thread.text, format, ap);
+    int n = format_v(thread.text, sizeof thread.text, format, ap);
     size_t most = sizeof thread.text - 1;
     pass_on(level, n < 0 ? str_c(format) : str_n(thread.text, (size_t)n < most ? (size_t)n : most));
     thread.busy = false;
