@@ -145,6 +145,11 @@ bool agent_go_on(struct agent_request *r) {
     return !r->orphaned;
 }
 
+bool agent_go_on_after_wait(struct agent_request *r) {
+    agent_flush(r);
+    return ipc_quiet(r->ipc) || agent_go_on(r);
+}
+
 static bool open_question(const struct agent_request *r, size_t index) {
     return index < r->req.env.rcpt_count && !r->answered[index];
 }

@@ -61,6 +61,8 @@ void agent_answer(struct agent_request *r, size_t rcpt, const struct agent_statu
  * at most. False: the queue manager has gone and its successor will make this request again; return then, without more
  * answers. Nothing is logged of recipients that have none. */
 bool agent_go_on(struct agent_request *r);
+/* The same for who has just waited for somebody else: what the loop saw then is new enough, and costs no call. */
+bool agent_go_on_after_wait(struct agent_request *r);
 /* The answers alone: before a long wait. */
 void agent_flush(struct agent_request *r);
 #endif

@@ -478,6 +478,10 @@ error ipc_recv(struct ipc *ipc, int64_t deadline, struct ipc_msg *ret) {
     return NULL;
 }
 
+bool ipc_quiet(const struct ipc *ipc) {
+    return ipc->in_at == ipc->in.n && ipc->drained && !ipc->read_error && loop_fd_quiet(ipc->fd);
+}
+
 bool ipc_pending(struct ipc *ipc) {
     struct str payload;
     uint8_t type;

@@ -52,6 +52,9 @@ error ipc_flush(struct ipc *ipc, int64_t deadline);
 error ipc_recv(struct ipc *ipc, int64_t deadline, struct ipc_msg *ret);
 /* True when a frame (or the peer's end) can be read without waiting, as the loop last saw it. */
 bool ipc_pending(struct ipc *ipc);
+/* True: when the loop last looked, the peer was there and had said nothing that has not been read. Asks nobody, touches
+ * no message. False also when that is not known. */
+bool ipc_quiet(const struct ipc *ipc);
 /* Hand the connection to plain stream code: the io takes over the descriptor, the bytes received behind the last frame
  * and what was not sent; the ipc is gone. */
 struct io *ipc_into_io(struct ipc *ipc);

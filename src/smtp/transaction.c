@@ -225,7 +225,7 @@ static bool send_pieces(struct transaction *t, struct buf *out) {
         content_add(&w, piece);
         at += piece.n;
         if (at >= c->size) {
-            if (!agent_go_on(r)) {
+            if (!agent_go_on_after_wait(r)) {
                 s->broken = true;
                 return false;
             }
