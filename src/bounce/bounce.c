@@ -7,7 +7,11 @@
 #include "proto/receive.h"
 #include <errno.h>
 
-enum { NOTICE_ROOM = 16 * 1024 /* bytes of a notice beside the message that is returned in it */ };
+enum {
+    NOTICE_ROOM = 16 * 1024,            /* bytes of a notice beside its recipients and what is returned in it */
+    NOTICE_TEXT_MAX = 16 * 1024 * 1024, /* bytes said of recipients in one notice: it is made in memory */
+    RCPT_LABELS = 400,                  /* bytes of field names, dates and fixed words about one recipient */
+};
 enum notify_class { NOTIFY_BOUNCE = 1, NOTIFY_2BOUNCE = 2, NOTIFY_DELAY = 4 };
 
 /* --- the words --- */
@@ -57,9 +61,9 @@ static enum template_kind template_for(const struct bounce_request *r) {
     if (r->kind != BOUNCE_SUCCESS)
         return r->kind == BOUNCE_FAILED ? TEMPLATE_FAILURE : TEMPLATE_DELAY;
     for (size_t i = 0; i < r->rcpt_count; i++)
-        if (r->rcpts[i].dsn_notify)
-            return TEMPLATE_SUCCESS;
-    return TEMPLATE_VERIFY; /* sendmail -v, -bv */
+        if (!r->rcpts[i].dsn_notify)
+            return TEMPLATE_VERIFY; /* sendmail -v, -bv */
+    return TEMPLATE_SUCCESS;
 }
 
 struct telling { /* one request */
@@ -150,6 +154,8 @@ static error submit_on(struct telling *t, struct notice *n, struct submit_link *
     if (n->eight_bit)
         env.flags |= ENVELOPE_8BIT;
     env.flags |= n->env->flags & ENVELOPE_SMTPUTF8;
+    if (!n->redacted)
+        env.flags |= n->env->flags & ENVELOPE_REQUIRETLS;
     if (!e)
         e = submit_envelope(sink.to, &env, sink.deadline);
     if (!e)
@@ -192,6 +198,11 @@ static const char *kind_name(enum bounce_kind kind) {
     return "delivery status";
 }
 
+/* RFC 8689, 5: what asked for TLS all the way does not come back without it. */
+static bool is_redacted(const struct telling *t) {
+    return (t->req->env.flags & ENVELOPE_REQUIRETLS) && conf_bool(t->ctx->conf, PARAM_requiretls_redact_dsn);
+}
+
 static struct notice notice_for(struct telling *t) {
     const struct conf *c = t->ctx->conf;
     const struct bounce_request *r = t->req;
@@ -209,6 +220,9 @@ static struct notice notice_for(struct telling *t) {
         .rcpt_count = r->rcpt_count,
         .now = sys->wall_us() / US_PER_S,
         .lifetime = conf_time(c, r->env.sender.n ? PARAM_maximal_queue_lifetime : PARAM_bounce_queue_lifetime),
+        .utf8 = conf_bool(c, PARAM_smtputf8_enable),
+        .threaded = conf_bool(c, PARAM_enable_threaded_bounces),
+        .redacted = is_redacted(t),
         .old_from = str_eq_icase(conf_str(c, PARAM_header_from_format), STR("obsolete")),
         .content_size = r->content.size,
         .read = read_content,
@@ -216,33 +230,92 @@ static struct notice notice_for(struct telling *t) {
     };
 }
 
-/* Also when our own limit is the smaller one: a notice that cleanup refuses would be made again and again. */
-static bool fits(struct telling *t) {
-    uint64_t size = t->req->content.size;
-    int64_t message = conf_int(t->ctx->conf, PARAM_message_size_limit);
-    return size <= (uint64_t)conf_int(t->ctx->conf, PARAM_bounce_size_limit) &&
-           (message == 0 || size + NOTICE_ROOM <= (uint64_t)message);
+/* How much of them one notice may name, when `content` bytes stand in it too: what cleanup refuses would be made again
+ * and again. */
+static size_t room_for_rcpts(const struct telling *t, uint64_t content) {
+    uint64_t limit = (uint64_t)conf_int(t->ctx->conf, PARAM_message_size_limit);
+    if (limit == 0 || limit > NOTICE_TEXT_MAX + NOTICE_ROOM + content)
+        return NOTICE_TEXT_MAX;
+    return limit > NOTICE_ROOM + content ? (size_t)(limit - NOTICE_ROOM - content) : 0;
 }
 
+/* What is said of one: in words, and in the report. */
+static size_t rcpt_bytes(const struct spool_failure *f) {
+    return RCPT_LABELS + 3 * (f->address.n + f->orig.n) + f->dsn_orcpt.n + 2 * f->reason.n + f->diagnostic.n +
+           f->remote_mta.n;
+}
+
+static size_t rcpts_bytes(const struct spool_failure *f, size_t count) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < count; i++)
+        bytes += rcpt_bytes(&f[i]);
+    return bytes;
+}
+
+/* Small enough to be returned whole, also when our own limit is the smaller one. */
+static bool fits(const struct telling *t, const struct notice *n) {
+    uint64_t size = t->req->content.size;
+    return size <= (uint64_t)conf_int(t->ctx->conf, PARAM_bounce_size_limit) &&
+           rcpts_bytes(n->rcpts, n->rcpt_count) <= room_for_rcpts(t, size);
+}
+
+/* How many of them the next notice names: all, but for what would be too much for one. */
+static size_t next_group(const struct telling *t, const struct spool_failure *rcpts, size_t count) {
+    size_t room = room_for_rcpts(t, NOTICE_HEADERS_MAX), n = 0;
+    for (size_t bytes = 0; n < count; n++) {
+        bytes += rcpt_bytes(&rcpts[n]);
+        if (n > 0 && bytes > room)
+            break;
+    }
+    return n;
+}
+
+static bool is_verp(const struct telling *t) {
+    return t->req->kind == BOUNCE_FAILED && t->req->env.verp_delimiters[0] &&
+           !conf_bool(t->ctx->conf, PARAM_disable_verp_bounces);
+}
+
+/* One notice, or several where one would be too large or each recipient's sender is another (mail/verp.h);
+ * `*ret_id` is the first. What was queued before a failure is told again with the rest: better twice than never. */
 static bool tell_sender(struct telling *t, struct spool_failure *rcpts, size_t count, struct queue_id *ret_id) {
-    struct notice n = notice_for(t);
-    n.to = t->req->env.sender;
-    n.rcpts = rcpts;
-    n.rcpt_count = count;
-    n.full = t->req->kind == BOUNCE_FAILED && t->req->env.dsn_ret != DSN_RET_HDRS && fits(t);
-    return send_notice(t, &n, STR(""), "sender", kind_name(t->req->kind), ret_id);
+    const struct envelope *env = &t->req->env;
+    for (size_t at = 0, n; at < count; at += n) {
+        struct notice notice = notice_for(t);
+        struct queue_id id;
+        n = is_verp(t) ? 1 : next_group(t, rcpts + at, count - at);
+        notice.rcpts = rcpts + at;
+        notice.rcpt_count = n;
+        notice.to = env->sender;
+        if (is_verp(t)) {
+            const struct spool_failure *f = &rcpts[at];
+            notice.to = verp_sender(t->arena, env->verp_delimiters, env->sender, f->orig.n ? f->orig : f->address);
+        }
+        notice.full = t->req->kind == BOUNCE_FAILED && env->dsn_ret != DSN_RET_HDRS && fits(t, &notice);
+        if (!send_notice(t, &notice, STR(""), "sender", kind_name(t->req->kind), at == 0 ? ret_id : &id))
+            return false;
+    }
+    return true;
 }
 
 /* Postmasters get headers only, but for what nobody else will ever see. */
 static bool tell_postmaster(struct telling *t, struct str to, bool full, struct queue_id *ret_id) {
     const struct conf *c = t->ctx->conf;
-    struct notice n = notice_for(t);
-    n.postmaster = true;
-    n.to = to;
-    n.full = full && fits(t);
     struct str sender = arena_printf(t->arena, "%.*s@%.*s", STR_ARG(conf_str(c, PARAM_double_bounce_sender)),
                                      STR_ARG(conf_str(c, PARAM_myorigin)));
-    return send_notice(t, &n, sender, "postmaster", kind_name(t->req->kind), ret_id);
+    const struct bounce_request *r = t->req;
+    for (size_t at = 0, count; at < r->rcpt_count; at += count) {
+        struct notice n = notice_for(t);
+        struct queue_id id;
+        count = is_verp(t) ? 1 : next_group(t, r->rcpts + at, r->rcpt_count - at);
+        n.rcpts = r->rcpts + at;
+        n.rcpt_count = count;
+        n.postmaster = true;
+        n.to = to;
+        n.full = full && fits(t, &n);
+        if (!send_notice(t, &n, sender, "postmaster", kind_name(r->kind), at == 0 ? ret_id : &id))
+            return false;
+    }
+    return true;
 }
 
 static bool is_double_bounce(const struct conf *c, struct str sender) {
@@ -288,9 +361,14 @@ void bounce_serve(struct service_ctx *ctx, struct ipc *ipc) {
     struct arena *a = arena_new();
     struct ipc_msg m = { .fd = -1 };
     error e = NULL;
+    struct bounce_ahead ahead = { 0 };
     while (!(e = ipc_recv(ipc, DEADLINE_NEVER, &m))) {
         struct bounce_request req;
-        if (!bounce_unpack_request(&m, a, &req)) {
+        if (bounce_unpack_more(&m, a, &ahead)) {
+            ipc_msg_drop(&m);
+            continue;
+        }
+        if (!bounce_unpack_request(&m, a, &ahead, &req)) {
             log_warn("malformed bounce request");
             break;
         }
@@ -302,6 +380,7 @@ void bounce_serve(struct service_ctx *ctx, struct ipc *ipc) {
         if (ipc_flush(ipc, deadline_in(conf_time(ctx->conf, PARAM_ipc_timeout))))
             break;
         arena_reset(a);
+        ahead = (struct bounce_ahead){ 0 };
     }
     if (e && e->kind == ERR_SYNTAX)
         log_warn("malformed message from the queue manager: %.*s", STR_ARG(e->text));

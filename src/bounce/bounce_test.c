@@ -132,7 +132,7 @@ static void test_failed(void **state) {
 static void test_message_limit(void **state) {
     (void)state;
     bounce_limit = STR("50000");
-    message_limit = STR("16500");
+    message_limit = STR("18000");
     begin(BOUNCE_FAILED, "s@there.example", 1, "");
     run("A: b\n\nbody\n");
     content_has(0, "\n\nbody\n");

@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-enum { PIECE = 8192, BOUNDARY_TRIES = 20, BOUNDARY_HOST_MAX = 60 };
+enum { PIECE = 8192, BOUNDARY_TRIES = 20, BOUNDARY_HOST_MAX = 60, MESSAGE_ID_MAX = 900 };
 
 /* --- text --- */
 void notice_fold(struct buf *b, struct str text, size_t column) {
@@ -73,6 +73,10 @@ static void write_header(const struct notice *n, struct arena *a, struct buf *b)
     buf_printf(b, "Subject: %.*s\n",
                STR_ARG(n->postmaster && t->postmaster_subject.n ? t->postmaster_subject : t->subject));
     field(b, "To", shown(a, n->to));
+    if (n->message_id.n) {
+        buf_printf(b, "References: %.*s\n", STR_ARG(n->message_id));
+        buf_printf(b, "In-Reply-To: %.*s\n", STR_ARG(n->message_id));
+    }
     /* RFC 3834, 5 */
     buf_printf(b, "Auto-Submitted: %s\n", n->postmaster ? "auto-generated" : "auto-replied");
     buf_printf(b, "MIME-Version: 1.0\nContent-Type: multipart/report; report-type=%s;\n\tboundary=\"%s\"\n",
@@ -82,9 +86,10 @@ static void write_header(const struct notice *n, struct arena *a, struct buf *b)
     buf_add(b, STR("\nThis is a MIME-encapsulated message.\n"));
 }
 
-static void begin_part(const struct notice *n, struct buf *b, const char *description, const char *type) {
+static void begin_part(const struct notice *n, struct buf *b, const char *description, const char *type,
+                       bool eight_bit) {
     buf_printf(b, "\n--%s\nContent-Description: %s\nContent-Type: %s\n", n->boundary, description, type);
-    if (n->eight_bit)
+    if (eight_bit)
         buf_add(b, STR("Content-Transfer-Encoding: 8bit\n"));
     buf_byte(b, '\n');
 }
@@ -94,7 +99,7 @@ static void notification(const struct notice *n, struct arena *a, struct buf *b)
     struct str charset = n->template->charset;
     if (n->eight_bit && str_eq_icase(charset, STR("us-ascii")))
         charset = STR("utf-8"); /* of the addresses and reasons below */
-    begin_part(n, b, "Notification", arena_printf(a, "text/plain; charset=%.*s", STR_ARG(charset)).p);
+    begin_part(n, b, "Notification", arena_printf(a, "text/plain; charset=%.*s", STR_ARG(charset)).p, n->eight_bit);
     if (!n->postmaster)
         buf_add(b, n->text);
     for (size_t i = 0; i < n->rcpt_count; i++) {
@@ -147,9 +152,8 @@ static void report_recipient(const struct notice *n, struct arena *a, struct buf
     }
 }
 
-static void delivery_report(const struct notice *n, struct arena *a, struct buf *b) {
+static void report_fields(const struct notice *n, struct arena *a, struct buf *b) {
     struct str sender = sender_shown(n, a);
-    begin_part(n, b, "Delivery report", is_utf8_mail(n) ? "message/global-delivery-status" : "message/delivery-status");
     field(b, "Reporting-MTA", arena_printf(a, "dns; %.*s", STR_ARG(n->host)));
     if (n->env->dsn_envid.n)
         field(b, "Original-Envelope-Id", n->env->dsn_envid);
@@ -161,15 +165,23 @@ static void delivery_report(const struct notice *n, struct arena *a, struct buf 
         report_recipient(n, a, b, &n->rcpts[i]);
 }
 
+static void delivery_report(const struct notice *n, struct arena *a, struct buf *b) {
+    if (is_utf8_mail(n))
+        begin_part(n, b, "Delivery report", "message/global-delivery-status", n->eight_bit);
+    else /* 7bit (RFC 3464, 2), but for what the world puts into its replies */
+        begin_part(n, b, "Delivery report", "message/delivery-status", n->eight_bit_report);
+    report_fields(n, a, b);
+}
+
 /* --- the message --- */
 static void begin_message(const struct notice *n, struct arena *a, struct buf *b) {
     bool utf8 = is_utf8_mail(n);
     if (n->full)
         begin_part(n, b, n->kind == BOUNCE_FAILED ? "Undelivered Message" : "Message",
-                   utf8 ? "message/global" : "message/rfc822");
+                   utf8 ? "message/global" : "message/rfc822", n->eight_bit);
     else
         begin_part(n, b, n->kind == BOUNCE_SUCCESS ? "Message Headers" : "Undelivered Message Headers",
-                   utf8 ? "message/global-headers" : "text/rfc822-headers");
+                   utf8 ? "message/global-headers" : "text/rfc822-headers", n->eight_bit);
     field(b, "Return-Path", arena_printf(a, "<%.*s>", STR_ARG(sender_shown(n, a))));
 }
 
@@ -234,18 +246,69 @@ static error scan_content(struct notice *n, struct arena *a, bool *ret_found) {
     return NULL;
 }
 
+/* "Message-Id: <id>", perhaps folded: the one identifier in there, or empty (a hostile one makes no field of ours). */
+static struct str clean_message_id(struct arena *a, struct str value) {
+    size_t brackets = 0;
+    bool clean = true;
+    struct str id = arena_str(a, str_trim(value));
+    for (size_t i = 0; i < id.n; i++) {
+        char c = id.p[i];
+        brackets += c == '<' || c == '>';
+        clean = clean && byte_is_print(c) && c != ' ';
+    }
+    bool whole = id.n > 2 && id.n <= MESSAGE_ID_MAX && id.p[0] == '<' && id.p[id.n - 1] == '>' && brackets == 2;
+    return clean && whole ? id : STR("");
+}
+
+static error find_message_id(struct notice *n, struct arena *a) {
+    uint64_t end = n->content_size < NOTICE_HEADERS_MAX ? n->content_size : NOTICE_HEADERS_MAX;
+    struct buf header = { 0 };
+    char piece[PIECE];
+    for (uint64_t at = 0; at < end && !str_contains(buf_str(&header), STR("\n\n"));) {
+        ssize_t got = read_piece(n, at, end, piece);
+        if (got < 0) {
+            buf_free(&header);
+            return read_error(a);
+        }
+        buf_add(&header, str_n(piece, (size_t)got));
+        at += (uint64_t)got;
+    }
+    struct str rest = buf_str(&header), line;
+    while (rest.n && str_next(&rest, STR("\n"), &line) && line.n) {
+        ptrdiff_t colon = str_index(line, ':');
+        if (colon < 0 || !str_eq_icase(str_trim_right(str_sub(line, 0, (size_t)colon)), STR("Message-Id")))
+            continue;
+        struct str value = str_from(line, (size_t)colon + 1), more;
+        while (rest.n && (rest.p[0] == ' ' || rest.p[0] == '\t') && str_next(&rest, STR("\n"), &more))
+            value = arena_cat(a, str_trim(value), more);
+        n->message_id = clean_message_id(a, value);
+        break;
+    }
+    buf_free(&header);
+    return NULL;
+}
+
 /* All that is said but the returned content. */
 static void write_text(const struct notice *n, struct arena *a, struct buf *b) {
     write_header(n, a, b);
     notification(n, a, b);
     delivery_report(n, a, b);
-    begin_message(n, a, b);
+    if (!n->redacted)
+        begin_message(n, a, b);
 }
 
 error notice_prepare(struct notice *n, struct arena *a) {
-    n->eight_bit = false;
-    n->copied = n->content_size;
-    error e = n->full ? NULL : measure_headers(n, a);
+    struct buf report = { 0 };
+    report_fields(n, a, &report);
+    n->eight_bit_report = !str_is_ascii(buf_str(&report));
+    buf_free(&report);
+    n->eight_bit = n->utf8;
+    n->copied = n->redacted ? 0 : n->content_size;
+    n->message_id = STR("");
+    error e = n->threaded ? find_message_id(n, a) : NULL;
+    if (!e && !n->full && !n->redacted)
+        e = measure_headers(n, a);
+    const int places = n->redacted ? 3 : 4;
     /* queue id and time do not come together again, but somebody may have put them there on purpose */
     for (int i = 0; !e && i < BOUNDARY_TRIES; i++) {
         bool in_content = false;
@@ -256,7 +319,7 @@ error notice_prepare(struct notice *n, struct arena *a) {
         struct buf b = { 0 };
         write_text(n, a, &b);
         n->eight_bit |= !str_is_ascii(buf_str(&b));
-        /* it stands there four times: in the header, and before each part */
+        /* in the header, and before each part */
         struct str rest = buf_str(&b), mark = str_c(n->boundary);
         int times = 0;
         while (str_contains(rest, mark)) {
@@ -266,7 +329,7 @@ error notice_prepare(struct notice *n, struct arena *a) {
         }
         buf_free(&b);
         e = scan_content(n, a, &in_content);
-        if (!e && !in_content && times == 4)
+        if (!e && !in_content && times == places)
             return NULL;
     }
     return e ? e : err_make(a, ERR_TEMP, "no boundary can be found");

@@ -34,14 +34,18 @@ struct notice {
     int64_t now;      /* seconds since the epoch */
     int64_t lifetime; /* seconds: maximal_queue_lifetime (for DELAYED) */
     bool old_from;    /* header_from_format = obsolete */
+    bool utf8;        /* smtputf8_enable: text is UTF-8, and the notice 8bit, whether or not this one needs it */
+    bool threaded;    /* enable_threaded_bounces: refers to the message by its Message-ID */
+    bool redacted;    /* nothing of the message is returned (RFC 8689, 5) */
     uint64_t content_size;
     /* Bytes at `at`: more than 0, or -1 with errno. Not asked at or beyond content_size. */
     ssize_t (*read)(void *ctx, uint64_t at, void *p, size_t n);
     void *ctx;
 
     /* set by notice_prepare() */
-    bool eight_bit;
-    uint64_t copied; /* bytes of the content that are returned */
+    bool eight_bit, eight_bit_report;
+    uint64_t copied;       /* bytes of the content that are returned */
+    struct str message_id; /* with `threaded`: "<id>", or empty when it has none that is clean */
     char boundary[NOTICE_BOUNDARY_MAX];
 };
 

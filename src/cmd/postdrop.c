@@ -140,8 +140,10 @@ static void copy(const struct conf *c, int fd) {
             give_up(EX_DATAERR, "File too large", "message file too big");
         if (m.type == MAILDROP_RCPT)
             maildrop_put_rcpt(&out, m.value, m.bytes);
-        else if (m.type == MAILDROP_RET || m.type == MAILDROP_FLAGS)
+        else if (m.type == MAILDROP_RET)
             maildrop_put_u8(&out, m.type, m.value);
+        else if (m.type == MAILDROP_FLAGS)
+            maildrop_put_flags(&out, m.value, m.bytes);
         else
             maildrop_put(&out, m.type, m.bytes);
         if (out.n >= WRITE_SIZE)

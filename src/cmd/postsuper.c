@@ -305,7 +305,8 @@ static void repaired(void *ctx, enum queue_repaired what, struct str path, struc
 }
 
 static void repair(struct super *s, unsigned what, char **directories) {
-    static const char *const all[] = { "defer", "bounce", "maildrop", "incoming", "active", "deferred", "hold", NULL };
+    static const char *const all[] = { "defer",  "bounce",   "trace", "maildrop", "incoming",
+                                       "active", "deferred", "hold",  NULL };
     struct spool_options o = spool_options_from(s->conf, SPOOL_LISTER);
     struct spool *spool;
     error e = spool_open(&o, s->arena, &spool);
@@ -357,7 +358,7 @@ static void want(struct super *s, struct wanted *w, const char *text) {
 
 /* The queues named on the command line; none: all. */
 static void take_queues(struct super *s, char **names) {
-    static const char *const others[] = { "trace", "flush" };
+    static const char *const others[] = { "flush" };
     for (; *names; names++) {
         struct str name = str_c(*names);
         bool known = queue_repair_knows(name);

@@ -25,8 +25,9 @@ enum mode { MODE_SUBMIT, MODE_MAILQ, MODE_NEWALIASES, MODE_DAEMON, MODE_STDIO, M
 
 struct request {
     enum mode mode;
-    bool extract, dot_is_data, gateway, smtputf8, eight_bit;
+    bool extract, dot_is_data, gateway, smtputf8, eight_bit, verify;
     const char *sender, *full_name, *envid, *alias_database;
+    const char *verp;                  /* -XV: the delimiters, or empty for those of main.cf */
     const char *flush_id, *flush_site; /* -qI, -qR */
     unsigned notify, ret;
     int verbose;
@@ -59,7 +60,8 @@ static void parse_mode(struct request *r, const char *mode) {
         r->mode = MODE_STDIO;
         break;
     case 'v':
-        log_fatal("-bv option not supported");
+        r->verify = true;
+        break;
     default:
         log_fatal("unsupported: -b%c", mode[0]);
     }
@@ -98,13 +100,25 @@ static unsigned parse_ret(const char *value) {
     return 0;
 }
 
-static const char *parse_envid(const char *value) {
+/* -V is about the envelope id (RFC 3461, 4.4), and in guides from before it about VERP: then nothing follows, or the
+ * two delimiters in the same word. */
+static void parse_envid(struct request *r, const char *value, bool same_word) {
+    if (value[0] == '-' && !same_word) { /* it is the next option */
+        optind--;
+        r->verp = "";
+    } else if (same_word && strlen(value) == VERP_DELIMITERS && !byte_is_alnum(value[0]) && !byte_is_alnum(value[1])) {
+        r->verp = value;
+    }
+    if (r->verp) {
+        log_warn("option -V%s is deprecated with Postfix 2.3; specify -XV%s instead", r->verp, r->verp);
+        return;
+    }
     for (const char *p = value; *p; p++)
         if (!byte_is_print(*p)) {
             log_warn("bad -V option value -- ignored");
-            return NULL;
+            return;
         }
-    return value;
+    r->envid = value;
 }
 
 static void parse_body(struct request *r, const char *value) {
@@ -159,11 +173,11 @@ static void parse_options(struct request *r, int argc, char **argv) {
             r->ret = parse_ret(optarg);
             break;
         case 'V':
-            r->envid = parse_envid(optarg);
+            parse_envid(r, optarg, optarg != argv[optind - 1]);
             break;
         case 'X':
             if (optarg[0] == 'V')
-                log_fatal("-XV option not supported");
+                r->verp = optarg + 1;
             break;
         case 'b':
             parse_mode(r, optarg);
@@ -199,6 +213,8 @@ static void parse_options(struct request *r, int argc, char **argv) {
 static void check_options(const struct request *r, int rcpt_count) {
     static const char *const names[] = { "",       "display queue", "alias initialization",
                                          "daemon", "stand-alone",   "flush queue" };
+    if (r->verify && r->extract)
+        log_fatal("-t option cannot be used with -bv");
     if (r->mode == MODE_SUBMIT)
         return;
     if (rcpt_count > 0 && (r->flush_id || r->flush_site))
@@ -354,9 +370,7 @@ static struct str sender_address(const struct request *r, const char *login) {
 }
 
 static void put_rcpt(struct submission *s, const struct request *r, struct str address) {
-    /* -v asks for a report of the first delivery: of success as well as of failure */
-    bool report = r->verbose == 1 && !r->notify;
-    maildrop_put_rcpt(&s->out, report ? (unsigned)(DSN_NOTIFY_SUCCESS | DSN_NOTIFY_FAILURE) : r->notify, address);
+    maildrop_put_rcpt(&s->out, r->notify, address);
     if (s->out.n >= WRITE_SIZE)
         send_out(s);
 }
@@ -402,10 +416,38 @@ static void put_head(struct submission *s, const struct request *r, const struct
         maildrop_put(&s->out, MAILDROP_ENVID, str_c(r->envid));
     if (r->ret)
         maildrop_put_u8(&s->out, MAILDROP_RET, (uint8_t)r->ret);
+    char delimiters[VERP_DELIMITERS] = { 0 };
+    if (r->verp) {
+        struct str verp = r->verp[0] ? str_c(r->verp) : conf_str(conf, PARAM_default_verp_delimiters);
+        struct str filter = conf_str(conf, PARAM_verp_delimiter_filter);
+        if (!verp_delimiters_parse(verp, filter, delimiters))
+            submit_fatal(s, arena_printf(arena, "-V requires two characters from %.*s", STR_ARG(filter)).p);
+    }
+    bool report = r->verbose == 1 && !r->verify; /* more of them are about our own log */
     unsigned flags = (r->eight_bit ? (unsigned)MAILDROP_8BIT : 0) | (r->smtputf8 ? (unsigned)MAILDROP_SMTPUTF8 : 0) |
-                     (r->gateway ? (unsigned)MAILDROP_GATEWAY : 0);
+                     (r->gateway ? (unsigned)MAILDROP_GATEWAY : 0) | (r->verify ? (unsigned)MAILDROP_VERIFY : 0) |
+                     (report ? (unsigned)MAILDROP_TRACE : 0) | (r->verp ? (unsigned)MAILDROP_VERP : 0);
     if (flags)
-        maildrop_put_u8(&s->out, MAILDROP_FLAGS, (uint8_t)flags);
+        maildrop_put_flags(&s->out, (uint8_t)flags, str_n(delimiters, r->verp ? sizeof delimiters : 0));
+}
+
+/* sendmail -bv: what is given to those who would only be asked about. */
+static void put_probe(struct submission *s, char **rcpts, int rcpt_count) {
+    struct buf text = { 0 };
+    struct str from = address_quote(arena, str_c(s->user));
+    buf_printf(&text, "From: %.*s\nSubject: probe\nTo:", STR_ARG(from));
+    for (int i = 0; i < rcpt_count; i++) {
+        struct header_addresses list = header_addresses_parse(arena, str_c(rcpts[i]));
+        for (size_t k = 0; k < list.n; k++) {
+            struct str to = address_quote(arena, list.at[k].address);
+            buf_printf(&text, "%s\t%.*s", i || k ? ",\n" : "", STR_ARG(to));
+        }
+    }
+    buf_byte(&text, '\n');
+    for (struct str rest = buf_str(&text); rest.n > 0; rest = str_from(rest, str_sub(rest, 0, READ_SIZE).n))
+        send_content(s, str_sub(rest, 0, READ_SIZE));
+    flush_content(s);
+    buf_free(&text);
 }
 
 static void submit(const struct request *r, char **rcpts, int rcpt_count) {
@@ -433,7 +475,10 @@ static void submit(const struct request *r, char **rcpts, int rcpt_count) {
                              .field_max = (size_t)conf_int(conf, PARAM_header_size_limit),
                              .content = send_content,
                              .ctx = &s };
-    read_message(&s, &in);
+    if (r->verify)
+        put_probe(&s, rcpts, rcpt_count);
+    else
+        read_message(&s, &in);
     /* Resent mail goes to those it is resent to, and to nobody else (RFC 5322, 3.6.6). */
     bool resent = in.resent.n > 0;
     size_t n = resent ? in.resent.n : in.plain.n;

@@ -112,15 +112,25 @@ static void log_outcome(struct agent_request *r, struct str address, struct str 
     buf_free(&line);
 }
 
+/* Will the reason of a success stand in a report to the sender? */
+static bool will_be_told(const struct agent_request *r, size_t index) {
+    return (r->req.flags & DELIVERY_TRACE) || (r->req.env.flags & ENVELOPE_WARNED) ||
+           (r->req.env.rcpts[index].dsn_notify & DSN_NOTIFY_SUCCESS);
+}
+
 static void answer(struct agent_request *r, size_t index, const struct agent_status *s, struct outcome o) {
     r->answered[index] = true;
+    struct str reason = s->reason;
+    if (o.status == DELIVERY_SENT && s->relay.n && !str_eq(s->relay, STR("none")) && will_be_told(r, index))
+        reason = arena_printf(r->arena, "delivery via %.*s: %.*s", STR_ARG(s->relay), STR_ARG(s->reason));
     struct delivery_result result = {
         .rcpt_index = r->req.rcpt_index[index],
         .status = o.status,
         .address = s->address,
         .action = o.status == DELIVERY_SENT ? s->action : STR(""),
         .dsn = dsn_for(r, s, o),
-        .reason = s->reason,
+        .passed_on = s->passed_on,
+        .reason = reason,
         .diagnostic_type = s->diagnostic_type,
         .diagnostic = s->diagnostic,
         .remote_type = s->remote_type,

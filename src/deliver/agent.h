@@ -34,6 +34,7 @@ struct agent_status { /* strings borrowed for the call; `relay` e.g. "mx.example
     struct str relay, dsn, reason;
     unsigned conn_use; /* how often the connection has been used, with this time; logged when more than once */
     struct str diagnostic_type, diagnostic, remote_type, remote_mta;
+    bool passed_on;     /* with NOTIFY, to a server that will tell the sender of success itself */
     struct str address; /* for agent_answer(): what failed, when that is not the recipient itself */
     struct str action;  /* of RFC 3464, 2.3.3, when a success is not "delivered", or empty */
 };

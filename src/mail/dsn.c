@@ -1,5 +1,6 @@
 #include "mail/dsn.h"
 
+#include "base/buf.h"
 #include "base/utf8.h"
 
 enum { ORCPT_MAX = 500 + 64 }; /* RFC 3461, 4.2: 500 characters of address, and the type */
@@ -176,6 +177,37 @@ bool unitext_decode(struct arena *a, struct str s, struct str *ret) {
     out[n] = 0;
     *ret = str_n(out, n);
     return utf8_valid(*ret);
+}
+
+struct str dsn_orcpt_encode(struct arena *a, struct str orcpt) {
+    ptrdiff_t semicolon = str_index(orcpt, ';');
+    if (semicolon <= 0)
+        return STR("");
+    struct str type = str_sub(orcpt, 0, (size_t)semicolon), address = str_from(orcpt, (size_t)semicolon + 1);
+    if (str_is_ascii(address))
+        return arena_printf(a, "%.*s;%.*s", STR_ARG(type), STR_ARG(xtext_encode(a, address)));
+    if (!utf8_valid(address))
+        return STR("");
+    struct buf b = { 0 };
+    buf_add(&b, STR("utf-8;"));
+    while (address.n > 0) {
+        char c = address.p[0];
+        size_t n = utf8_length(address);
+        if (n == 1 && is_xchar(c) && c != '\\') {
+            buf_byte(&b, c);
+        } else {
+            uint32_t point = (unsigned char)c;
+            if (n > 1)
+                point &= 0x7fu >> n;
+            for (size_t i = 1; i < n; i++)
+                point = point << 6 | ((unsigned char)address.p[i] & 0x3f);
+            buf_printf(&b, "\\x{%X}", (unsigned)point);
+        }
+        address = str_from(address, n);
+    }
+    struct str result = arena_str(a, buf_str(&b));
+    buf_free(&b);
+    return result;
 }
 
 bool dsn_orcpt_valid(struct str decoded) {

@@ -24,6 +24,9 @@ bool xtext_decode(struct arena *a, struct str s, struct str *ret);
 /* The escapes of a utf-8-addr-xtext, "\x{FC}" for U+00FC (RFC 6533, 3), made UTF-8. Refuses malformed ones, and those
  * of what needs none: letters, digits, control characters and whatever else ASCII has but + = \ and the blank. */
 bool unitext_decode(struct arena *a, struct str s, struct str *ret);
+/* "rfc822;user@dom", or with type utf-8, as ORCPT has it in a session that need not know SMTPUTF8: xtext, or the
+ * escapes of utf-8-addr-xtext (RFC 6533, 3). Empty: it cannot be said. */
+struct str dsn_orcpt_encode(struct arena *a, struct str orcpt);
 /* ORCPT value "rfc822;user@dom": both parts checked; type utf-8 may hold valid UTF-8 (RFC 6533, 3). */
 bool dsn_orcpt_valid(struct str decoded);
 #endif

@@ -37,6 +37,7 @@ enum envelope_flags {
     ENVELOPE_WARNED = 64,      /* set by spool_load(): the sender has been told of the delay */
     ENVELOPE_EXPIRED = 128,    /* set by spool_load(): to be returned now, says the administrator (postsuper -e) */
     ENVELOPE_REQUIRETLS = 256, /* RFC 8689 */
+    ENVELOPE_TRACE = 512,      /* sendmail -v: the sender wants a report of the first attempt */
     ENVELOPE_REMOTE = 32,      /* came from a client that local_header_rewrite_clients does not match */
 };
 

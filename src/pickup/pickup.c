@@ -97,7 +97,9 @@ static error send_head(struct head *h, const struct sending *out) {
 
 static unsigned envelope_flags_of(uint8_t flags) {
     return (flags & MAILDROP_8BIT ? (unsigned)ENVELOPE_8BIT : 0) |
-           (flags & MAILDROP_SMTPUTF8 ? (unsigned)ENVELOPE_SMTPUTF8 : 0);
+           (flags & MAILDROP_SMTPUTF8 ? (unsigned)ENVELOPE_SMTPUTF8 : 0) |
+           (flags & MAILDROP_VERIFY ? (unsigned)ENVELOPE_VERIFY : 0) |
+           (flags & MAILDROP_TRACE ? (unsigned)ENVELOPE_TRACE : 0);
 }
 
 /* The second reading. The file is read again from its start and nobody but its owner can have changed it meanwhile;
@@ -126,6 +128,7 @@ static error send_records(struct pickup *p, const struct drop *d, const struct s
             break;
         case MAILDROP_FLAGS:
             h.env.flags |= envelope_flags_of(m.value);
+            verp_delimiters_parse(m.bytes, conf_str(p->c, PARAM_verp_delimiter_filter), h.env.verp_delimiters);
             break;
         case MAILDROP_RCPT:
             e = send_head(&h, out);

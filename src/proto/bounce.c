@@ -3,29 +3,57 @@
 #include <errno.h>
 
 enum {
-    FAILURE_PACKED_MIN = 64,              /* fewer bytes than any packed failure takes */
-    REQUEST_SOFT_MAX = IPC_FRAME_MAX / 2, /* a request is closed once it is this large: one failure more still fits */
+    FAILURE_PACKED_MIN = 64,            /* fewer bytes than any packed failure takes */
+    FRAME_SOFT_MAX = IPC_FRAME_MAX / 2, /* a frame is closed once it is this large: one failure more still fits */
 };
 
-static error send_one(struct ipc *ipc, const struct bounce_request *r, const struct spool_failure *rcpts, size_t count,
-                      size_t *ret_sent, int64_t deadline, enum bounce_status *ret, struct queue_id *ret_notice) {
-    struct buf head = { 0 }, list = { 0 };
+/* A count and as many failures as go into a frame; `*at` is moved on. */
+static void pack_some(struct buf *b, const struct bounce_request *r, size_t *at) {
+    struct buf list = { 0 };
+    size_t n = 0;
+    while (*at < r->rcpt_count && b->n + list.n < FRAME_SOFT_MAX) {
+        spool_failure_pack(&list, &r->rcpts[(*at)++]);
+        n++;
+    }
+    pack_u32(b, (uint32_t)n);
+    buf_add(b, buf_str(&list));
+    buf_free(&list);
+}
+
+/* All but the last frame, each on its way before the next is made. The failures of the last one are in `last`. */
+static error send_ahead(struct ipc *ipc, const struct bounce_request *r, size_t *at, int64_t deadline,
+                        struct buf *last) {
+    size_t bytes = 0;
+    for (;;) {
+        buf_clear(last);
+        pack_some(last, r, at);
+        bytes += last->n;
+        if (*at == r->rcpt_count || bytes + IPC_FRAME_MAX > BOUNCE_BYTES_MAX)
+            return NULL;
+        ipc_send(ipc, BOUNCE_MSG_MORE, buf_str(last), -1);
+        error e = ipc_flush(ipc, deadline);
+        if (e)
+            return e;
+    }
+}
+
+static error send_one(struct ipc *ipc, const struct bounce_request *r, size_t *at, int64_t deadline,
+                      enum bounce_status *ret, struct queue_id *ret_notice) {
+    struct buf head = { 0 }, last = { 0 };
+    error e = send_ahead(ipc, r, at, deadline, &last);
     pack_u8(&head, (uint8_t)r->kind);
     pack_str(&head, queue_id_str(&r->id));
     content_pack(&head, &r->content);
     envelope_pack(&head, &r->env);
-    size_t n = 0;
-    while (n < count && head.n + list.n < REQUEST_SOFT_MAX)
-        spool_failure_pack(&list, &rcpts[n++]);
-    pack_u32(&head, (uint32_t)n);
-    buf_add(&head, buf_str(&list));
-    ipc_send(ipc, BOUNCE_MSG_REQUEST, buf_str(&head), r->content.fd);
+    buf_add(&head, buf_str(&last));
+    if (!e) {
+        ipc_send(ipc, BOUNCE_MSG_REQUEST, buf_str(&head), r->content.fd);
+        e = ipc_flush(ipc, deadline);
+    }
     buf_free(&head);
-    buf_free(&list);
-    *ret_sent = n;
+    buf_free(&last);
 
     struct ipc_msg m;
-    error e = ipc_flush(ipc, deadline);
     if (!e)
         e = ipc_recv(ipc, deadline, &m);
     if (e)
@@ -46,14 +74,13 @@ static error send_one(struct ipc *ipc, const struct bounce_request *r, const str
 error bounce_send(struct ipc *ipc, const struct bounce_request *r, int64_t deadline, enum bounce_status *ret,
                   struct queue_id *ret_notice) {
     size_t at = 0;
-    do {
-        size_t sent = 0;
+    for (bool first = true; first || at < r->rcpt_count; first = false) {
         enum bounce_status status = BOUNCE_TEMP;
         struct queue_id notice = { 0 };
-        error e = send_one(ipc, r, r->rcpts + at, r->rcpt_count - at, &sent, deadline, &status, &notice);
+        error e = send_one(ipc, r, &at, deadline, &status, &notice);
         if (e)
             return e;
-        if (at == 0) {
+        if (first) {
             *ret = status;
             *ret_notice = notice;
         }
@@ -61,12 +88,29 @@ error bounce_send(struct ipc *ipc, const struct bounce_request *r, int64_t deadl
             *ret = BOUNCE_TEMP;
             return NULL;
         }
-        at += sent;
-    } while (at < r->rcpt_count);
+    }
     return NULL;
 }
 
-bool bounce_unpack_request(struct ipc_msg *m, struct arena *a, struct bounce_request *ret) {
+static bool unpack_some(struct unpack *u, struct arena *a, struct bounce_ahead *list) {
+    size_t count = unpack_u32(u);
+    if (u->bad || count > u->rest.n / FAILURE_PACKED_MIN)
+        return false;
+    for (size_t i = 0; i < count; i++)
+        spool_failure_unpack(u, vec_add(a, &list->rcpts));
+    return unpack_done(u);
+}
+
+bool bounce_unpack_more(const struct ipc_msg *m, struct arena *a, struct bounce_ahead *ahead) {
+    ahead->bytes += m->payload.n;
+    if (m->type != BOUNCE_MSG_MORE || ahead->bytes > BOUNCE_BYTES_MAX)
+        return false;
+    struct unpack u = unpack_from(arena_str(a, m->payload));
+    return unpack_some(&u, a, ahead);
+}
+
+bool bounce_unpack_request(struct ipc_msg *m, struct arena *a, const struct bounce_ahead *ahead,
+                           struct bounce_request *ret) {
     if (m->type != BOUNCE_MSG_REQUEST)
         return false;
     struct unpack u = unpack_from(m->payload);
@@ -78,16 +122,11 @@ bool bounce_unpack_request(struct ipc_msg *m, struct arena *a, struct bounce_req
     if (!content_unpack(&u, m, &r.content))
         return false;
     envelope_unpack(&u, &r.env);
-    size_t count = unpack_u32(&u);
-    if (u.bad || count > u.rest.n / FAILURE_PACKED_MIN)
+    struct bounce_ahead all = *ahead;
+    if (!unpack_some(&u, a, &all))
         return false;
-    struct spool_failure *rcpts = arena_array(a, count, sizeof *rcpts);
-    for (size_t i = 0; i < count; i++)
-        spool_failure_unpack(&u, &rcpts[i]);
-    if (!unpack_done(&u))
-        return false;
-    r.rcpts = rcpts;
-    r.rcpt_count = count;
+    r.rcpts = all.rcpts.at;
+    r.rcpt_count = all.rcpts.n;
     m->fd = -1;
     *ret = r;
     return true;

@@ -1,7 +1,8 @@
 /* bounce.h - ask for a delivery status notification: qmgr -> bounce (private/bounce, defer, trace).
  *
- * REQUEST with the original content, or a descriptor of it (proto/content.h) -> ; <- RESULT(status, queue id of the
- * notice). The notice is in the queue when status is BOUNCE_OK; the caller removes the recipients only then. */
+ * MORE(recipients)* REQUEST with the original content, or a descriptor of it (proto/content.h) -> ; <- RESULT(status,
+ * queue id of the first notice). The notices are in the queue when status is BOUNCE_OK; the caller removes the
+ * recipients only then. */
 #ifndef ANGARIUM_PROTO_BOUNCE_H
 #define ANGARIUM_PROTO_BOUNCE_H
 
@@ -18,13 +19,22 @@ struct bounce_request {
     struct spool_content content; /* for the receiver: content_release() */
 };
 enum bounce_status { BOUNCE_OK = 0, BOUNCE_TEMP, BOUNCE_NOTHING /* nobody to tell: a failed double bounce */ };
-enum bounce_type { BOUNCE_MSG_REQUEST = 1, BOUNCE_MSG_RESULT };
+enum bounce_type { BOUNCE_MSG_REQUEST = 1, BOUNCE_MSG_RESULT, BOUNCE_MSG_MORE };
 
-/* More failures than fit into one frame go as several requests and make several notices; `*ret_notice` is the first
- * one. */
+enum { BOUNCE_BYTES_MAX = 128 * 1024 * 1024 /* packed failures of one request; more are told of in further ones */ };
+/* `*ret_notice` is the first notice. */
 error bounce_send(struct ipc *ipc, const struct bounce_request *r, int64_t deadline, enum bounce_status *ret,
                   struct queue_id *ret_notice);
-/* Takes m->fd. Strings and content are borrowed from `m`. */
-bool bounce_unpack_request(struct ipc_msg *m, struct arena *a, struct bounce_request *ret);
+/* Failures that came ahead of their request; `{0}`. */
+struct bounce_ahead {
+    VEC(struct spool_failure) rcpts;
+    size_t bytes;
+};
+/* Takes in a frame of type MORE; all is copied to the arena. False: it is not one, is malformed, or there are too many.
+ */
+bool bounce_unpack_more(const struct ipc_msg *m, struct arena *a, struct bounce_ahead *ahead);
+/* Takes m->fd. Strings and content are borrowed from `m`; what came ahead stands in front. */
+bool bounce_unpack_request(struct ipc_msg *m, struct arena *a, const struct bounce_ahead *ahead,
+                           struct bounce_request *ret);
 void bounce_reply(struct ipc *ipc, enum bounce_status status, const struct queue_id *notice_or_null);
 #endif

@@ -67,6 +67,7 @@ void delivery_send_result(struct ipc *ipc, const struct delivery_result *r) {
     pack_str(&b, r->address);
     pack_str(&b, r->dsn);
     pack_str(&b, r->action);
+    pack_u8(&b, r->passed_on);
     pack_str(&b, r->reason);
     pack_str(&b, r->diagnostic_type);
     pack_str(&b, r->diagnostic);
@@ -85,6 +86,7 @@ bool delivery_unpack_result(const struct ipc_msg *m, struct delivery_result *ret
     r.address = unpack_str(&u);
     r.dsn = unpack_str(&u);
     r.action = unpack_str(&u);
+    r.passed_on = unpack_u8(&u);
     r.reason = unpack_str(&u);
     r.diagnostic_type = unpack_str(&u);
     r.diagnostic = unpack_str(&u);

@@ -13,7 +13,7 @@
 
 enum delivery_flags {
     DELIVERY_VERIFY = 1, /* do not deliver: would it be accepted? */
-    DELIVERY_TRACE = 2,  /* the sender wants a report */
+    DELIVERY_TRACE = 2,  /* the sender wants a report of this attempt (sendmail -v, -bv) */
     DELIVERY_BOUNCE = 4, /* a bounce: qmgr made the request for mail that is itself a notice (null sender) */
     DELIVERY_MORE = 8,   /* more mail for this destination is on its way: a session with it is worth keeping */
 };
@@ -35,6 +35,7 @@ struct delivery_result {
     struct str address; /* what failed, when the agent expanded the recipient (an alias' member); otherwise empty */
     struct str dsn;     /* "2.0.0" */
     struct str action;  /* RFC 3464 action when not the usual one ("relayed", "expanded"), or empty */
+    bool passed_on;     /* with NOTIFY, to a server that will tell the sender of success itself (RFC 3461, 5.2.1) */
     struct str reason;  /* the log line's text */
     struct str diagnostic_type, diagnostic; /* "smtp" + full reply, or empty */
     struct str remote_type, remote_mta;     /* "dns" + name, or empty */

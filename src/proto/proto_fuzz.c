@@ -90,7 +90,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     m.fd = fd;
     struct bounce_request bounce;
-    if (bounce_unpack_request(&m, a, &bounce)) {
+    if (bounce_unpack_request(&m, a, &(struct bounce_ahead){ 0 }, &bounce)) {
         touch_envelope(&bounce.env);
         touch_content(&bounce.content, fd);
         for (size_t i = 0; i < bounce.rcpt_count; i++) {

@@ -40,11 +40,20 @@ static void clear_logs(struct message *m, enum spool_state from, bool fresh) {
     error e = spool_reasons_clear(s, &m->id, SPOOL_ACTIVE);
     if (!e && from == SPOOL_INCOMING)
         e = spool_log_clear(s, &m->id, SPOOL_LOG_BOUNCE);
+    if (!e && from == SPOOL_INCOMING)
+        e = spool_log_clear(s, &m->id, SPOOL_LOG_TRACE);
     if (e) {
         log_warn("%s: remove log: %.*s", m->id.text, STR_ARG(e->text));
         m->deferred_lost = true; /* what is in there is not of this attempt alone */
     }
-    m->bounced = from != SPOOL_INCOMING;
+    m->bounced = m->traced = from != SPOOL_INCOMING;
+}
+
+/* sendmail -v: of the first attempt; sendmail -bv: of the only one. */
+static bool wants_report(const struct message *m, enum spool_state from) {
+    if (m->env.flags & ENVELOPE_VERIFY)
+        return !(m->env.flags & ENVELOPE_INTERNAL);
+    return (m->env.flags & ENVELOPE_TRACE) && from != SPOOL_DEFERRED;
 }
 
 static enum taken take_up(struct qmgr *q, const struct queue_id *id, enum spool_state from, bool flush, bool fresh) {
@@ -71,6 +80,7 @@ static enum taken take_up(struct qmgr *q, const struct queue_id *id, enum spool_
         return no;
     }
     m->active_us = sys->wall_us();
+    m->tracing = wants_report(m, from);
     rcpts_begin(m);
     scheduler_arrive(q->scheduler, &m->arrival, sys->mono_us());
     scheduler_unread(&m->arrival, m->todo);

@@ -418,6 +418,8 @@ static void assign_one(struct message *m, const struct target *target, struct ar
     size_t bytes = r->address.n + r->orig.n + r->dsn_orcpt.n + RCPT_OVERHEAD;
     struct entry *e = destination_open(d, &m->arrival);
     unsigned limit = t->params.recipient_limit;
+    if (m->env.verp_delimiters[0])
+        limit = 1; /* each has a sender of its own */
     if (e && str_eq(e->nexthop, target->nexthop) && (!limit || e->rcpt_count < limit) &&
         e->bytes + bytes <= ENTRY_BYTES_MAX) {
         entry_add_rcpt(e, slot, (uint32_t)bytes);

@@ -46,6 +46,22 @@ static bool wants_failure_notice(unsigned dsn_notify) {
 static bool wants_delay_notice(unsigned dsn_notify) {
     return !dsn_notify || (dsn_notify & DSN_NOTIFY_DELAY);
 }
+static bool is_of_interest(unsigned dsn_notify) {
+    (void)dsn_notify;
+    return true;
+}
+
+/* Is there a copy for the postmaster, who hears of what senders do not want to hear of, too? */
+static bool has_class(const struct message *m, struct str class) {
+    struct str list = conf_str(m->q->conf, PARAM_notify_classes), word;
+    while (str_word(&list, STR_COMMA_SPACE, &word))
+        if (str_eq_icase(word, class))
+            return true;
+    return false;
+}
+static bool has_copy(const struct message *m) {
+    return has_class(m, m->env.sender.n ? STR("bounce") : STR("2bounce"));
+}
 
 static struct spool_failure failure_of(const struct message *m, uint32_t slot, const struct result *r) {
     const struct rcpt *rcpt = message_rcpt(m, slot);
@@ -139,17 +155,47 @@ static error bounce_record(struct message *m, uint32_t slot, const struct result
     return e ? e : spool_log_sync(m->q->spool, &m->id, SPOOL_LOG_BOUNCE);
 }
 
+/* --- reports to the sender that are no bad news --- */
+
+/* sendmail -bv: the one attempt says what would become of the recipient, and that is all. */
+static bool is_rehearsal(const struct message *m) {
+    return m->tracing && (m->env.flags & ENVELOPE_VERIFY);
+}
+
 /* The sender has been told of a delay that is over now. */
-static void note_cleared(struct message *m, uint32_t slot, const struct result *r) {
-    if (!(m->env.flags & ENVELOPE_WARNED) || !conf_bool(m->q->conf, PARAM_confirm_delay_cleared))
-        return;
+static bool clears_delay(const struct message *m, const struct rcpt *rcpt) {
+    return (m->env.flags & ENVELOPE_WARNED) && wants_delay_notice(rcpt->dsn_notify) &&
+           conf_bool(m->q->conf, PARAM_confirm_delay_cleared);
+}
+
+static bool wants_trace(const struct message *m, const struct rcpt *rcpt, const struct result *r) {
+    if (!m->env.sender.n)
+        return false;
+    if (m->tracing)
+        return true;
+    if (r->status != DELIVERY_SENT)
+        return false;
+    return (!r->passed_on && (rcpt->dsn_notify & DSN_NOTIFY_SUCCESS)) || clears_delay(m, rcpt);
+}
+
+static struct str traced_action(const struct message *m, const struct result *r) {
+    static const struct str usual[] = { [DELIVERY_SENT] = STR_INIT("delivered"),
+                                        [DELIVERY_DEFERRED] = STR_INIT("delayed"),
+                                        [DELIVERY_BOUNCED] = STR_INIT("failed") };
+    if (is_rehearsal(m))
+        return r->status == DELIVERY_SENT ? STR("deliverable") : STR("undeliverable");
+    return r->action.n ? r->action : usual[r->status];
+}
+
+static void trace_record(struct message *m, uint32_t slot, const struct result *r) {
     struct spool_failure f = failure_of(m, slot, r);
-    if (!wants_delay_notice(f.dsn_notify) || m->cleared.n == DEFERRED_KEPT)
-        return;
-    f.dsn_notify = 0; /* who is told of delays is told of this */
-    if (f.action.n == 0)
-        f.action = STR("delivered");
-    *vec_add(m->arena, &m->cleared) = failure_copy(m->arena, &f);
+    f.action = traced_action(m, r);
+    f.dsn_notify = m->tracing ? 0 : (unsigned)DSN_NOTIFY_SUCCESS; /* that is what the report is for */
+    error e = spool_log_add(m->q->spool, &m->id, SPOOL_LOG_TRACE, &f);
+    if (e)
+        log_warn("%s: trace log: %.*s", m->id.text, STR_ARG(e->text));
+    else
+        m->traced = true;
 }
 
 /* --- probes of addresses: one attempt, whose result is verify's --- */
@@ -193,14 +239,17 @@ void rcpt_result(struct message *m, uint32_t slot, const struct result *r) {
         report_probe(m, slot, r);
         return;
     }
-    if (r->status == DELIVERY_DEFERRED) {
+    bool rehearsal = is_rehearsal(m);
+    if (r->status != DELIVERY_DEFERRED || rehearsal)
+        *message_outcome(m, slot) = OUTCOME_DONE; /* before a wait: a second answer finds it taken */
+    if (wants_trace(m, message_rcpt(m, slot), r))
+        trace_record(m, slot, r);
+    if (r->status == DELIVERY_DEFERRED && !rehearsal) {
         rcpt_deferred(m, slot, r);
         return;
     }
-    *message_outcome(m, slot) = OUTCOME_DONE; /* before a wait: a second answer finds it taken */
-    if (r->status == DELIVERY_SENT)
-        note_cleared(m, slot, r);
-    if (r->status == DELIVERY_BOUNCED && wants_failure_notice(message_rcpt(m, slot)->dsn_notify)) {
+    if (r->status == DELIVERY_BOUNCED && !rehearsal &&
+        (wants_failure_notice(message_rcpt(m, slot)->dsn_notify) || has_copy(m))) {
         error e = bounce_record(m, slot, r);
         if (e) {
             log_warn("%s: bounce log: %.*s", m->id.text, STR_ARG(e->text));
@@ -211,7 +260,7 @@ void rcpt_result(struct message *m, uint32_t slot, const struct result *r) {
         m->bounced = true;
     }
     /* When nothing is left to do the file goes; message_end() marks what it then cannot remove. */
-    if (m->answered < m->todo || m->deferred_count > 0 || m->bounced)
+    if (m->answered < m->todo || m->deferred_count > 0 || m->bounced || m->traced)
         rcpt_mark(m, slot);
 }
 
@@ -223,7 +272,7 @@ void rcpt_decide(struct message *m, uint32_t slot, enum delivery_status status, 
         return;
     const char *name = names[status];
     static const char digits[] = { [DELIVERY_SENT] = '2', [DELIVERY_DEFERRED] = '4', [DELIVERY_BOUNCED] = '5' };
-    if (is_probe(m)) {
+    if (m->env.flags & ENVELOPE_VERIFY) {
         name = status == DELIVERY_SENT ? "deliverable" : "undeliverable";
     } else if (status == DELIVERY_BOUNCED && conf_bool(m->q->conf, PARAM_soft_bounce)) {
         status = DELIVERY_DEFERRED;
@@ -267,7 +316,7 @@ void entry_abandon(struct entry *e) {
 /* --- notices --- */
 
 /* True: the notice is in the queue, or there is nobody to tell. */
-static bool send_notice(struct message *m, enum bounce_kind kind, const char *endpoint, const struct spool_failure *f,
+static bool send_notice(struct message *m, enum bounce_kind kind, enum param service, const struct spool_failure *f,
                         size_t count) {
     struct qmgr *q = m->q;
     if (count == 0)
@@ -277,7 +326,8 @@ static bool send_notice(struct message *m, enum bounce_kind kind, const char *en
     struct queue_id notice;
     if (!message_content(m))
         return false;
-    error e = q->outside.connect(q->outside.ctx, str_c(endpoint),
+    struct str name = conf_str(q->conf, service);
+    error e = q->outside.connect(q->outside.ctx, arena_cat(m->arena, STR("private/"), name),
                                  deadline_in(conf_time(q->conf, PARAM_qmgr_ipc_timeout)), &ipc);
     if (!e) {
         struct bounce_request r = {
@@ -295,27 +345,41 @@ static bool send_notice(struct message *m, enum bounce_kind kind, const char *en
     ipc_close(ipc);
     message_content_done(m);
     if (e)
-        log_warn("%s: %s service: %.*s", m->id.text, endpoint, STR_ARG(e->text));
+        log_warn("%s: private/%.*s service: %.*s", m->id.text, STR_ARG(name), STR_ARG(e->text));
     return !e && status != BOUNCE_TEMP;
 }
 
-/* Recipients whose record says why they failed for good. */
-static bool tell_of_failures(struct message *m) {
+/* What a log says of recipients is told to the sender. False: not yet. */
+static bool tell_from_log(struct message *m, enum spool_log log, enum bounce_kind kind, enum param service,
+                          const char *name) {
     struct qmgr *q = m->q;
     struct spool_failure *f;
     size_t count;
-    error e = spool_log_read(q->spool, &m->id, SPOOL_LOG_BOUNCE, m->arena, &f, &count);
+    error e = spool_log_read(q->spool, &m->id, log, m->arena, &f, &count);
     if (e) {
-        log_warn("%s: bounce log: %.*s", m->id.text, STR_ARG(e->text));
+        log_warn("%s: %s log: %.*s", m->id.text, name, STR_ARG(e->text));
         return false;
     }
-    if (!send_notice(m, BOUNCE_FAILED, "private/bounce", f, count))
+    if (!send_notice(m, kind, service, f, count))
         return false;
-    m->bounced = false;
     /* One that cannot be removed now makes a second notice: said, because an administrator will wonder. */
-    if ((e = spool_log_clear(q->spool, &m->id, SPOOL_LOG_BOUNCE)))
-        log_warn("%s: remove bounce log: %.*s", m->id.text, STR_ARG(e->text));
+    if (count && (e = spool_log_clear(q->spool, &m->id, log)))
+        log_warn("%s: remove %s log: %.*s", m->id.text, name, STR_ARG(e->text));
     return true;
+}
+
+/* Recipients that failed for good. */
+static bool tell_of_failures(struct message *m) {
+    bool told = tell_from_log(m, SPOOL_LOG_BOUNCE, BOUNCE_FAILED, PARAM_bounce_service_name, "bounce");
+    m->bounced = !told;
+    return told;
+}
+
+/* What senders have asked to be told of. */
+static bool tell_of_trace(struct message *m) {
+    bool told = tell_from_log(m, SPOOL_LOG_TRACE, BOUNCE_SUCCESS, PARAM_trace_service_name, "trace");
+    m->traced = !told;
+    return told;
 }
 
 /* What is deferred, and why: all of it, or NULL. */
@@ -355,8 +419,9 @@ static bool give_up(struct message *m, bool stays) {
     const struct spool_failure *all = deferred_all(m, &all_count);
     if (!all)
         return false;
-    const struct spool_failure *f = deferred_who(a, all, all_count, wants_failure_notice, STR("failed"), &count);
-    if (!send_notice(m, BOUNCE_FAILED, "private/bounce", f, count))
+    const struct spool_failure *f =
+        deferred_who(a, all, all_count, has_copy(m) ? is_of_interest : wants_failure_notice, STR("failed"), &count);
+    if (!send_notice(m, BOUNCE_FAILED, PARAM_bounce_service_name, f, count))
         return false;
     for (size_t i = 0; stays && i < all_count; i++)
         mark_index(m, all[i].rcpt_index);
@@ -368,8 +433,10 @@ static void warn_of_delay(struct message *m) {
     const struct spool_failure *all = deferred_all(m, &all_count);
     if (!all)
         return;
-    const struct spool_failure *f = deferred_who(m->arena, all, all_count, wants_delay_notice, STR("delayed"), &count);
-    if (!send_notice(m, BOUNCE_DELAYED, "private/defer", f, count))
+    const struct spool_failure *f =
+        deferred_who(m->arena, all, all_count, has_class(m, STR("delay")) ? is_of_interest : wants_delay_notice,
+                     STR("delayed"), &count);
+    if (!send_notice(m, BOUNCE_DELAYED, PARAM_defer_service_name, f, count))
         return;
     error e = spool_mark_warned(m->q->spool, &m->id, SPOOL_ACTIVE);
     if (e)
@@ -437,8 +504,6 @@ void message_end(struct message *m) {
     int64_t now = sys->wall_us(), age = now - m->env.arrival_us;
     if (m->reasons.n > 0 && m->asked != QUEUE_DELETE)
         write_reasons(m, false);
-    if (m->cleared.n > 0)
-        send_notice(m, BOUNCE_SUCCESS, "private/trace", m->cleared.at, m->cleared.n);
     if (m->answered < m->todo && !m->asked) { /* draining, or not readable: the rest is found again in active */
         mark_the_rest(m);
         message_forget(m);
@@ -447,6 +512,10 @@ void message_end(struct message *m) {
     bool keep = m->asked != QUEUE_DELETE && m->bounced && !tell_of_failures(m);
     if (keep)
         log_info("%s: status=deferred (bounce failed)", m->id.text);
+    if (m->asked != QUEUE_DELETE && m->traced && !tell_of_trace(m)) {
+        log_info("%s: status=deferred (trace failed)", m->id.text);
+        keep = true;
+    }
     if (m->asked) {
         keep = keep || m->answered < m->todo || m->deferred_count > 0;
     } else if (m->deferred_count > 0) {
@@ -458,7 +527,7 @@ void message_end(struct message *m) {
             }
         } else {
             keep = true;
-            if (warn_after > 0 && age >= warn_after && !(m->env.flags & ENVELOPE_WARNED))
+            if (warn_after > 0 && age >= warn_after - US_PER_S && !(m->env.flags & ENVELOPE_WARNED))
                 warn_of_delay(m);
         }
     }

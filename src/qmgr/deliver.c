@@ -31,11 +31,16 @@ static void send_request(struct ipc *ipc, const struct entry *e, struct arena *a
         rcpts[n] = *message_rcpt(m, e->rcpts[i]);
         index[n++] = e->rcpts[i];
     }
+    if (m->env.verp_delimiters[0] && n == 1)
+        r.env.sender =
+            verp_sender(a, m->env.verp_delimiters, m->env.sender, rcpts->orig.n ? rcpts->orig : rcpts->address);
     r.env.rcpts = rcpts;
     r.env.rcpt_count = n;
     r.rcpt_index = index;
     if (m->env.flags & ENVELOPE_VERIFY)
         r.flags |= DELIVERY_VERIFY;
+    if (m->tracing)
+        r.flags |= DELIVERY_TRACE;
     if (m->env.sender.n == 0)
         r.flags |= DELIVERY_BOUNCE;
     if (e->destination->waiting > 0 || e->destination->busy > 1)
@@ -66,6 +71,7 @@ static error read_answers(struct ipc *ipc, struct entry *e, struct arena *a, str
                                   .address = r.address,
                                   .dsn = r.dsn,
                                   .action = r.action,
+                                  .passed_on = r.passed_on,
                                   .reason = r.reason,
                                   .diagnostic_type = r.diagnostic_type,
                                   .diagnostic = r.diagnostic,

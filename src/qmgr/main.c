@@ -180,8 +180,8 @@ static void drain(struct service_ctx *ctx) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const writable[] = { "log",     "incoming", "active", "deferred", "hold",
-                                            "corrupt", "defer",    "bounce", "maildrop", NULL };
+    static const char *const writable[] = { "log",   "incoming", "active", "deferred", "hold", "corrupt",
+                                            "defer", "bounce",   "trace",  "maildrop", NULL };
     static const struct service qmgr = {
         .program = "qmgr",
         .confine = CONFINE_WRITE_FILES | CONFINE_NO_NETWORK,

@@ -150,9 +150,10 @@ struct message {
     struct spool_failure *known; /* control.c: of earlier attempts, of an expired message */
     size_t known_count;
     bool known_read;
-    bool bounced;                      /* the bounce log has something, perhaps of earlier attempts */
-    VEC(struct str) sites;             /* for flush: domains of deferred recipients, lower case */
-    VEC(struct spool_failure) cleared; /* delivered, after a warning about the delay: confirm_delay_cleared */
+    bool bounced;          /* the bounce log has something, perhaps of earlier attempts */
+    bool traced;           /* so has the trace log */
+    bool tracing;          /* of this attempt the sender wants a report (sendmail -v, -bv) */
+    VEC(struct str) sites; /* for flush: domains of deferred recipients, lower case */
 };
 /* Nothing more is to be begun for it. */
 static inline bool message_stopped(const struct message *m) {
@@ -206,6 +207,7 @@ void control_expired(struct message *m, uint32_t slot);
 struct result { /* of one recipient */
     enum delivery_status status;
     struct str address; /* empty: that of the recipient */
+    bool passed_on;     /* delivery_result */
     struct str dsn, action, reason, diagnostic_type, diagnostic, remote_type, remote_mta;
 };
 /* Write down what became of the recipient in `slot`; a second answer for the same is ignored. May wait for the disk. */

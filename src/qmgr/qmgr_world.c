@@ -112,7 +112,13 @@ static void bounce_run(void *arg) {
     struct ipc_msg m = { .fd = -1 };
     struct arena *a = arena_new();
     struct bounce_request r;
-    while (!ipc_recv(self->ipc, DEADLINE_NEVER, &m) && bounce_unpack_request(&m, a, &r)) {
+    struct bounce_ahead ahead = { 0 };
+    while (!ipc_recv(self->ipc, DEADLINE_NEVER, &m)) {
+        if (bounce_unpack_more(&m, a, &ahead))
+            continue;
+        if (!bounce_unpack_request(&m, a, &ahead, &r))
+            break;
+        ahead = (struct bounce_ahead){ 0 };
         struct queue_id id;
         queue_id_make(&id, sys->wall_us(), 1, false);
         if (r.kind == BOUNCE_DELAYED)

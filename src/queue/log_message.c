@@ -237,7 +237,8 @@ error log_mark_done(struct spool *s, struct log_message *m, size_t index) {
 error log_remove(struct spool *s, struct log_message *m) {
     error e;
     if (m->has_logs && ((e = spool_unlink(s, SPOOL_DIR_DEFER, &m->record.id)) ||
-                        (e = spool_unlink(s, SPOOL_DIR_BOUNCE, &m->record.id))))
+                        (e = spool_unlink(s, SPOOL_DIR_BOUNCE, &m->record.id)) ||
+                        (e = spool_unlink(s, SPOOL_DIR_TRACE, &m->record.id))))
         return e;
     log_message_done(s->log_reader, m);
     return NULL;

@@ -13,7 +13,7 @@ enum {
     ENVID_MAX = 1000, /* RFC 3461, 4.4: 100 characters of xtext; the world is more generous */
     RET_ALL = DSN_RET_FULL | DSN_RET_HDRS,
     NOTIFY_ALL = DSN_NOTIFY_NEVER | DSN_NOTIFY_SUCCESS | DSN_NOTIFY_FAILURE | DSN_NOTIFY_DELAY,
-    FLAGS_ALL = MAILDROP_8BIT | MAILDROP_SMTPUTF8 | MAILDROP_GATEWAY,
+    FLAGS_ALL = MAILDROP_8BIT | MAILDROP_SMTPUTF8 | MAILDROP_GATEWAY | MAILDROP_VERIFY | MAILDROP_TRACE | MAILDROP_VERP,
 };
 
 static const struct err malformed = {
@@ -27,6 +27,13 @@ void maildrop_put(struct buf *b, enum maildrop_type type, struct str bytes) {
 
 void maildrop_put_u8(struct buf *b, enum maildrop_type type, uint8_t value) {
     maildrop_put(b, type, (struct str){ (const char *)&value, 1 });
+}
+
+void maildrop_put_flags(struct buf *b, uint8_t flags, struct str delimiters) {
+    pack_u8(b, MAILDROP_FLAGS);
+    pack_u32(b, (uint32_t)(delimiters.n + 1));
+    pack_u8(b, flags);
+    buf_add(b, delimiters);
 }
 
 void maildrop_put_rcpt(struct buf *b, unsigned notify, struct str address) {
@@ -51,6 +58,13 @@ void maildrop_feed(struct maildrop_reader *r, struct str bytes) {
 
 static bool one_line(struct str s) {
     return str_index_any(s, STR("\0\r\n")) < 0;
+}
+
+static bool is_printable(struct str s) {
+    for (size_t i = 0; i < s.n; i++)
+        if (!byte_is_print(s.p[i]))
+            return false;
+    return true;
 }
 
 static bool byte_of(struct str *s, unsigned all, uint8_t *ret) {
@@ -79,7 +93,8 @@ static bool check_record(struct maildrop_reader *r, struct maildrop_record *m) {
     case MAILDROP_RET:
         return first && head && byte_of(&m->bytes, RET_ALL, &m->value) && m->bytes.n == 0;
     case MAILDROP_FLAGS:
-        return first && head && byte_of(&m->bytes, FLAGS_ALL, &m->value) && m->bytes.n == 0;
+        return first && head && byte_of(&m->bytes, FLAGS_ALL, &m->value) &&
+               m->bytes.n == (m->value & MAILDROP_VERP ? (size_t)VERP_DELIMITERS : 0) && is_printable(m->bytes);
     case MAILDROP_RCPT:
         r->rcpt_after = r->content;
         return byte_of(&m->bytes, NOTIFY_ALL, &m->value) && m->bytes.n <= ADDRESS_MAX && one_line(m->bytes);

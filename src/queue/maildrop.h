@@ -30,7 +30,7 @@ enum maildrop_type {
     MAILDROP_FULL_NAME,
     MAILDROP_ENVID,   /* decoded (RFC 3461, 4.4) */
     MAILDROP_RET,     /* u8 enum dsn_ret */
-    MAILDROP_FLAGS,   /* u8 enum maildrop_flags */
+    MAILDROP_FLAGS,   /* u8 enum maildrop_flags; with VERP its two delimiters */
     MAILDROP_RCPT,    /* u8 enum dsn_notify mask, then the address in internal form */
     MAILDROP_CONTENT, /* LF line endings */
     MAILDROP_END,
@@ -39,15 +39,21 @@ enum maildrop_flags {
     MAILDROP_8BIT = 1,     /* sendmail -B8BITMIME */
     MAILDROP_SMTPUTF8 = 2, /* sendmail -O smtputf8=yes */
     MAILDROP_GATEWAY = 4,  /* sendmail -G: headers are not made ours */
+    MAILDROP_VERIFY = 8,   /* sendmail -bv: what would become of it? */
+    MAILDROP_TRACE = 16,   /* sendmail -v: a report of the first attempt */
+    MAILDROP_VERP = 32,    /* sendmail -XV (mail/verp.h) */
 };
 
 void maildrop_put(struct buf *b, enum maildrop_type type, struct str bytes);
 void maildrop_put_u8(struct buf *b, enum maildrop_type type, uint8_t value);
+/* `delimiters`: of VERP, otherwise empty. */
+void maildrop_put_flags(struct buf *b, uint8_t flags, struct str delimiters);
 void maildrop_put_rcpt(struct buf *b, unsigned notify, struct str address);
 
 struct maildrop_record {
     enum maildrop_type type;
-    struct str bytes; /* SENDER, FULL_NAME, ENVID, RCPT (the address), CONTENT; borrowed from the reader */
+    struct str bytes; /* SENDER, FULL_NAME, ENVID, FLAGS (VERP's delimiters), RCPT (the address), CONTENT; borrowed from
+                       * the reader */
     uint8_t value;    /* RET, FLAGS, RCPT (the mask) */
 };
 

@@ -42,10 +42,16 @@ static const struct {
     { STR_INIT(GOOD_HEAD "\6\4\0\0\0\0c\nd" END), false },
     { STR_INIT(GOOD_HEAD "\6\4\0\0\0\0c\0d" END), false },
     { STR_INIT(GOOD_HEAD "\3\3\0\0\0e\nf" RCPT END), false },
-    { STR_INIT(GOOD_HEAD "\6\0\0\0\0" END), false },         /* no mask */
-    { STR_INIT(GOOD_HEAD "\6\4\0\0\0\20c@d" END), false },   /* no such mask */
-    { STR_INIT(GOOD_HEAD "\4\1\0\0\0\4" RCPT END), false },  /* no such RET */
-    { STR_INIT(GOOD_HEAD "\5\1\0\0\0\10" RCPT END), false }, /* no such flag: nobody asks for a probe here */
+    { STR_INIT(GOOD_HEAD "\6\0\0\0\0" END), false },          /* no mask */
+    { STR_INIT(GOOD_HEAD "\6\4\0\0\0\20c@d" END), false },    /* no such mask */
+    { STR_INIT(GOOD_HEAD "\4\1\0\0\0\4" RCPT END), false },   /* no such RET */
+    { STR_INIT(GOOD_HEAD "\5\1\0\0\0\100" RCPT END), false }, /* no such flag */
+    { STR_INIT(GOOD_HEAD "\5\1\0\0\0\10" RCPT END), true },   /* sendmail -bv */
+    { STR_INIT(GOOD_HEAD "\5\3\0\0\0\40+=" RCPT END), true }, /* sendmail -XV+=, with two delimiters */
+    { STR_INIT(GOOD_HEAD "\5\1\0\0\0\40" RCPT END), false },
+    { STR_INIT(GOOD_HEAD "\5\2\0\0\0\40+" RCPT END), false },
+    { STR_INIT(GOOD_HEAD "\5\4\0\0\0\40+==" RCPT END), false },
+    { STR_INIT(GOOD_HEAD "\5\3\0\0\0\40+\n" RCPT END), false },
     { STR_INIT(GOOD_HEAD "\5\2\0\0\0\1\1" RCPT END), false },
     { STR_INIT(GOOD_HEAD RCPT "\7\377\377\377\177"), false }, /* lengths */
     { STR_INIT(GOOD_HEAD RCPT "\7\1\0\1\0"), false },

@@ -64,7 +64,8 @@ error spool_requeue(struct spool *s, const struct queue_id *id, enum spool_state
     if (errno != ENOENT)
         return err_errno(errno);
     error e = unmark_untold(s, id, state);
-    if (e || (e = spool_log_clear(s, id, SPOOL_LOG_BOUNCE)) || (e = spool_log_clear(s, id, SPOOL_LOG_DEFER)))
+    if (e || (e = spool_log_clear(s, id, SPOOL_LOG_BOUNCE)) || (e = spool_log_clear(s, id, SPOOL_LOG_DEFER)) ||
+        (e = spool_log_clear(s, id, SPOOL_LOG_TRACE)))
         return e;
     return sys->renameat(s->fd, old, s->fd, new) < 0 ? err_errno(errno) : NULL;
 }

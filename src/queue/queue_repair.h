@@ -22,7 +22,7 @@ enum queue_repaired {
 typedef void queue_repair_report(void *ctx, enum queue_repaired what, struct str path, struct str other);
 
 enum { QUEUE_REPAIR_STRUCTURE = 1 /* -s */, QUEUE_REPAIR_PURGE = 2 /* -p */ };
-/* The directories it knows, by name: "incoming" ... "hold", "defer", "bounce", "maildrop". */
+/* The directories it knows, by name: "incoming" ... "hold", "defer", "bounce", "trace", "maildrop". */
 bool queue_repair_knows(struct str directory);
 /* `what`: a mask. Paths in reports are below queue_directory. */
 void queue_repair(struct spool *s, struct str directory, unsigned what, queue_repair_report *report, void *ctx);

@@ -70,7 +70,7 @@ struct str spool_dir_name(unsigned dir) {
         [SPOOL_INCOMING] = STR_INIT("incoming"), [SPOOL_ACTIVE] = STR_INIT("active"),
         [SPOOL_DEFERRED] = STR_INIT("deferred"), [SPOOL_HOLD] = STR_INIT("hold"),
         [SPOOL_CORRUPT] = STR_INIT("corrupt"),   [SPOOL_DIR_DEFER] = STR_INIT("defer"),
-        [SPOOL_DIR_BOUNCE] = STR_INIT("bounce"),
+        [SPOOL_DIR_BOUNCE] = STR_INIT("bounce"), [SPOOL_DIR_TRACE] = STR_INIT("trace"),
     };
     return names[dir];
 }
@@ -797,7 +797,8 @@ error spool_remove(struct spool *s, const struct queue_id *id, enum spool_state 
     if (m)
         return log_remove(s, m);
     error e;
-    if ((e = spool_unlink(s, SPOOL_DIR_DEFER, id)) || (e = spool_unlink(s, SPOOL_DIR_BOUNCE, id)))
+    if ((e = spool_unlink(s, SPOOL_DIR_DEFER, id)) || (e = spool_unlink(s, SPOOL_DIR_BOUNCE, id)) ||
+        (e = spool_unlink(s, SPOOL_DIR_TRACE, id)))
         return e;
     return spool_unlink(s, state, id);
 }

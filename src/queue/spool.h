@@ -172,8 +172,9 @@ error spool_settle(struct spool *s);
 bool spool_find(struct spool *s, const struct queue_id *id, enum spool_state *ret);
 
 /* --- what happened to recipients: why deferred (mailq), why bounced (the notice) --- */
-/* DEFER: only of messages in the log while they are delivered, by spool_reasons_add(). */
-enum spool_log { SPOOL_LOG_DEFER, SPOOL_LOG_BOUNCE };
+/* DEFER: only of messages in the log while they are delivered, by spool_reasons_add(). TRACE: what a report of delivery
+ * will say (NOTIFY=SUCCESS, sendmail -v and -bv); not synced. */
+enum spool_log { SPOOL_LOG_DEFER, SPOOL_LOG_BOUNCE, SPOOL_LOG_TRACE };
 struct spool_failure {
     uint64_t rcpt_index;
     struct str address, orig, dsn_orcpt;

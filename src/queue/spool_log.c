@@ -1,4 +1,5 @@
-/* The logs of failures: bounce/ID, and of a message in the log that is being delivered, defer/ID (spool_reasons.c).
+/* The logs of failures: bounce/ID; of what senders asked to be told, trace/ID; and of a message in the log that is
+ * being delivered, defer/ID (spool_reasons.c).
  *
  * A log is records one after the other: the bytes "\nREC", u32 payload length, u32 CRC32C of the payload, payload
  * (spool_failure_pack). A record cut by a crash or a full disk is passed over: reading looks for the next marker. */
@@ -51,7 +52,10 @@ void spool_failure_unpack(struct unpack *u, struct spool_failure *ret) {
 }
 
 static unsigned log_dir(enum spool_log log) {
-    return log == SPOOL_LOG_DEFER ? (unsigned)SPOOL_DIR_DEFER : (unsigned)SPOOL_DIR_BOUNCE;
+    static const unsigned dirs[] = {
+        [SPOOL_LOG_DEFER] = SPOOL_DIR_DEFER, [SPOOL_LOG_BOUNCE] = SPOOL_DIR_BOUNCE, [SPOOL_LOG_TRACE] = SPOOL_DIR_TRACE
+    };
+    return dirs[log];
 }
 
 /* A message that came through the log in this life of the queue manager has the logs we know of. */

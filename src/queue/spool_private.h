@@ -14,7 +14,7 @@ enum {
 };
 
 /* The directories: the states first, in their order. */
-enum spool_dir { SPOOL_DIR_DEFER = SPOOL_STATES, SPOOL_DIR_BOUNCE, SPOOL_DIRS };
+enum spool_dir { SPOOL_DIR_DEFER = SPOOL_STATES, SPOOL_DIR_BOUNCE, SPOOL_DIR_TRACE, SPOOL_DIRS };
 
 /* Sessions that need a directory synced at the same time share one call. */
 struct dir_sync_batch;

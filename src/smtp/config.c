@@ -47,6 +47,7 @@ static const struct {
         PARAM_lmtp_defer_if_no_mx_address_found),
     ROW(T_INT, mx_address_limit, PARAM_smtp_mx_address_limit, PARAM_lmtp_mx_address_limit),
     ROW(T_INT, mx_session_limit, PARAM_smtp_mx_session_limit, PARAM_lmtp_mx_session_limit),
+    ROW(T_BOOL, assume_final, PARAM_lmtp_assume_final, PARAM_lmtp_assume_final),
     ROW(T_INT, line_length_limit, PARAM_smtp_line_length_limit, PARAM_lmtp_line_length_limit),
 };
 

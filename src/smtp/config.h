@@ -14,7 +14,7 @@ struct client_config {
     struct str helo_name, host_lookup, address_preference, verify_target, bind_address, bind_address6, fallback_relay,
         tcp_port, discard_keywords;
     bool always_ehlo, never_ehlo; /* smtp only: LMTP has LHLO */
-    bool skip_5xx_greeting, skip_quit_response, quote_envelope, randomize, balance, ignore_mx_error,
+    bool skip_5xx_greeting, skip_quit_response, quote_envelope, assume_final, randomize, balance, ignore_mx_error,
         defer_if_no_mx_address, bind_enforce;
     int64_t mx_address_limit, mx_session_limit, line_length_limit;
     bool cache_on_demand;                                          /* sessions are kept: kept.h */

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "mail/address.h"
+#include "mail/dsn.h"
 #include "smtp/content.h"
 
 enum { FILE_PIECE = 64 * 1024 };
@@ -70,7 +71,29 @@ static void send_mail_from(struct session *s, const struct agent_request *r) {
         size = arena_printf(s->scratch, " SIZE=%llu", (unsigned long long)r->req.content.size);
     if ((s->features & FEATURE_8BITMIME) && (e->flags & ENVELOPE_8BIT))
         body = STR(" BODY=8BITMIME");
-    session_send(s, "MAIL FROM:<%.*s>%.*s%.*s", STR_ARG(path(s, e->sender)), STR_ARG(size), STR_ARG(body));
+    struct str envid = STR(""), ret = STR("");
+    if ((s->features & FEATURE_DSN) && e->dsn_envid.n)
+        envid = arena_cat(s->scratch, STR(" ENVID="), xtext_encode(s->scratch, e->dsn_envid));
+    if ((s->features & FEATURE_DSN) && e->dsn_ret)
+        ret = e->dsn_ret == DSN_RET_HDRS ? STR(" RET=HDRS") : STR(" RET=FULL");
+    session_send(s, "MAIL FROM:<%.*s>%.*s%.*s%.*s%.*s", STR_ARG(path(s, e->sender)), STR_ARG(size), STR_ARG(body),
+                 STR_ARG(envid), STR_ARG(ret));
+}
+
+/* RFC 3461, 5.2.1: what the sender asked for goes on as it is, and where the recipient came from does in any case. */
+static void send_rcpt_to(struct session *s, const struct rcpt *r) {
+    struct str orcpt = STR(""), notify = STR("");
+    if (s->features & FEATURE_DSN) {
+        struct str orig = r->orig.n ? r->orig : r->address;
+        struct str whole =
+            r->dsn_orcpt.n ? r->dsn_orcpt : arena_cat(s->scratch, STR("rfc822;"), address_quote(s->scratch, orig));
+        orcpt = dsn_orcpt_encode(s->scratch, whole);
+        if (orcpt.n)
+            orcpt = arena_cat(s->scratch, STR(" ORCPT="), orcpt);
+        if (r->dsn_notify)
+            notify = arena_cat(s->scratch, STR(" NOTIFY="), dsn_notify_format(s->scratch, r->dsn_notify));
+    }
+    session_send(s, "RCPT TO:<%.*s>%.*s%.*s", STR_ARG(path(s, r->address)), STR_ARG(orcpt), STR_ARG(notify));
 }
 
 /* What one transaction goes through; indices refer to the request's recipients. */
@@ -107,7 +130,11 @@ static void answer_sent(struct transaction *t, size_t rcpt, const struct reply *
                                    .diagnostic_type = STR("smtp"),
                                    .diagnostic = text,
                                    .remote_type = STR("dns"),
-                                   .remote_mta = t->s->remote_mta };
+                                   .remote_mta = t->s->remote_mta,
+                                   .passed_on = t->s->features & FEATURE_DSN };
+    /* an LMTP server that knows no DSN may be the mailbox itself */
+    if (status.passed_on || !t->s->config->lmtp || !t->s->config->assume_final)
+        status.action = STR("relayed");
     agent_sent(t->all->r, rcpt, &status);
 }
 
@@ -180,7 +207,7 @@ static bool envelope_phase(struct transaction *t) {
         for (; next < e->rcpt_count && t->named_count - read < in_flight_limit; next++) {
             if (t->all->r->answered[next])
                 continue;
-            session_send(s, "RCPT TO:<%.*s>", STR_ARG(path(s, e->rcpts[next].address)));
+            send_rcpt_to(s, &e->rcpts[next]);
             t->named[t->named_count++] = (uint32_t)next;
         }
         if (pipelining && next == e->rcpt_count && !t->data_sent && !is_probe(t)) {

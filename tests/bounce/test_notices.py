@@ -91,7 +91,7 @@ def test_member_of_an_alias(make_instance):
 
 
 def test_large_and_8bit(make_instance):
-    i = make_instance(main_cf=BASE + "bounce_size_limit = 1000\n")
+    i = make_instance(main_cf=BASE + "bounce_size_limit = 1000\nsmtputf8_enable = no\n")
     send(i, ["small@err.example"], "Subject: x\n\nstra\u00dfe\n".encode(), mail_options=["BODY=8BITMIME"])
     small = notices(i)[0]
     assert small["content-transfer-encoding"] == "8bit"
@@ -101,6 +101,17 @@ def test_large_and_8bit(make_instance):
     assert len(large.as_bytes()) < 6000
     assert large["content-transfer-encoding"] is None
     assert parts(large)[2].get_content_type() == "text/rfc822-headers"
+
+
+def test_charset_with_smtputf8(make_instance):
+    """smtputf8_enable: names of hosts may be UTF-8, and so is all of the text."""
+    i = make_instance(main_cf=BASE)
+    send(i, ["x@err.example"])
+    notice = notices(i)[0]
+    text, _, returned = notice.get_payload()
+    assert [part["content-transfer-encoding"] for part in notice.walk()][:2] == ["8bit", "8bit"]
+    assert text.get_param("charset") == "utf-8" and returned["content-transfer-encoding"] == "8bit"
+    assert notice.get_payload(1)["content-transfer-encoding"] is None  # RFC 3464, 2
 
 
 def test_delay(make_instance):
