@@ -9,7 +9,6 @@ usage: backlog.py [--build DIR] [--only NAME,...] [--quick] [--pairs N] [--defer
 The messages that wait are copies of one that each server deferred itself, under names made of a time and the file's
 own inode, as both servers name them. --quick: small numbers, to see that it works. Needs root (Debian's Postfix does).
 """
-import argparse
 import contextlib
 import multiprocessing
 import os
@@ -19,12 +18,11 @@ import shutil
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 
-from measure import ROOT, Load, Sink
-from report import Report
+from measure import Load, Sink
+from report import run_scenarios
 from servers import TUNED, Angarium, Postfix, unpacked
 
 from instance import free_port
@@ -110,6 +108,8 @@ class Bench:
         self.args, self.say = args, report.say
         self.load, self.sink_port = Load(args.build), free_port()
         self.postfix_root, _ = unpacked(args.build)
+        self.say("Both sides: " + ", ".join(TUNED.split("\n")[:-1]) + ".")
+        self.say()
 
     def servers(self):
         return Angarium(self.args.build, self.sink_port), Postfix(self.postfix_root, self.sink_port)
@@ -251,32 +251,14 @@ class Bench:
 SCENARIOS = ["deferring", "listing", "restart"]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
-    parser.add_argument("--only", default=",".join(SCENARIOS), help="scenarios, with commas between")
-    parser.add_argument("--seconds", type=float, default=4)
-    parser.add_argument("--pairs", type=int, default=3)
+def add_options(parser):
     parser.add_argument("--deferred", type=int, default=50000)
     parser.add_argument("--queued", type=int, default=1000000)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--write", type=pathlib.Path, help="also put the result into this file")
-    args = parser.parse_args()
-    args.build = args.build.resolve()
-    if args.quick:
-        args.seconds, args.pairs, args.deferred, args.queued = 0.5, 1, min(args.deferred, 1000), min(args.queued, 5000)
-    report = Report("Mail that stays (bench/backlog.py)")
-    report.say(f"{report.machine()}. Both sides: " + ", ".join(TUNED.split("\n")[:-1]) + ".")
-    report.say()
-    bench = Bench(args, report)
-    for name in args.only.split(","):
-        if name not in SCENARIOS:
-            parser.error(f"{name}: no such scenario; there are {', '.join(SCENARIOS)}")
-    failed = report.run((name, getattr(bench, f"scenario_{name}")) for name in args.only.split(","))
-    if args.write:
-        report.write(args.write)
-    sys.exit(1 if failed else 0)
+
+
+def make_small(args):
+    args.deferred, args.queued = min(args.deferred, 1000), min(args.queued, 5000)
 
 
 if __name__ == "__main__":
-    main()
+    run_scenarios("Mail that stays (bench/backlog.py)", __doc__, SCENARIOS, Bench, add_options, make_small)

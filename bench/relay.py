@@ -13,17 +13,14 @@ Runs alternate A B A B; a run has as many messages as the server handles in --se
 pairs. A run lasts from the first connection of the load tool until the sink has got the last message; the CPU time counts
 until the server is idle again. --quick: one pair of short runs, to see that it works. Needs root (Debian's Postfix does).
 """
-import argparse
 import contextlib
-import pathlib
 import re
 import statistics
-import sys
 import time
 
 from limits import report_limits
-from measure import ROOT, Load, Sink, pss_kib
-from report import Report
+from measure import Load, Sink, pss_kib
+from report import run_scenarios
 from servers import TUNED, Angarium, Exim, Postfix, unpacked
 
 from instance import free_port
@@ -272,31 +269,9 @@ class Bench:
 SCENARIOS = ["limits", "relay", "accept", "held", "recipients", "large"]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
-    parser.add_argument("--only", default=",".join(SCENARIOS), help="scenarios, with commas between")
+def add_options(parser):
     parser.add_argument("--sessions", type=lambda text: [int(n) for n in text.split(",")], default=[1, 10, 50, 100])
-    parser.add_argument("--seconds", type=float, default=4)
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--write", type=pathlib.Path, help="also put the result into this file")
-    args = parser.parse_args()
-    args.build = args.build.resolve()
-    if args.quick:
-        args.seconds, args.pairs = 0.5, 1
-    report = Report("Mail on its way (bench/relay.py)")
-    report.say(f"{report.machine()}.")
-    report.say()
-    bench = Bench(args, report)
-    for name in args.only.split(","):
-        if name not in SCENARIOS:
-            parser.error(f"{name}: no such scenario; there are {', '.join(SCENARIOS)}")
-    failed = report.run((name, getattr(bench, f"scenario_{name}")) for name in args.only.split(","))
-    if args.write:
-        report.write(args.write)
-    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":
-    main()
+    run_scenarios("Mail on its way (bench/relay.py)", __doc__, SCENARIOS, Bench, add_options)

@@ -12,17 +12,15 @@ usage: sessions.py [--build DIR] [--only NAME,...] [--quick] [--seconds S] [--pa
 Runs alternate A B A B; what is quoted are medians of the pairs. --quick: one pair of short runs and fewer sessions, to see that
 it works. Needs root (Debian's Postfix does).
 """
-import argparse
 import contextlib
 import pathlib
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 
-from measure import ROOT, Load, Sink, parse, pss_kib
-from report import Report
+from measure import Load, Sink, parse, pss_kib
+from report import run_scenarios
 from servers import TUNED, Angarium, Postfix, unpacked
 
 from instance import free_port
@@ -114,6 +112,8 @@ class Bench:
         self.load, self.sessions, self.sink_port = Load(args.build), Sessions(args.build), free_port()
         self.postfix_root, _ = unpacked(args.build)
         self.tls = TLS.format(chain=make_chain(folder))
+        self.say("Both sides: " + ", ".join([*TUNED.split("\n")[:-1], *DOOR.split("\n")[:-2]]) + ".")
+        self.say()
         self.idle, self.many = (200, 1000) if args.quick else (IDLE, MANY)
 
     def ours(self, limit=1000, main_cf="", **options):
@@ -283,34 +283,7 @@ class Bench:
 SCENARIOS = ["idle", "idletls", "refused", "tls", "filters", "silent"]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
-    parser.add_argument("--only", default=",".join(SCENARIOS), help="scenarios, with commas between")
-    parser.add_argument("--seconds", type=float, default=4)
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--write", type=pathlib.Path, help="also put the result into this file")
-    args = parser.parse_args()
-    args.build = args.build.resolve()
-    if args.quick:
-        args.seconds, args.pairs = 0.5, 1
-    report = Report("The door (bench/sessions.py)")
-    report.say(f"{report.machine()}.")
-    report.say()
+if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         pathlib.Path(folder).chmod(0o755)
-        bench = Bench(args, report, pathlib.Path(folder))
-        report.say("Both sides: " + ", ".join([*TUNED.split("\n")[:-1], *DOOR.split("\n")[:-2]]) + ".")
-        report.say()
-        for name in args.only.split(","):
-            if name not in SCENARIOS:
-                parser.error(f"{name}: no such scenario; there are {', '.join(SCENARIOS)}")
-        failed = report.run((name, getattr(bench, f"scenario_{name}")) for name in args.only.split(","))
-    if args.write:
-        report.write(args.write)
-    sys.exit(1 if failed else 0)
-
-
-if __name__ == "__main__":
-    main()
+        run_scenarios("The door (bench/sessions.py)", __doc__, SCENARIOS, lambda *both: Bench(*both, pathlib.Path(folder)))
