@@ -4,6 +4,7 @@
 #include "cleanup/header_rewrite.h"
 #include "mail/address.h"
 #include "mail/date.h"
+#include "mail/encoded_word.h"
 
 enum { REJECTED_LINE_MAX = 200 };
 
@@ -47,6 +48,7 @@ struct content_rules content_rules(const struct conf *c) {
         .drop_headers = conf_str(c, PARAM_message_drop_headers),
         .undisclosed = str_trim(conf_str(c, PARAM_undisclosed_recipients_header)),
         .from_obsolete = str_eq(conf_str(c, PARAM_header_from_format), STR("obsolete")),
+        .name_charset = conf_str(c, PARAM_full_name_encoding_charset),
         .host = conf_str(c, PARAM_myhostname),
     };
     struct str list = r.drop_headers, name;
@@ -144,7 +146,8 @@ static bool name_needs_quotes(struct str name) {
     return false;
 }
 
-struct str content_from(struct arena *a, struct str prefix, struct str sender, struct str full_name, bool obsolete) {
+struct str content_from(struct arena *a, struct str prefix, struct str sender, struct str full_name, struct str charset,
+                        bool obsolete) {
     struct buf b = { 0 };
     struct str address = sender.n > 0 ? address_quote(a, sender) : STR("MAILER-DAEMON");
     char *clean = arena_cstr(a, full_name);
@@ -153,8 +156,14 @@ struct str content_from(struct arena *a, struct str prefix, struct str sender, s
             clean[i] = ' ';
     struct str name = sender.n > 0 ? str_trim((struct str){ clean, full_name.n }) : STR("");
     buf_printf(&b, "%.*sFrom: ", STR_ARG(prefix));
+    bool encode = !str_is_ascii(name);
+    if (encode)
+        name = encoded_words(a, name, charset);
     if (name.n == 0) {
         buf_add(&b, address);
+    } else if (encode) {
+        struct str first = obsolete ? address : name, second = obsolete ? name : address;
+        buf_printf(&b, "%.*s %c%.*s%c", STR_ARG(first), obsolete ? '(' : '<', STR_ARG(second), obsolete ? ')' : '>');
     } else if (obsolete) {
         buf_printf(&b, "%.*s (", STR_ARG(address));
         for (size_t i = 0; i < name.n; i++) {
@@ -194,7 +203,8 @@ static void add_missing(struct content *c) {
         put(c, arena_printf(c->arena, "%.*sDate: %.*s\n", STR_ARG(prefix), STR_ARG(date)));
     }
     if (!(c->seen & SEEN(c->resent ? HEADER_RESENT_FROM : HEADER_FROM))) {
-        struct str from = content_from(c->arena, prefix, m->sender, m->full_name, c->rules->from_obsolete);
+        struct str from =
+            content_from(c->arena, prefix, m->sender, m->full_name, c->rules->name_charset, c->rules->from_obsolete);
         put(c, arena_cat(c->arena, from, STR("\n")));
     }
     const uint64_t visible = SEEN(HEADER_TO) | SEEN(HEADER_CC) | SEEN(HEADER_RESENT_TO) | SEEN(HEADER_RESENT_CC);

@@ -35,6 +35,7 @@ struct content_rules {
     bool drop_others;         /* there are some that are not */
     struct str undisclosed;   /* undisclosed_recipients_header, or empty */
     bool from_obsolete;       /* header_from_format = obsolete */
+    struct str name_charset;  /* full_name_encoding_charset */
     struct str host;          /* myhostname, for Message-Id: */
 };
 /* Strings are borrowed from the configuration. */
@@ -101,6 +102,8 @@ void content_end(struct content *c);
 void content_free(struct content *c);
 
 /* "From: full name <address>" or its obsolete form "From: address (full name)", without LF. An empty sender gives
- * MAILER-DAEMON. Control bytes of the name become blanks. */
-struct str content_from(struct arena *a, struct str prefix, struct str sender, struct str full_name, bool obsolete);
+ * MAILER-DAEMON. Control bytes of the name become blanks; a name that is not ASCII becomes encoded words of `charset`
+ * (RFC 2047). */
+struct str content_from(struct arena *a, struct str prefix, struct str sender, struct str full_name, struct str charset,
+                        bool obsolete);
 #endif

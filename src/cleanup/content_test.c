@@ -150,7 +150,17 @@ static void test_from(void **state) {
         { "me@x", "B. \\ C", false, "From: \"B. \\\\ C\" <me@x>" },
         { "me@x", "ev\nil\x7f\tX", false, "From: ev il  X <me@x>" },
         { "me@x", " \n", false, "From: me@x" },
-        { "me@x", "J\xc3\xb6rg", false, "From: J\xc3\xb6rg <me@x>" },
+        { "me@x", "J\xc3\xb6rg", false, "From: =?utf-8?Q?J=C3=B6rg?= <me@x>" },
+        { "me@x", "J\xc3\xb6rg (\"x\")", true, "From: me@x (=?utf-8?B?SsO2cmcgKCJ4Iik=?=)" },
+        { "me@x", "\xe7\x94\xa8\xe6\x88\xb7\xe7\x94\xa8\xe6\x88\xb7", false,
+          "From: =?utf-8?B?55So5oi355So5oi3?= <me@x>" },
+        { "me@x", "J\xf6rg", false, "From: =?unknown-8bit?Q?J=F6rg?= <me@x>" },
+        { "me@x",
+          "\xc3\xb6"
+          "bcdefghij bcdefghij bcdefghij bcdefghij bcdefghij bcdefghij b\xc3\xb6\xc3\xb6 z",
+          false,
+          "From: =?utf-8?Q?=C3=B6bcdefghij_bcdefghij_bcdefghij_bcdefghij_bcdefghij_bcdefgh?=\n "
+          "=?utf-8?Q?ij_b=C3=B6=C3=B6_z?= <me@x>" },
         { "a b@x", "Foo", false, "From: Foo <\"a b\"@x>" },
         { "", "Foo", false, "From: MAILER-DAEMON" },
         { "me@x", "Foo (Bar)", true, "From: me@x (Foo \\(Bar\\))" },
@@ -160,8 +170,8 @@ static void test_from(void **state) {
         struct str name = str_c(rows[i].name);
         char *copy = malloc(name.n ? name.n : 1); /* no terminator */
         memcpy(copy, name.p, name.n);
-        struct str got =
-            content_from(a, STR(""), str_c(rows[i].sender), (struct str){ copy, name.n }, rows[i].obsolete);
+        struct str got = content_from(a, STR(""), str_c(rows[i].sender), (struct str){ copy, name.n }, STR("utf-8"),
+                                      rows[i].obsolete);
         assert_str(got, rows[i].want);
         free(copy);
     }

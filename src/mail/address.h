@@ -62,4 +62,6 @@ struct header_addresses {
 /* All mailboxes of a To/Cc/From... value, groups opened. Malformed pieces are taken as well as can be, as Postfix
  * does; it never fails. Linear in time, no recursion. */
 struct header_addresses header_addresses_parse(struct arena *a, struct str value);
+/* The same with another limit than HEADER_ADDRESS_MAX: the members of an alias. */
+struct header_addresses header_addresses_parse_most(struct arena *a, struct str value, size_t most);
 #endif

@@ -10,7 +10,8 @@ struct list_parser {
     size_t segment_start; /* byte where the mailbox with its display name began */
     size_t word_start;    /* the same for the mailbox being read, if there is no display name */
     size_t segment_first; /* entries of `out` from here on would be words of a display name, should a '<' follow */
-    bool quoted, at;      /* of the mailbox being read: a quoted string, an '@' of the syntax */
+    size_t most;
+    bool quoted, at; /* of the mailbox being read: a quoted string, an '@' of the syntax */
     bool truncated;
 };
 
@@ -22,7 +23,7 @@ static void mailbox_clear(struct list_parser *p) {
 static void emit(struct list_parser *p, size_t end) {
     struct str address = buf_str(&p->text);
     bool clean = str_index_any(address, STR("\0\r\n")) < 0;
-    if (address.n > ADDRESS_MAX || p->out.n == HEADER_ADDRESS_MAX)
+    if (address.n > ADDRESS_MAX || p->out.n == p->most)
         p->truncated = true;
     else if (address.n > 0 && clean)
         *vec_add(p->arena, &p->out) = (struct header_address){
@@ -89,7 +90,11 @@ static void take_angle(struct list_parser *p, struct rfc822_cursor *c) {
 }
 
 struct header_addresses header_addresses_parse(struct arena *a, struct str value) {
-    struct list_parser p = { .arena = a, .value = value };
+    return header_addresses_parse_most(a, value, HEADER_ADDRESS_MAX);
+}
+
+struct header_addresses header_addresses_parse_most(struct arena *a, struct str value, size_t most) {
+    struct list_parser p = { .arena = a, .value = value, .most = most };
     struct rfc822_cursor c = { .in = value };
     size_t groups_until = last_semicolon(value);
     bool after_word = false;

@@ -44,7 +44,9 @@ static enum table_result map_step(struct router *r, struct arena *a, struct maps
         ret->at[0] = arena_cat(a, address_split(address).local, text);
         return TABLE_FOUND;
     }
-    struct header_addresses parsed = header_addresses_parse(a, value);
+    size_t most = (size_t)conf_int(r->c, PARAM_virtual_alias_expansion_limit);
+    struct header_addresses parsed =
+        header_addresses_parse_most(a, value, most > HEADER_ADDRESS_MAX ? most : HEADER_ADDRESS_MAX);
     if (parsed.truncated) { /* nobody would hear of those left out */
         log_warn("%.*s lookup of %.*s: an address is too long, or there are too many", STR_ARG(parameter),
                  STR_ARG(address));
