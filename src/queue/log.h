@@ -55,7 +55,9 @@ enum {
     LOG_NAME_MAX = 32, /* "log/free.0123456789abcdef" and NUL */
     LOG_FREE_MAX = 8,
     LOG_SYNC_S = 1,
-    LOG_SETTLE_S = 5, /* from a move to its sync */
+    LOG_SETTLE_S = 5,                         /* from a move to its sync */
+    LOG_MOVING_MAX = 20000,                   /* messages that wait to be moved; more are moved at once, */
+    LOG_MOVING_BYTES_MAX = 128 * 1024 * 1024, /* and so are those above these bytes of the log */
 };
 /* "log/N", with "free." or "new." in front of N, or "". */
 void log_name(const char *prefix, uint64_t number, char ret[LOG_NAME_MAX]);
@@ -199,6 +201,8 @@ struct log_reader {
     struct log_message *moving_first, *moving_last; /* MOVING and not in hands */
     size_t moving_count;
     uint64_t moving_bytes; /* of the log */
+    size_t moving_max;     /* LOG_MOVING_MAX, except in tests */
+    uint64_t moving_bytes_max;
     size_t moving_in_hands;
     bool mover;                            /* its coroutine runs */
     struct cond moving_done, moving_again; /* a batch has ended; what could not be moved has been */

@@ -10,8 +10,6 @@
 
 enum {
     BATCH = 64,
-    WAITING_MAX = 20000,                   /* messages that wait to be moved; more are moved at once, */
-    WAITING_BYTES_MAX = 128 * 1024 * 1024, /* and so are those above these bytes of the log */
     RETRY_S = 60,
     YIELD = 16, /* messages moved before others get their turn */
 };
@@ -160,7 +158,7 @@ static void mover(void *arg) {
 
 error log_move_later(struct spool *s, struct log_message *m) {
     struct log_reader *r = s->log_reader;
-    bool full = r->moving_count >= WAITING_MAX || r->moving_bytes >= WAITING_BYTES_MAX;
+    bool full = r->moving_count >= r->moving_max || r->moving_bytes >= r->moving_bytes_max;
     if (!r->mover && coro_self() && !r->handed_over && !full)
         r->mover = coro_spawn(mover, r, "move") != NULL;
     if (!r->mover || r->handed_over || full)

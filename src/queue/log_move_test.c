@@ -100,6 +100,31 @@ static void by_itself(void *arg) {
         check_file(i);
 }
 
+/* More do not wait than may: what is above the limit is a file at once. All get there in the end. */
+static void all_get_there(size_t at_once) {
+    CHECK(files_now() == at_once);
+    CHECK(!spool_settle(place.r));
+    CHECK(test_count(place.r, SPOOL_DEFERRED) == MESSAGES && files_now() == MESSAGES);
+    check_file(0);
+    check_file(MESSAGES - 1);
+}
+
+static void so_many_wait(void *arg) {
+    (void)arg;
+    CHECK(place.r->log_reader->moving_max == LOG_MOVING_MAX);
+    place.r->log_reader->moving_max = 100;
+    defer_all();
+    all_get_there(MESSAGES - 100);
+}
+
+static void so_much_waits(void *arg) {
+    (void)arg;
+    CHECK(place.r->log_reader->moving_bytes_max == LOG_MOVING_BYTES_MAX);
+    place.r->log_reader->moving_bytes_max = 1; /* the first is above it, and those that come then are not let in */
+    defer_all();
+    all_get_there(MESSAGES - 1);
+}
+
 /* One that is asked for is there at once, the others need not be. */
 static void asked_for(void *arg) {
     (void)arg;
@@ -231,6 +256,11 @@ static void who_asks_finds_them(void **state) {
     run(found_by_a_scan, true);
     run(found_while_written, true);
 }
+static void memory_is_bounded(void **state) {
+    (void)state;
+    run(so_many_wait, true);
+    run(so_much_waits, true);
+}
 static void the_next_reader_finds_them(void **state) {
     (void)state;
     run(handed_over, true);
@@ -255,11 +285,9 @@ static void in_a_command(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(they_become_files),
-        cmocka_unit_test(who_asks_finds_them),
-        cmocka_unit_test(the_next_reader_finds_them),
-        cmocka_unit_test(trouble),
-        cmocka_unit_test(in_a_command),
+        cmocka_unit_test(they_become_files), cmocka_unit_test(who_asks_finds_them),
+        cmocka_unit_test(memory_is_bounded), cmocka_unit_test(the_next_reader_finds_them),
+        cmocka_unit_test(trouble),           cmocka_unit_test(in_a_command),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,6 +21,8 @@ struct log_reader *log_reader_new(struct spool *s) {
     if (!r)
         die_no_memory(sizeof *r);
     r->spool = s;
+    r->moving_max = LOG_MOVING_MAX;
+    r->moving_bytes_max = LOG_MOVING_BYTES_MAX;
     r->refused_arena = arena_new();
     return r;
 }
