@@ -22,9 +22,11 @@ def world():
     """A server for each mode, behind all of them a sink that reads lines as a careless server does: up to any LF."""
     from instance import Instance
     sink = Sink()
-    ports = {mode: free_port() for mode in MODES}
+    ports = {mode: free_port() for mode in [*MODES, "proxied"]}
     extra = "".join(f"127.0.0.1:{port} inet n - n - - smtpd\n  -o {MODES[mode].replace(' = ', '=')}\n"
-                    for mode, port in ports.items())
+                    for mode, port in ports.items() if mode in MODES)
+    extra += (f"127.0.0.1:{ports['proxied']} inet n - n - - smtpd\n  -o smtpd_proxy_filter=127.0.0.1:{sink.port}\n"
+              "  -o smtpd_forbid_bare_newline=normalize\n")
     server = Instance(main_cf=f"mynetworks =\nrelay_domains = behind.example\nrelay_transport = smtp:[127.0.0.1]:{sink.port}\n"
                       "smtpd_error_sleep_time = 0\nsmtpd_client_connection_count_limit = 0\n"
                       "relay_destination_concurrency_limit = 20\n", master_extra=extra)
@@ -110,6 +112,16 @@ def test_chunks(world, mode):
                 taken += 1
     check_behind(sink, before + taken)
     assert "victim" not in server.log()
+
+
+def test_before_queue_filter(world):
+    """PF-01: the careless server is the filter in front of the queue."""
+    _, ports, sink = world
+    before = sink.messages
+    for a, b in FAKES:
+        body = b"Subject: x\r\n\r\nfirst" + ENDS[a] + b"." + ENDS[b] + HIDDEN
+        assert replies_to_data(ports["proxied"], body) == ["250 ok", "250 2.0.0 Ok", "221 2.0.0 Bye"], (a, b)
+    check_behind(sink, before + len(FAKES))
 
 
 # --- too long ---
