@@ -67,7 +67,7 @@ struct str encoded_words(struct arena *a, struct str text, struct str charset) {
         charset = STR("unknown-8bit");
         utf8 = false;
     }
-    bool q = text.n <= READABLE_MAX || q_length(text) <= (text.n + 2) / 3 * 4;
+    bool q = text.n <= READABLE_MAX || q_length(text) <= 2 * text.n; /* at most half of it in digits */
     const size_t room = WORD_MAX - charset.n -
                         (sizeof "=?"
                                 "?Q?"
