@@ -43,7 +43,11 @@ struct str dns_status_text(enum dns_status s) {
 error dns_open(const struct dns_options *o, struct arena *err_arena, struct dns **ret) {
     struct arena *arena = arena_new();
     struct dns *d = ARENA_NEW(arena, struct dns);
-    *d = (struct dns){ .arena = arena, .timeout_us = DNS_TIMEOUT_S * US_PER_S, .tries = DNS_TRIES };
+    *d = (struct dns){ .arena = arena,
+                       .timeout_us = DNS_TIMEOUT_S * US_PER_S,
+                       .tries = DNS_TRIES,
+                       .filter = o->filter,
+                       .filter_ctx = o->filter_ctx };
     struct buf file = { 0 };
     if (o->servers.n) {
         error e = dns_read_servers(d, o->servers, err_arena);
@@ -155,6 +159,35 @@ static error ask_server(const struct endpoint *server, struct arena *a, struct s
     return NULL;
 }
 
+static struct str record_text(struct arena *a, struct str owner, const struct dns_record *r) {
+    char shown[INET6_ADDRSTRLEN];
+    struct str data = r->type == DNS_TXT                        ? r->text
+                      : r->type == DNS_A || r->type == DNS_AAAA ? endpoint_address(&r->addr, shown)
+                                                                : arena_cat(a, r->name, STR("."));
+    struct str preference = r->type == DNS_MX ? arena_printf(a, "%u ", r->preference) : STR("");
+    return arena_printf(a, "%.*s. %u IN %.*s %.*s%.*s", STR_ARG(owner), r->ttl, STR_ARG(dns_type_name(r->type)),
+                        STR_ARG(preference), STR_ARG(data));
+}
+
+/* An answer of which nothing is left is one without data. */
+static void filter_answer(struct dns *d, struct arena *a, struct dns_answer *answer) {
+    size_t kept = 0;
+    for (size_t i = 0; i < answer->count; i++)
+        switch (d->filter(d->filter_ctx, record_text(a, answer->canonical, &answer->records[i]))) {
+        case DNS_KEEP:
+            answer->records[kept++] = answer->records[i];
+            break;
+        case DNS_DROP:
+            break;
+        case DNS_FAIL:
+            *answer = (struct dns_answer){ .status = DNS_RETRY, .canonical = answer->canonical };
+            return;
+        }
+    if (answer->count && kept == 0)
+        answer->status = DNS_NO_DATA;
+    answer->count = kept;
+}
+
 void dns_query(struct dns *d, struct arena *a, struct str name, enum dns_type type, int64_t deadline,
                struct dns_answer *ret) {
     *ret = (struct dns_answer){ .status = DNS_RETRY, .canonical = name };
@@ -162,8 +195,11 @@ void dns_query(struct dns *d, struct arena *a, struct str name, enum dns_type ty
         for (size_t i = 0; i < d->server_count; i++) {
             int64_t until = deadline_in_us(d->timeout_us);
             error e = ask_server(&d->servers[i], a, name, type, until < deadline ? until : deadline, ret);
-            if (!e && ret->status != DNS_RETRY)
+            if (!e && ret->status != DNS_RETRY) {
+                if (d->filter)
+                    filter_answer(d, a, ret);
                 return;
+            }
             *ret = (struct dns_answer){ .status = DNS_RETRY, .canonical = name };
             if (e == &err_cancelled || sys->mono_us() >= deadline)
                 return;

@@ -51,8 +51,13 @@ struct dns_answer {
     bool secure;          /* the resolver says so (AD bit) */
 };
 
+/* What is to become of a record of an answer: "name. ttl IN type data", MX with its preference before the data. */
+enum dns_verdict { DNS_KEEP, DNS_DROP, DNS_FAIL /* the whole answer: temporary */ };
+
 struct dns;
 struct dns_options {
+    enum dns_verdict (*filter)(void *ctx, struct str record); /* NULL: all are kept. May wait */
+    void *filter_ctx;
     struct str servers;      /* dns_resolvers; empty: resolv.conf */
     const char *resolv_conf; /* NULL: /etc/resolv.conf */
     const char *hosts;       /* NULL: /etc/hosts */

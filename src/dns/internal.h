@@ -18,6 +18,8 @@ struct dns {
     int64_t timeout_us;
     unsigned tries;
     struct dns_host *hosts;
+    enum dns_verdict (*filter)(void *ctx, struct str record);
+    void *filter_ctx;
 };
 
 /* hosts.c */

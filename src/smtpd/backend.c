@@ -381,6 +381,33 @@ static error real_anvil(void *ctx, enum anvil_event event, struct str ident, int
     }
 }
 
+/* --- smtpd_dns_reply_filter --- */
+static enum dns_verdict filter_record(void *ctx, struct str record) {
+    struct maps *filter = ctx;
+    struct arena *a = arena_new();
+    struct str found, table;
+    enum dns_verdict v = DNS_KEEP;
+    switch (maps_get(filter, record, a, &found, &table)) {
+    case TABLE_NOT_FOUND:
+        break;
+    case TABLE_ERROR:
+        log_warn("smtpd_dns_reply_filter lookup error for \"%.*s\"", STR_ARG(record));
+        v = DNS_FAIL;
+        break;
+    case TABLE_FOUND:
+        v = DNS_DROP;
+        log_info("ignoring DNS RR: %.*s", STR_ARG(record));
+        if (str_starts_icase(found, STR("IGNORE")))
+            break;
+        log_warn("smtpd_dns_reply_filter: table %.*s: unknown action \"%.*s\": there is only IGNORE", STR_ARG(table),
+                 STR_ARG(found));
+        v = DNS_FAIL;
+        break;
+    }
+    arena_free(a);
+    return v;
+}
+
 /* --- all of them --- */
 /* --- tlsmgr --- */
 
@@ -429,6 +456,11 @@ error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct back
                : str_eq_icase(protocols, STR("ipv6")) ? DNS_FAMILY_IPV6
                                                       : DNS_FAMILY_ANY;
     struct dns_options options = { .servers = conf_str(c, PARAM_dns_resolvers) };
+    struct str filter = conf_str(c, PARAM_smtpd_dns_reply_filter);
+    if (filter.n) {
+        options.filter = filter_record;
+        options.filter_ctx = maps_open(c, filter, 0);
+    }
     error e = dns_open(&options, err_arena, &d.dns);
     if (e)
         return e;

@@ -6,8 +6,10 @@
 
 void log_connect(const struct session *s);
 void log_disconnect(const struct session *s);
-void log_client(const struct session *s);                                         /* QID: client= */
-void log_refusal(const struct session *s, const char *what, struct str text);     /* what: "reject", "reject_warning" */
+void log_client(const struct session *s);                                     /* QID: client= */
+void log_refusal(const struct session *s, const char *what, struct str text); /* what: "reject", "reject_warning" */
+/* What is said to and by clients of debug_peer_list ('<': by the client); of others nothing. */
+void log_conversation(const struct session *s, char direction, struct str line);
 void log_proxy_verdict(const struct session *s, bool accepted, struct str reply); /* of the content filter */
 void log_proxy_rejected(const struct session *s, struct str command, struct str reply);
 void log_proxy_garbage(const struct session *s, struct str line);

@@ -1,7 +1,9 @@
 #include "smtpd/reply.h"
 
+#include "base/log.h"
 #include "mail/dsn.h"
 #include "smtpd/footer.h"
+#include "smtpd/log.h"
 
 /* The client pays for its mistakes with our time (smtpd_soft_error_limit). What it has coming is sent before. */
 static void penalty(struct session *s) {
@@ -21,6 +23,7 @@ static void put_line(struct session *s, struct str text) {
     buf_add(&line, STR("\r\n"));
     io_set_write_deadline(s->io, session_deadline(s));
     io_write(s->io, buf_str(&line));
+    log_conversation(s, '>', str_trim(buf_str(&line)));
     buf_free(&line);
 }
 
@@ -33,12 +36,48 @@ static void soften(const struct session *s, struct buf *b, size_t at) {
         b->p[at + 4] = '4';
 }
 
+/* A refusal of one line: "4NN text" or "5NN text", and no control bytes. */
+static bool is_refusal(struct str text) {
+    if (text.n < 4 || (text.p[0] != '4' && text.p[0] != '5') || !byte_is_digit(text.p[1]) ||
+        !byte_is_digit(text.p[2]) || text.p[3] != ' ')
+        return false;
+    for (size_t i = 0; i < text.n; i++)
+        if ((unsigned char)text.p[i] < ' ')
+            return false;
+    return true;
+}
+
+/* smtpd_reject_filter_maps: each line of a refusal is looked up, and may become another refusal. Where a table fails
+ * the client hears what we meant to say. */
+static void filter_refusal(const struct session *s, struct buf *b) {
+    if (!s->set->reject_filter || (b->p[0] != '4' && b->p[0] != '5'))
+        return;
+    struct arena *a = arena_new();
+    struct str rest = arena_str(a, buf_str(b)), line, found, table;
+    buf_clear(b);
+    while (str_next(&rest, STR("\n"), &line)) {
+        enum table_result r = maps_get(s->set->reject_filter, line, a, &found, &table);
+        if (r == TABLE_ERROR)
+            log_lookup_error(STR("smtpd_reject_filter_maps"), line);
+        else if (r == TABLE_FOUND && is_refusal(found))
+            line = found;
+        else if (r == TABLE_FOUND)
+            log_warn(
+                "smtpd_reject_filter_maps: table %.*s: \"%.*s\" is no reply that begins with 4NN or 5NN and a blank: "
+                "the reply stays as it is",
+                STR_ARG(table), STR_ARG(found));
+        buf_printf(b, "%s%.*s", b->n ? "\n" : "", STR_ARG(line));
+    }
+    arena_free(a);
+}
+
 static void put_final(struct session *s, struct str text) {
-    if (str_starts(text, STR("421")) || str_starts(text, STR("521")))
-        s->hang_up = true;
-    penalty(s);
     struct buf b = { 0 };
     buf_add(&b, text);
+    filter_refusal(s, &b);
+    if (str_starts(buf_str(&b), STR("421")) || str_starts(buf_str(&b), STR("521")))
+        s->hang_up = true;
+    penalty(s);
     soften(s, &b, 0);
     session_footer(s, &b);
     struct str rest = buf_str(&b), line;

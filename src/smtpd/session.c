@@ -109,6 +109,7 @@ static void set_log_name(struct session *s) {
 }
 
 static void set_exclusions(struct session *s) {
+    s->debug = s->set->debug_peers && match_find(s->set->debug_peers, s->name, s->address) == MATCH_YES;
     s->bare_newline_excluded = s->set->bare_newline != BARE_ALLOW &&
                                match_find(s->set->bare_newline_exclusions, s->name, s->address) == MATCH_YES;
 }
@@ -220,6 +221,8 @@ static bool read_command(struct session *s, struct str *ret) {
     }
     s->command_bare_newline = !str_ends(end, STR("\r\n"));
     *ret = str_trim(*ret);
+    s->after_auth = strcmp(s->stage, "AUTH") == 0;
+    log_conversation(s, '<', *ret);
     return true;
 }
 
@@ -317,7 +320,6 @@ static bool filter_command(struct session *s, struct str *line) {
 static void handle_line(struct session *s, struct str line) {
     if (refuse_bare_newline(s) || !filter_command(s, &line) || !well_formed(s, line))
         return;
-    s->after_auth = strcmp(s->stage, "AUTH") == 0;
     s->line = line;
     struct str rest = line, verb = STR("");
     (void)str_word(&rest, STR_SPACE, &verb);

@@ -141,6 +141,7 @@ struct session {
     enum dns_status name_status, reverse_status;
     bool trusted; /* standard input: sendmail -bs; no access checks */
     bool bare_newline_excluded;
+    bool debug;                  /* debug_peer_list: what is said is logged */
     struct dns_cache *dns_cache; /* what DNS lists have said; NULL: not asked yet */
 
     struct str server_address, server_port; /* where the client came in; empty: standard input */

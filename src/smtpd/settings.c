@@ -214,6 +214,12 @@ static void read_lists(struct settings *s, const struct conf *c) {
     s->forbidden_commands =
         match_open(c, STR("smtpd_forbidden_commands"), conf_str(c, PARAM_smtpd_forbidden_commands), MATCH_STRING, 0);
     s->ehlo_keyword_maps = maps_open(c, conf_str(c, PARAM_smtpd_discard_ehlo_keyword_address_maps), 0);
+    struct str peers = conf_str(c, PARAM_debug_peer_list);
+    if (peers.n && conf_int(c, PARAM_debug_peer_level) > 0)
+        s->debug_peers = match_open(c, STR("debug_peer_list"), peers, MATCH_ADDRESS, 0);
+    struct str reject_filter = conf_str(c, PARAM_smtpd_reject_filter_maps);
+    if (reject_filter.n)
+        s->reject_filter = maps_open(c, reject_filter, 0);
     struct str filter = conf_str(c, PARAM_smtpd_command_filter);
     if (filter.n)
         s->command_filter = maps_open(c, filter, 0);
@@ -402,6 +408,8 @@ void settings_free(struct settings *s) {
     match_close(s->fast_flush_domains);
     match_close(s->log_permit_actions);
     match_close(s->verp_clients);
+    match_close(s->debug_peers);
+    maps_close(s->reject_filter);
     match_close(s->mx_backup_networks);
     maps_close(s->ehlo_keyword_maps);
     maps_close(s->command_filter);

@@ -117,6 +117,8 @@ struct settings {
     struct match *mynetworks, *bare_newline_exclusions, *limit_exceptions;
     struct match *forbidden_commands, *noop_commands;
     struct match *fast_flush_domains, *verp_clients;
+    struct match *debug_peers;               /* NULL: none */
+    struct maps *reject_filter;              /* smtpd_reject_filter_maps; NULL: none */
     struct str verp_delimiters, verp_filter; /* XVERP's without a value; what they may be made of */
 
     struct restrictions client, helo, sender, relay, recipient, data, end_of_data, etrn;
