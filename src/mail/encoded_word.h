@@ -5,8 +5,8 @@
 #include "base/arena.h"
 
 /* `text`, of any bytes, as encoded words of at most 75 bytes, each on a line of its own ("\n " between them);
- * characters of UTF-8 are not cut apart. Q where it is short or mostly ASCII, else B. Text that is not in UTF-8 although
- * `charset` says so is of charset unknown-8bit (RFC 1428). `charset` with bytes that cannot stand there counts as
- * unknown-8bit. */
+ * characters of UTF-8 are not cut apart. Q where it is short or mostly ASCII, else B. Text that is not in UTF-8
+ * although `charset` says so is of charset unknown-8bit (RFC 1428). `charset` with bytes that cannot stand there counts
+ * as unknown-8bit. */
 struct str encoded_words(struct arena *a, struct str text, struct str charset);
 #endif
