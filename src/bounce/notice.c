@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-enum { PIECE = 8192, BOUNDARY_TRIES = 20, BOUNDARY_HOST_MAX = 60, MESSAGE_ID_MAX = 900 };
+enum { PIECE = 8192, BOUNDARY_TRIES = 20, BOUNDARY_HOST_MAX = 60, MESSAGE_ID_MAX = 900, LINE_MAX_BYTES = 998 };
 
 /* --- text --- */
 void notice_fold(struct buf *b, struct str text, size_t column) {
@@ -36,6 +36,17 @@ void notice_fold(struct buf *b, struct str text, size_t column) {
 static void field(struct buf *b, const char *name, struct str value) {
     buf_printf(b, "%s: ", name);
     notice_fold(b, value, strlen(name) + 2);
+    buf_byte(b, '\n');
+}
+
+/* Addresses stay on one line, as programs that look for them expect, where RFC 5322, 2.1.1 lets them. */
+static void address_field(struct buf *b, const char *name, struct str value) {
+    if (strlen(name) + value.n + 2 > LINE_MAX_BYTES) {
+        field(b, name, value);
+        return;
+    }
+    buf_printf(b, "%s: ", name);
+    buf_printable(b, value, SIZE_MAX);
     buf_byte(b, '\n');
 }
 
@@ -72,7 +83,7 @@ static void write_header(const struct notice *n, struct arena *a, struct buf *b)
         buf_printf(b, "From: Mail Delivery System <MAILER-DAEMON@%.*s>\n", STR_ARG(n->origin));
     buf_printf(b, "Subject: %.*s\n",
                STR_ARG(n->postmaster && t->postmaster_subject.n ? t->postmaster_subject : t->subject));
-    field(b, "To", shown(a, n->to));
+    address_field(b, "To", shown(a, n->to));
     if (n->message_id.n) {
         buf_printf(b, "References: %.*s\n", STR_ARG(n->message_id));
         buf_printf(b, "In-Reply-To: %.*s\n", STR_ARG(n->message_id));
@@ -122,12 +133,12 @@ static void report_recipient(const struct notice *n, struct arena *a, struct buf
     static const char digits[] = { [BOUNCE_FAILED] = '5', [BOUNCE_DELAYED] = '4', [BOUNCE_SUCCESS] = '2' };
     struct str final = shown(a, f->address);
     buf_byte(b, '\n');
-    field(b, "Final-Recipient", arena_printf(a, "%s; %.*s", address_type(n, final), STR_ARG(final)));
+    address_field(b, "Final-Recipient", arena_printf(a, "%s; %.*s", address_type(n, final), STR_ARG(final)));
     if (f->dsn_orcpt.n) {
-        field(b, "Original-Recipient", f->dsn_orcpt);
+        address_field(b, "Original-Recipient", f->dsn_orcpt);
     } else if (f->orig.n) {
         struct str orig = shown(a, f->orig);
-        field(b, "Original-Recipient", arena_printf(a, "%s;%.*s", address_type(n, orig), STR_ARG(orig)));
+        address_field(b, "Original-Recipient", arena_printf(a, "%s;%.*s", address_type(n, orig), STR_ARG(orig)));
     }
     struct str action = f->action.n ? f->action : str_c(actions[n->kind]);
     field(b, "Action", action);
@@ -159,7 +170,7 @@ static void report_fields(const struct notice *n, struct arena *a, struct buf *b
         field(b, "Original-Envelope-Id", n->env->dsn_envid);
     /* programs that read reports know these two names */
     field(b, "X-Postfix-Queue-ID", n->id);
-    field(b, "X-Postfix-Sender", arena_printf(a, "%s; %.*s", address_type(n, sender), STR_ARG(sender)));
+    address_field(b, "X-Postfix-Sender", arena_printf(a, "%s; %.*s", address_type(n, sender), STR_ARG(sender)));
     field(b, "Arrival-Date", date_rfc5322(a, n->env->arrival_us / US_PER_S));
     for (size_t i = 0; i < n->rcpt_count; i++)
         report_recipient(n, a, b, &n->rcpts[i]);
@@ -182,7 +193,7 @@ static void begin_message(const struct notice *n, struct arena *a, struct buf *b
     else
         begin_part(n, b, n->kind == BOUNCE_SUCCESS ? "Message Headers" : "Undelivered Message Headers",
                    utf8 ? "message/global-headers" : "text/rfc822-headers", n->eight_bit);
-    field(b, "Return-Path", arena_printf(a, "<%.*s>", STR_ARG(sender_shown(n, a))));
+    address_field(b, "Return-Path", arena_printf(a, "<%.*s>", STR_ARG(sender_shown(n, a))));
 }
 
 static error read_error(struct arena *a) {

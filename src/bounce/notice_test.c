@@ -269,6 +269,85 @@ static void test_headers_only(void **state) {
     free(big);
 }
 
+static size_t header_end(struct str s) {
+    const char *end = memmem(s.p, s.n, "\n\n", 2);
+    return end ? (size_t)(end - s.p) + 1 : s.n;
+}
+
+/* enable_threaded_bounces: one clean identifier or none. */
+static void test_threaded(void **state) {
+    (void)state;
+    static const struct {
+        struct str content;
+        const char *id; /* NULL: no reference */
+    } rows[] = {
+        { STR_INIT("A: b\nMessage-ID: <m@x>\n\n"), "<m@x>" },
+        { STR_INIT("message-id :\t<m@x>  \n\n"), "<m@x>" },
+        { STR_INIT("Message-Id:\n <m@x>\nA: b\n\n"), "<m@x>" },
+        { STR_INIT("Message-Id: <m\n @x>\n\n"), NULL },
+        { STR_INIT("Message-Id: <m@x> <n@x>\n\n"), NULL },
+        { STR_INIT("Message-Id: m@x\n\n"), NULL },
+        { STR_INIT("Message-Id: <m@x\n\n"), NULL },
+        { STR_INIT("Message-Id: <a\001b@x>\n\n"), NULL },
+        { STR_INIT("Message-Id: <>\n\n"), NULL },
+        { STR_INIT("A: b\n\nMessage-Id: <body@x>\n"), NULL },
+        { STR_INIT(""), NULL },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct notice n = basic();
+        n.threaded = true;
+        content = rows[i].content;
+        struct str s = compose(&n), header = str_sub(s, 0, header_end(s));
+        char line[100];
+        snprintf(line, sizeof line, "\nReferences: %s\nIn-Reply-To: %s\n", rows[i].id, rows[i].id);
+        if (rows[i].id)
+            has(header, line);
+        else
+            has_not(header, "References:");
+        n = basic();
+        has_not(compose(&n), "References:");
+    }
+}
+
+/* requiretls_redact_dsn: the report alone. */
+static void test_redacted(void **state) {
+    (void)state;
+    struct notice n = basic();
+    n.redacted = true;
+    struct str s = compose(&n);
+    has(s, "Final-Recipient: rfc822; r@x.example");
+    has(s, "--ABC.1795256104/mx.example--\n");
+    has_not(s, "Subject: x");
+    has_not(s, "body");
+    has_not(s, "Return-Path");
+}
+
+/* smtputf8_enable */
+static void test_utf8_text(void **state) {
+    (void)state;
+    struct notice n = basic();
+    n.utf8 = true;
+    struct str s = compose(&n);
+    has(s, "text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n");
+    has(s, "message/delivery-status\n\n");
+    has(s, "message/rfc822\nContent-Transfer-Encoding: 8bit\n");
+    failure.reason = STR("caf\xc3\xa9");
+    has(compose(&n), "message/delivery-status\nContent-Transfer-Encoding: 8bit\n");
+}
+
+/* Addresses are not folded, but for one that no line holds. */
+static void test_long_address(void **state) {
+    (void)state;
+    struct notice n = basic();
+    char name[1100];
+    memset(name, 'x', sizeof name);
+    failure.address = str_n(name, 200);
+    struct str s = compose(&n);
+    has(s, "\nFinal-Recipient: rfc822; xxx");
+    failure.address = str_n(name, sizeof name);
+    has(compose(&n), "\nFinal-Recipient: rfc822;\n    xxx");
+}
+
 static void test_read_error(void **state) {
     (void)state;
     struct notice n = basic();
@@ -319,6 +398,8 @@ int main(void) {
         cmocka_unit_test(test_kinds),      cmocka_unit_test(test_template),
         cmocka_unit_test(test_hostile),    cmocka_unit_test(test_boundary_in_content),
         cmocka_unit_test(test_eight_bit),  cmocka_unit_test(test_headers_only),
+        cmocka_unit_test(test_threaded),   cmocka_unit_test(test_redacted),
+        cmocka_unit_test(test_utf8_text),  cmocka_unit_test(test_long_address),
         cmocka_unit_test(test_read_error), cmocka_unit_test(test_fold),
     };
     return cmocka_run_group_tests(tests, NULL, done);

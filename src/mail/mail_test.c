@@ -175,6 +175,27 @@ static void replies(void **state) {
     reply_free(&r);
 }
 
+static void orcpt_is_passed_on(void **state) {
+    (void)state;
+    static const struct {
+        const char *orcpt, *sent;
+    } rows[] = {
+        { "rfc822;a@b.example", "rfc822;a@b.example" },
+        { "rfc822;a+b=c@x.example", "rfc822;a+2Bb+3Dc@x.example" },
+        { "rfc822;\"a b\"@x.example", "rfc822;\"a+20b\"@x.example" },
+        { "utf-8;\xc3\xbc@x.example", "utf-8;\\x{FC}@x.example" },
+        { "rfc822;\xc3\xbc+\xe2\x82\xac\\@x", "utf-8;\\x{FC}\\x{2B}\\x{20AC}\\x{5C}@x" },
+        { "utf-8;\xf0\x9f\x93\xa7@x", "utf-8;\\x{1F4E7}@x" },
+        { "rfc822;\xff@x", "" },
+        { "nothing", "" },
+        { ";x", "" },
+    };
+    struct arena *a = arena_new();
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        assert_str(dsn_orcpt_encode(a, str_c(rows[i].orcpt)), rows[i].sent);
+    arena_free(a);
+}
+
 static void envelopes(void **state) {
     (void)state;
     struct envelope e = {
@@ -273,8 +294,14 @@ static void verp(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(dates),   cmocka_unit_test(status_codes), cmocka_unit_test(notify), cmocka_unit_test(xtext),
-        cmocka_unit_test(replies), cmocka_unit_test(envelopes),    cmocka_unit_test(verp),
+        cmocka_unit_test(dates),
+        cmocka_unit_test(status_codes),
+        cmocka_unit_test(notify),
+        cmocka_unit_test(xtext),
+        cmocka_unit_test(replies),
+        cmocka_unit_test(envelopes),
+        cmocka_unit_test(orcpt_is_passed_on),
+        cmocka_unit_test(verp),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
