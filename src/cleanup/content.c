@@ -116,6 +116,8 @@ static void field_done(struct content *c) {
         return;
     }
     header_split(field, &name, &value); /* it began as a header, or it would not be here */
+    if (field.p[name.n] != ':')         /* "Name : value", of old (RFC 5322, 4.5) */
+        field = arena_cat(c->arena, name, str_from(field, (size_t)str_index(field, ':')));
     const struct header_row *row = header_find(name);
     if (row->id == HEADER_CONTENT_TRANSFER_ENCODING)
         c->eight_bit = c->eight_bit || word_is(value, STR("8bit"), STR("binary"));

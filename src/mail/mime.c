@@ -18,7 +18,8 @@ struct mime {
     struct arena *arena;
     struct buf header;
     bool in_headers;
-    bool skip; /* the line under way began with a boundary */
+    bool attached; /* behind the empty line that comes now begins the header of an attached message */
+    bool skip;     /* the line under way began with a boundary */
     enum mime_class class;
     VEC(struct level) levels;
     size_t offset; /* in the body under way */
@@ -77,6 +78,7 @@ static void report(struct mime *m, enum mime_error e, struct str about) {
 
 static void entity_begin(struct mime *m, enum mime_class class) {
     m->in_headers = true;
+    m->attached = false;
     m->encoding = ENCODING_7BIT;
     m->class = class;
     m->multipart = m->digest = m->message_type = false;
@@ -203,6 +205,7 @@ static void body(struct mime *m, struct str line, bool whole) {
 void mime_own_headers_end(struct mime *m) {
     m->in_headers = false;
     m->offset = 0;
+    m->attached = m->o.parts && m->message;
     if (!m->o.parts || m->levels.n > m->o.nesting_limit + 1)
         return;
     if (m->multipart && m->boundary.n)
@@ -265,7 +268,11 @@ void mime_piece(struct mime *m, struct str line, bool first, bool whole) {
         return;
     }
     if (!m->in_headers) {
+        bool begins = m->attached && line.n == 0; /* behind the empty line that ends the header */
+        m->attached = false;
         body(m, line, whole);
+        if (begins)
+            entity_begin(m, MIME_NESTED);
         return;
     }
     bool blank = line.n && (line.p[0] == ' ' || line.p[0] == '\t');
@@ -286,11 +293,12 @@ void mime_piece(struct mime *m, struct str line, bool first, bool whole) {
         return;
     }
     headers_done(m);
-    bool attached = m->o.parts && m->message;
+    bool begins = m->attached && line.n == 0;
+    m->attached = false;
     body(m, STR(""), true);
     if (line.n)
         body(m, line, whole);
-    else if (attached)
+    else if (begins)
         entity_begin(m, MIME_NESTED);
 }
 

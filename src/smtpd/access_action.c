@@ -197,8 +197,9 @@ static enum verdict hang_up(struct lookup *l, struct str text) {
     return DUNNO;
 }
 
-static enum verdict permit(struct lookup *l) {
+static enum verdict permit(struct lookup *l, struct str action) {
     l->c->permitted_by = l->table;
+    l->c->permit_action = action;
     return PERMIT;
 }
 
@@ -213,7 +214,7 @@ static enum verdict apply(struct lookup *l, struct str value) {
     rest = str_trim(rest);
     enum verdict v;
     if (all_digits(value) || str_eq_icase(verb, STR("OK")) || str_eq_icase(verb, STR("RELAY")))
-        return permit(l);
+        return permit(l, verb);
     if (str_eq_icase(verb, STR("DUNNO")))
         return DUNNO;
     if (str_eq_icase(verb, STR("REJECT")))

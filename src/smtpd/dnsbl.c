@@ -71,7 +71,8 @@ static const struct dns_answer *ask(struct session *s, struct str name) {
             kept->records[i] = (struct dns_record){ .type = answer->records[i].type, .addr = answer->records[i].addr };
         map_put(&c->map, arena_str(c->arena, key), kept);
     } else {
-        log_warn("%.*s: RBL lookup error: %.*s", STR_ARG(name), STR_ARG(dns_status_text(answer->status)));
+        log_warn("%.*s: RBL lookup error: Host or domain name not found. Name service error for name=%.*s type=A: %.*s",
+                 STR_ARG(name), STR_ARG(name), STR_ARG(dns_status_text(answer->status)));
     }
     return answer;
 }

@@ -1,5 +1,6 @@
 #include "smtpd/params.h"
 
+#include "base/log.h"
 #include "mail/dsn.h"
 #include "smtpd/auth.h"
 #include "smtpd/command.h"
@@ -123,8 +124,19 @@ static const struct {
 /* --- RCPT --- */
 typedef bool take_rcpt(struct session *s, struct str value, struct rcpt_params *p);
 
+static void log_unknown_notify(struct str value) {
+    struct str rest = value, word;
+    while (str_word(&rest, STR(","), &word))
+        if (dsn_notify_parse(word) == 0) {
+            log_warn("unknown DSN NOTIFY command value \"%.*s\" in \"%.*s\"", STR_ARG(word), STR_ARG(value));
+            return;
+        }
+}
+
 static bool take_notify(struct session *s, struct str value, struct rcpt_params *p) {
     unsigned mask = dsn_notify_parse(value);
+    if (mask == 0)
+        log_unknown_notify(value);
     if (mask == 0 || p->notify)
         return reply_fail(s, "501 5.5.4 Error: Bad NOTIFY parameter syntax");
     p->notify = mask;

@@ -201,14 +201,31 @@ static enum verdict nest(struct checks *c, struct frame **f, const struct restri
     return DUNNO;
 }
 
+/* These permit a client, in whatever list they stand. */
+static bool permits_client(struct str name) {
+    static const struct str names[] = {
+        STR_INIT("permit_mynetworks"),          STR_INIT("permit_inet_interfaces"),
+        STR_INIT("permit_sasl_authenticated"),  STR_INIT("permit_tls_clientcerts"),
+        STR_INIT("permit_tls_all_clientcerts"), STR_INIT("permit_dnswl_client"),
+        STR_INIT("permit_rhswl_client"),
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (str_eq_icase(name, names[i]))
+            return true;
+    return false;
+}
+
 static void log_permit(struct checks *c, const struct restriction *r) {
     struct session *s = c->s;
-    if (match_find(s->set->log_permit_actions, r->name, STR("")) != MATCH_YES)
+    struct str action = c->permitted_by.n ? c->permit_action : r->name;
+    if (match_find(s->set->log_permit_actions, action, STR("")) != MATCH_YES)
         return;
-    struct str text =
-        arena_printf(c->arena, "action=%.*s for %s=%.*s", STR_ARG(r->name), c->class, STR_ARG(c->subject));
+    bool client = permits_client(action);
+    struct str subject = client ? s->log_name : c->subject;
+    struct str text = arena_printf(c->arena, "action=%.*s for %s=%.*s ", STR_ARG(action),
+                                   client ? "Client host" : c->class, STR_ARG(subject));
     if (c->permitted_by.n)
-        text = arena_printf(c->arena, "%.*s from %.*s", STR_ARG(text), STR_ARG(c->permitted_by));
+        text = arena_printf(c->arena, "%.*sfrom %.*s", STR_ARG(text), STR_ARG(c->permitted_by));
     log_refusal(s, "permit", text);
 }
 

@@ -45,7 +45,8 @@ struct checks {
         const char *class;
         after_nested *after; /* NULL: the verdict stands */
     } nested;
-    struct str permitted_by; /* of a table: what stands behind the action in the log of permissions */
+    struct str permitted_by;  /* the table that did; empty: a restriction of its own */
+    struct str permit_action; /* what that table said */
 };
 
 enum restriction_argument {
