@@ -104,6 +104,7 @@ void message_recipients(struct message *m) {
         if (rcpt_bcc)
             *vec_add(m->arena, &asked) = address;
     }
+    const size_t asked_for = g.out.n;
     if ((m->flags & SUBMIT_MAP) && !(m->env.flags & ENVELOPE_INTERNAL) && g.out.n > 0) {
         add_bcc(&g, conf_str(c, PARAM_always_bcc));
         if (m->env.sender.n > 0)
@@ -112,8 +113,10 @@ void message_recipients(struct message *m) {
             add_mapped_bcc(&g, m->s->recipient_bcc, STR("recipient_bcc_maps"), asked.at[i]);
     }
     map_free(&g.seen);
-    if (m->redirect.n && g.out.n > 0) { /* in place of all; aliases are not followed any more */
-        struct rcpt *one = &g.out.at[g.out.n - 1];
+    /* In place of all; aliases are not followed any more. What the sender asked to hear counts, which is nothing for a
+     * copy. */
+    if (m->redirect.n && asked_for > 0) {
+        struct rcpt *one = &g.out.at[asked_for - 1];
         one->address = route_rewrite(m->s->router, m->arena, m->redirect, conf_str(c, PARAM_myorigin));
         g.out.at = one;
         g.out.n = 1;

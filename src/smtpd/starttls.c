@@ -26,36 +26,12 @@ error starttls_settings(struct starttls *t, const struct conf *c, struct arena *
 }
 
 void starttls_open(struct starttls *t, const struct conf *c, struct str service) {
-    static const struct tls_server_params params = {
-        .ca_file = PARAM_smtpd_tls_CAfile,
-        .ca_path = PARAM_smtpd_tls_CApath,
-        .chain_files = PARAM_smtpd_tls_chain_files,
-        .cert_file = PARAM_smtpd_tls_cert_file,
-        .key_file = PARAM_smtpd_tls_key_file,
-        .eccert_file = PARAM_smtpd_tls_eccert_file,
-        .eckey_file = PARAM_smtpd_tls_eckey_file,
-        .dcert_file = PARAM_smtpd_tls_dcert_file,
-        .dkey_file = PARAM_smtpd_tls_dkey_file,
-        .ask_ccert = PARAM_smtpd_tls_ask_ccert,
-        .req_ccert = PARAM_smtpd_tls_req_ccert,
-        .ccert_verifydepth = PARAM_smtpd_tls_ccert_verifydepth,
-        .fingerprint_digest = PARAM_smtpd_tls_fingerprint_digest,
-        .protocols = PARAM_smtpd_tls_protocols,
-        .mandatory_protocols = PARAM_smtpd_tls_mandatory_protocols,
-        .ciphers = PARAM_smtpd_tls_ciphers,
-        .mandatory_ciphers = PARAM_smtpd_tls_mandatory_ciphers,
-        .exclude_ciphers = PARAM_smtpd_tls_exclude_ciphers,
-        .mandatory_exclude_ciphers = PARAM_smtpd_tls_mandatory_exclude_ciphers,
-        .dh_param_file = PARAM_smtpd_tls_dh1024_param_file,
-        .always_issue_session_ids = PARAM_smtpd_tls_always_issue_session_ids,
-        .session_cache_timeout = PARAM_smtpd_tls_session_cache_timeout,
-    };
     if (!t->on)
         return;
     struct str maps = conf_str(c, PARAM_smtpd_tls_loglevel_maps);
     if (maps.n)
         t->log_levels = maps_open(c, maps, TABLE_FOLD);
-    t->server = tls_server_open(c, &params, service, t->mandatory, t->log_level);
+    t->server = tls_server_open(c, &tls_smtpd_params, service, t->mandatory, t->log_level);
 }
 
 void starttls_close(struct starttls *t) {

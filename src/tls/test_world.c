@@ -3,31 +3,6 @@
 #include "base/die.h"
 #include "base/log.h"
 
-const struct tls_server_params test_params = {
-    .ca_file = PARAM_smtpd_tls_CAfile,
-    .ca_path = PARAM_smtpd_tls_CApath,
-    .chain_files = PARAM_smtpd_tls_chain_files,
-    .cert_file = PARAM_smtpd_tls_cert_file,
-    .key_file = PARAM_smtpd_tls_key_file,
-    .eccert_file = PARAM_smtpd_tls_eccert_file,
-    .eckey_file = PARAM_smtpd_tls_eckey_file,
-    .dcert_file = PARAM_smtpd_tls_dcert_file,
-    .dkey_file = PARAM_smtpd_tls_dkey_file,
-    .ask_ccert = PARAM_smtpd_tls_ask_ccert,
-    .req_ccert = PARAM_smtpd_tls_req_ccert,
-    .ccert_verifydepth = PARAM_smtpd_tls_ccert_verifydepth,
-    .fingerprint_digest = PARAM_smtpd_tls_fingerprint_digest,
-    .protocols = PARAM_smtpd_tls_protocols,
-    .mandatory_protocols = PARAM_smtpd_tls_mandatory_protocols,
-    .ciphers = PARAM_smtpd_tls_ciphers,
-    .mandatory_ciphers = PARAM_smtpd_tls_mandatory_ciphers,
-    .exclude_ciphers = PARAM_smtpd_tls_exclude_ciphers,
-    .mandatory_exclude_ciphers = PARAM_smtpd_tls_mandatory_exclude_ciphers,
-    .dh_param_file = PARAM_smtpd_tls_dh1024_param_file,
-    .always_issue_session_ids = PARAM_smtpd_tls_always_issue_session_ids,
-    .session_cache_timeout = PARAM_smtpd_tls_session_cache_timeout,
-};
-
 enum { SETTINGS_MAX = 32 };
 
 static void keep(void *ctx, enum log_level level, struct str tag, struct str text) {
@@ -58,7 +33,7 @@ void test_world_begin(struct test_world *w, const char *settings, bool mandatory
     if (e)
         die("%.*s", STR_ARG(e->text));
     log_set_sink(keep, w);
-    w->server = tls_server_open(w->conf, &test_params, STR("smtp"), mandatory, 0);
+    w->server = tls_server_open(w->conf, &tls_smtpd_params, STR("smtp"), mandatory, 0);
 }
 
 void test_world_end(struct test_world *w) {

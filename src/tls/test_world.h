@@ -5,8 +5,6 @@
 #include "base/buf.h"
 #include "tls/tls.h"
 
-extern const struct tls_server_params test_params; /* smtpd's */
-
 struct test_world {
     struct arena *arena;
     struct conf *conf;

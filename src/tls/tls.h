@@ -24,6 +24,7 @@ struct tls_server_params {
     enum param protocols, mandatory_protocols, ciphers, mandatory_ciphers, exclude_ciphers, mandatory_exclude_ciphers;
     enum param dh_param_file, always_issue_session_ids, session_cache_timeout;
 };
+extern const struct tls_server_params tls_smtpd_params; /* smtpd's */
 /* none, may, encrypt; without a level the two older switches count. `name`: of the level's parameter, for warnings.
  * ERR_CONFIG: the text of the fatal line. */
 struct tls_level_params {
