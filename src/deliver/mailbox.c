@@ -264,9 +264,9 @@ static struct failure deliver_mbox(struct job *j) {
     if (dot) {
         f = dotlock_take(j, lock);
         dot = !f.why.n;
-        if (f.code == EEXIST)
+        if (f.code == EEXIST || (f.why.n && !m->file))
             return f;
-        unlocked = f; /* what is wrong with the directory is better said of the file */
+        unlocked = f; /* what is wrong with the directory of a /file/name is said of the file */
     }
     bool is_new = false;
     int fd = mbox_open(j->path, &is_new);

@@ -334,7 +334,10 @@ static void test_mbox_odd_files(void **state) {
     deliver_to("box");
     failed("5.2.0", "cannot open file: No such device or address");
     clean(NULL);
-    /* what is wrong is said of the file, not of its lock */
+    deliver_to("no/box");
+    failed("5.2.0", "unable to create lock file");
+    /* of a /file/name what is wrong is said of the file, not of its lock */
+    box.file = true;
     deliver_to("no/box");
     failed("5.2.0", "cannot create file exclusively: No such file or directory");
 }

@@ -46,7 +46,8 @@ bool user_deliver(struct delivery *d, const struct origin *from, const struct lo
 
 /* Nothing that an alias or a user names is done as root: default_privs does it. */
 struct account not_root(const struct delivery *d, struct account rights);
-struct local_names names_of(const struct account *user, struct str address, struct str extension, struct str delimiter);
+struct local_names names_of(struct arena *a, const struct account *user, struct str address, struct str extension,
+                            struct str delimiter);
 /* "|command" and mailbox_command, for `from`'s sender; `user` is $USER. */
 void run_command(struct delivery *d, struct str text, const struct account *rights, const struct origin *from,
                  const struct local_user *user);

@@ -213,9 +213,11 @@ static struct str one_line(struct arena *a, struct str output) {
 static void report(struct delivery *d, struct str address, const struct command *c, const struct child_result *result) {
     struct arena *a = d->arena;
     struct str output = one_line(a, result->output);
+    struct str said = output.n ? arena_printf(a, ". Command output: %.*s", STR_ARG(output)) : STR("");
     if (result->timed_out) {
-        delivery_result(d, address, STR("5.3.0"),
-                        arena_printf(a, "Command time limit exceeded: \"%.*s\"", STR_ARG(c->text)));
+        delivery_result_diagnostic(
+            d, address, STR("5.3.0"),
+            arena_printf(a, "Command time limit exceeded: \"%.*s\"%.*s", STR_ARG(c->text), STR_ARG(said)), output);
         return;
     }
     if (!result->signal && result->status == 0) {
@@ -234,7 +236,6 @@ static void report(struct delivery *d, struct str address, const struct command 
         delivery_result_diagnostic(d, address, dsn, text, text);
         return;
     }
-    struct str said = output.n ? arena_printf(a, ". Command output: %.*s", STR_ARG(output)) : STR("");
     if (result->signal) {
         delivery_result_diagnostic(d, address, STR("4.3.0"),
                                    arena_printf(a, "Command died with signal %d: \"%.*s\"%.*s", result->signal,

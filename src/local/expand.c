@@ -11,13 +11,11 @@ enum { FORWARD_PATHS_MAX = 20 };
 /* --- the members of a list --- */
 
 /* user+ext@domain for propagate_unmatched_extensions. */
-static struct str with_extension(struct delivery *d, struct str address, struct str extension) {
-    struct str delimiters = conf_str(d->r->ctx->conf, PARAM_recipient_delimiter);
+static struct str with_extension(struct delivery *d, struct str address, struct str extension, struct str delimiter) {
     struct address_parts p = address_split(address);
-    struct str user, old;
-    if (!extension.n || !delimiters.n || address_split_extension(p.local, delimiters, &user, &old))
+    if (!extension.n || !delimiter.n)
         return address;
-    return arena_printf(d->arena, "%.*s%c%.*s%s%.*s", STR_ARG(p.local), delimiters.p[0], STR_ARG(extension),
+    return arena_printf(d->arena, "%.*s%.*s%.*s%s%.*s", STR_ARG(p.local), STR_ARG(delimiter), STR_ARG(extension),
                         p.has_domain ? "@" : "", STR_ARG(p.domain));
 }
 
@@ -35,7 +33,7 @@ static void plan_items(struct delivery *d, struct agenda *g, const struct alias_
     for (size_t i = items->n; i-- > 0;) {
         struct str text = items->at[i].text;
         if (items->at[i].kind == ALIAS_ADDRESS && (d->local->propagate & from->kind))
-            text = with_extension(d, text, extension);
+            text = with_extension(d, text, extension, from->delimiter);
         plan(d, g, kinds[items->at[i].kind], text, from);
     }
 }
@@ -87,13 +85,11 @@ static bool alias_owner(struct delivery *d, struct origin *o, struct str domain)
         return false;
     }
     if (r == TABLE_NOT_FOUND) {
-        if (conf_bool(c, PARAM_reset_owner_alias)) {
-            o->own_sender = false;
-            o->sender = STR("");
-        }
+        if (conf_bool(c, PARAM_reset_owner_alias))
+            o->owned = false;
         return true;
     }
-    o->own_sender = true;
+    o->owned = o->own_sender = true;
     o->sender = domain.n ? arena_printf(d->arena, "%.*s@%.*s", STR_ARG(owner), STR_ARG(domain)) : owner;
     if (!conf_bool(c, PARAM_expand_owner_alias))
         return true;

@@ -54,7 +54,8 @@ struct origin { /* what one alias, ~/.forward or :include: file gave */
     struct str forward_user;    /* below the ~/.forward of that user */
     struct str alias;           /* below that alias */
     bool listed;                /* below an :include: */
-    bool own_sender;            /* an owner- alias: */
+    bool owned;                 /* it has an owner- alias: its local users' mail is new mail */
+    bool own_sender;            /* it, or one above it, has one: */
     struct str sender;          /*   the sender of what is forwarded */
     struct str address;         /* the recipient it stands for: in the log */
     struct str user, extension; /* of that recipient, for the environment of commands */

@@ -76,7 +76,8 @@ void mailbox_of_user(struct delivery *d, struct str address, const struct accoun
     }
     struct str sender = origin_sender(d, from);
     m.sender = &sender;
-    m.head = mailbox_head_of(d->r, a, sender, origin_orig(d, from), delivered);
+    m.head = mailbox_head_of(d->r, a, sender, origin_orig(d, from),
+                             d->local->delivered & DELIVERED_FILE ? delivered : STR(""));
     struct mailbox_result result;
     mailbox_deliver(d->r, &m, &result);
     struct str prefix =

@@ -97,7 +97,7 @@ static void split(const struct conf *c, struct str local, struct str *user, stru
 /* What is not this message's: mail of another user than the forward file's, mail with a list's sender. And each of an
  * included list's members has a result of its own. */
 static bool is_forwarded(const struct origin *from, struct str user) {
-    return from->listed || from->own_sender || (from->forward_user.n && !str_eq(user, from->forward_user));
+    return from->listed || from->owned || (from->forward_user.n && !str_eq(user, from->forward_user));
 }
 
 static void forward(struct delivery *d, struct agenda *g, const struct origin *from, struct str address) {
@@ -128,11 +128,10 @@ static void recipient(struct delivery *d, struct agenda *g, struct str address, 
     struct str full = arena_lower(a, p.local);
     struct local_user user = { .address = address };
     split(c, full, &user.name, &user.extension, &user.delimiter);
-    /* the extension in the case it came in */
-    user.extension = str_from(p.local, p.local.n - user.extension.n);
     user.delivered = conf_bool(c, PARAM_frozen_delivered_to) ? from->delivered : address;
     struct origin here = *from;
     here.delivered = user.delivered;
+    here.delimiter = user.delimiter;
     if (try_alias(d, g, &here, address, full, user.extension, STR("")))
         return;
     if (user.extension.n && try_alias(d, g, &here, address, user.name, user.extension, user.extension))
@@ -159,7 +158,7 @@ static void recipient(struct delivery *d, struct agenda *g, struct str address, 
         user.account = &account;
         /* an extension that would name another directory names none */
         struct str in_path = str_index(user.extension, '/') < 0 ? user.extension : STR("");
-        struct local_names names = names_of(&account, address, in_path, user.delimiter);
+        struct local_names names = names_of(a, &account, address, in_path, user.delimiter);
         if (!(d->r->req.flags & DELIVERY_VERIFY) && try_forward(d, g, &here, address, &account, &names))
             return;
     }

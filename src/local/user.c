@@ -12,14 +12,15 @@ struct account not_root(const struct delivery *d, struct account rights) {
     return rights;
 }
 
-struct local_names names_of(const struct account *user, struct str address, struct str extension,
+struct local_names names_of(struct arena *a, const struct account *user, struct str address, struct str extension,
                             struct str delimiter) {
     struct address_parts p = address_split(address);
+    struct str local = arena_lower(a, p.local);
     return (struct local_names){ .account = *user,
                                  .recipient = address,
                                  .extension = extension,
                                  .domain = p.domain,
-                                 .local = p.local,
+                                 .local = local,
                                  .delimiter = delimiter };
 }
 
@@ -30,6 +31,7 @@ void run_command(struct delivery *d, struct str text, const struct account *righ
     const struct rcpt *rcpt = &d->r->req.env.rcpts[d->index];
     struct address_parts p = address_split(user->address);
     struct str orig = origin_orig(d, from);
+    struct local_names names = names_of(d->arena, rights, user->address, user->extension, user->delimiter);
     struct command command = {
         .text = text,
         .rights = *rights,
@@ -39,11 +41,10 @@ void run_command(struct delivery *d, struct str text, const struct account *righ
         .sender = origin_sender(d, from),
         .recipient = user->address,
         .extension = user->extension,
-        .local = p.local,
+        .local = names.local,
         .domain = p.domain,
         .orig = orig.n || from->own_sender ? orig : rcpt->address,
     };
-    struct local_names names = names_of(rights, user->address, user->extension, user->delimiter);
     error e = local_expand(conf_str(c, PARAM_command_execution_directory), &names,
                            conf_str(c, PARAM_execution_directory_expansion_filter), d->arena, &command.directory);
     if (e) {
@@ -74,7 +75,7 @@ static bool choose(struct delivery *d, struct maps *maps, const char *maps_name,
         break;
     }
     log_warn("%s: %s: %.*s: lookup failed", d->r->req.id.text, maps_name, STR_ARG(table));
-    delivery_result(d, address, STR("4.3.0"), arena_printf(d->arena, "%s lookup failure", maps_name));
+    delivery_result(d, address, STR("4.3.0"), STR("table lookup failure"));
     return false;
 }
 
@@ -103,7 +104,7 @@ static bool unknown(struct delivery *d, const struct origin *from, const struct 
                     struct header_addresses *ret_relay) {
     const struct conf *c = d->r->ctx->conf;
     struct account nobody = { .name = user->name };
-    struct local_names names = names_of(&nobody, user->address, user->extension, user->delimiter);
+    struct local_names names = names_of(d->arena, &nobody, user->address, user->extension, user->delimiter);
     struct str relay = STR("");
     error e = local_expand(conf_str(c, PARAM_luser_relay), &names, STR(""), d->arena, &relay);
     if (e)

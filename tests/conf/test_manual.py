@@ -74,6 +74,7 @@ def test_what_fits_is_no_problem(tree):
 FAULTS = {
     "a row without text": ("src/conf/params.def", "PARAM(biff,", "PARAM(a_new_one,",
                            ["a_new_one: no text in docs/manual/parameters",
+                            "docs/manual/local.8:[0-9]+: biff is no parameter",
                             "docs/manual/parameters/2-b.txt:[0-9]+: biff is no parameter"]),
     "a service row without text": ("src/conf/service_params.def", '"_time_limit"', '"_time_limits"',
                                    ["_time_limits: no text in docs/manual/parameters",

@@ -218,8 +218,87 @@ PLAIN = [
     Case("postmaster without alias", to="postmaster+%a"),
 ]
 
+# What other transports do with what they are given is seen in their lines.
+TRANSPORTS = [
+    Case("to a user of a table", to="listed", aliases="listed-x: %u"),
+    Case("to nobody of a table", to="nobody-listed+ext"),
+    Case("to a user of no table"),
+    Case("to a user with extension", to="%u+ext"),
+    Case("to nobody of no table", to="%a-nobody"),
+    Case("to an alias", to="%a", aliases="%a: %u, far@far.example"),
+    Case("to a user with a forward file", forward="far@far.example, %u\n"),
+    Case("to a list with an owner", to="%a", aliases="%a: %u\nowner-%a: far@far.example"),
+]
+COMMANDS = [
+    Case("the environment", to="%u+ext"),
+    Case("a user without extension"),
+    Case("an alias", to="%a", aliases="%a: %u"),
+    Case("a forward file to oneself", forward="%u, far@far.example\n"),
+    Case("a name of the table", to="angl001"),
+    Case("a name of the table with extension", to="angl001+x"),
+    Case("nobody", to="%a-nobody"),
+    Case("root", to="root", setup="chmod 777 %d"),
+]
+BOXES = [
+    Case("a mailbox"),
+    Case("a mailbox with extension", to="%u+ext"),
+    Case("a mailbox that is there", setup="mkdir -p %h/mail; echo old > %h/mail/box; chown -R %u %h/mail"),
+    Case("a home that is closed", setup="chown 0 %h"),
+    Case("a home that is not there", setup="rmdir %h"),
+    Case("a home that is a file", setup="rmdir %h; touch %h"),
+    Case("a big message", body="Subject: x\n\n" + ("y" * 70 + "\n") * 400),
+    Case("a nearly full mailbox", setup="mkdir -p %h/mail; yes | head -c 55000 > %h/mail/box; chown -R %u %h/mail"),
+    Case("a full mailbox of an alias", to="%a", aliases="%a: %d/file",
+         setup="head -c 60000 /dev/zero > %d/file; chmod 666 %d/file"),
+    Case("a command that writes too much", to="%a", aliases='%a: "|head -c 100000 /dev/zero > %d/out"'),
+    Case("a Maildir below the home", forward="%h/Maildir/\n", body="Subject: x\n\n" + ("y" * 70 + "\n") * 400),
+]
+LUSERS = [
+    Case("nobody", to="%a-nobody"),
+    Case("nobody with extension", to="%a-nobody+Ext"),
+    Case("an alias of nobody", to="%a", aliases="%a: %a-nobody, %u"),
+    Case("a forward file to nobody", forward="%a-nobody\n"),
+    Case("somebody"),
+]
+MINUS = [
+    Case("the second delimiter", to="%u-ext"),
+    Case("the first delimiter", to="%u+ext"),
+    Case("both", to="%u+a-b"),
+    Case("a forward file of the second", to="%u-ext", forward="far@far.example\n",
+         setup="echo %v > %h/.forward-ext; chown %u %h/.forward-ext"),
+    Case("a user with the delimiter in the name", to="www-data",
+         differs=("unknown user: ", "delivered to mailbox")),
+    Case("an owner", to="owner-%a", aliases="%a: %u\nowner-%a: %v"),
+    Case("a request", to="%a-request", aliases="%a: %u\n%a-request: %v"),
+    Case("an owner that is none", to="owner-%a", aliases="owner: %u"),
+    Case("propagated with the second", to="%a-ext", aliases="%a: far@far.example"),
+]
 GROUPS = {
     "plain": ("", PLAIN),
+    "mailbox_transport": ("mailbox_transport = discard\n", TRANSPORTS),
+    "mailbox_transport_maps": (
+        "mailbox_transport_maps = inline:{ {listed=discard:listed} {nobody-listed=discard:unlisted} "
+        "{angl004=error:5.2.1 closed} {angl006=discard} }\n"
+        "fallback_transport_maps = inline:{ {case004-nobody=discard:fallen} }\nfallback_transport = discard:behind\n"
+        "luser_relay = far@far.example\n", [*TRANSPORTS, Case("to nobody at all", to="%a-nobody")]),
+    "tables that fail": ("mailbox_command_maps = fail:x\nfallback_transport_maps = fail:y\n", TRANSPORTS[1:4]),
+    "mailbox_transport_maps that fail": ("mailbox_transport_maps = fail:x\n", TRANSPORTS[1:3]),
+    "mailbox_command": ("mailbox_command = (cat; env | grep -v -e ^_= -e ^PWD= -e ^LD_ -e ^SHLVL= | sort; id) > "
+                        "%root/spool/$LOGNAME.$EXTENSION\n", COMMANDS),
+    "mailbox_command_maps": ("mailbox_command_maps = inline:{ {angl001=/usr/bin/tee -a %root/spool/angl001} }\n"
+                             "mailbox_command = echo 4.2.1 so; exit 1\ncommand_execution_directory = %root/spool\n",
+                             COMMANDS),
+    "home_mailbox as Maildir": ("home_mailbox = Maildir/\nrequire_home_directory = yes\n", BOXES[:6]),
+    "mail_spool_directory as Maildir": (
+        "mail_spool_directory = %root/spool/\nluser_relay = ${user}-${extension?{x}:{y}}-$domain-${recipient_delimiter}@far.example\n",
+        [*PLAIN[:3], *LUSERS]),
+    "Delivered-To for files, and one that changes": ("prepend_delivered_header = file\nfrozen_delivered_to = no\n", [
+        Case("a command", to="%a", aliases='%a: "|cat > %d/out"'), Case("a file", to="%a", aliases="%a: %d/out"),
+        Case("an alias", to="%a", aliases="%a: %u, %v"),
+        Case("an alias to a forward file", to="%a", aliases="%a: %u", forward="far@far.example, %v\n"),
+        Case("an alias of an alias", to="%a", aliases='%a: %a-b, %u\n%a-b: %d/out, far@far.example')]),
+    "recipient_delimiter of none": ("recipient_delimiter =\n", MINUS[:3] + [
+        Case("a forward file", to="%u+ext", forward="far@far.example\n")]),
 }
 
 
