@@ -260,6 +260,21 @@ LUSERS = [
     Case("a forward file to nobody", forward="%a-nobody\n"),
     Case("somebody"),
 ]
+SMALL = [
+    Case("an alias", to="%a+Ext", aliases="%a: %u, far@far.example, mid+x@mid.example"),
+    Case("an alias's command", to="%a+ext", aliases="%a: " + ENV),
+    Case("a forward file", to="%u+ext", forward="far@far.example, %v\n"),
+    Case("a list", to="%a+ext", aliases="%a: :include:%d/list", setup="echo far@far.example > %d/list"),
+    Case("a listed command", to="%a", aliases="%a: :include:%d/list", setup="echo '\"|id > %d/out\"' > %d/list"),
+    Case("a listed command of a user", to="%a", aliases="%a: :include:%d/list",
+         setup="echo '\"|id > %d/out\"' > %d/list; chown %u:nogroup %d/list"),
+    Case("a listed file of a user", to="%a", aliases="%a: :include:%d/list",
+         setup="echo %d/out > %d/list; chown %u:nogroup %d/list"),
+    Case("a listed list of a user's", to="%a", aliases="%a: :include:%d/list",
+         setup="echo :include:%h/more > %d/list; echo '%d/out' > %h/more; chown %u %h/more; chmod 600 %h/more"),
+    Case("a listed list that the user may not read", to="%a", aliases="%a: :include:%d/list",
+         setup="echo :include:%h/more > %d/list; chown %u %d/list; echo '%d/out' > %h/more; chmod 600 %h/more"),
+]
 MINUS = [
     Case("the second delimiter", to="%u-ext"),
     Case("the first delimiter", to="%u+ext"),
@@ -288,17 +303,57 @@ GROUPS = {
     "mailbox_command_maps": ("mailbox_command_maps = inline:{ {angl001=/usr/bin/tee -a %root/spool/angl001} }\n"
                              "mailbox_command = echo 4.2.1 so; exit 1\ncommand_execution_directory = %root/spool\n",
                              COMMANDS),
+    "home_mailbox": ("home_mailbox = mail/box\nmailbox_size_limit = 60000\nmessage_size_limit = 50000\n", BOXES),
     "home_mailbox as Maildir": ("home_mailbox = Maildir/\nrequire_home_directory = yes\n", BOXES[:6]),
     "mail_spool_directory as Maildir": (
         "mail_spool_directory = %root/spool/\nluser_relay = ${user}-${extension?{x}:{y}}-$domain-${recipient_delimiter}@far.example\n",
         [*PLAIN[:3], *LUSERS]),
+    "rights of lists": ("allow_mail_to_commands = alias, forward, include\nallow_mail_to_files = alias,forward,include\n"
+                        "propagate_unmatched_extensions = alias, forward, include\n", SMALL),
+    "what is forbidden": (
+        "allow_mail_to_commands = forward\nallow_mail_to_files = forward\nprepend_delivered_header =\n"
+        "enable_original_recipient = no\nstrict_mailbox_ownership = no\nforward_expansion_filter = ab\n"
+        "forward_path = $home/.forward$recipient_delimiter$extension\nmailbox_delivery_lock = fcntl\n", [
+            Case("a file", to="%a", aliases="%a: %d/file"), Case("a user's file", forward="%h/file\n"),
+            Case("a user's command", forward='"|cat > %d/out"\n'), Case("a forward file", forward="%v\n"),
+            Case("a mailbox"), Case("of another", setup="echo old > %s/%u; chown %v %s/%u; chmod 666 %s/%u"),
+            Case("of root", setup="echo old > %s/%u; chmod 600 %s/%u"),
+            Case("a lock file", setup="touch %s/%u.lock"),
+            Case("filtered", to="%u+aXb", setup="echo far@far.example > %h/.forward+a_b; chown %u %h/.forward+a_b"),
+            Case("as it is", to="%u+ab", setup="echo mid@mid.example > %h/.forward+ab; chown %u %h/.forward+ab")]),
     "Delivered-To for files, and one that changes": ("prepend_delivered_header = file\nfrozen_delivered_to = no\n", [
         Case("a command", to="%a", aliases='%a: "|cat > %d/out"'), Case("a file", to="%a", aliases="%a: %d/out"),
         Case("an alias", to="%a", aliases="%a: %u, %v"),
         Case("an alias to a forward file", to="%a", aliases="%a: %u", forward="far@far.example, %v\n"),
         Case("an alias of an alias", to="%a", aliases='%a: %a-b, %u\n%a-b: %d/out, far@far.example')]),
+    "owner_request_special": ("owner_request_special = no\nrecipient_delimiter = -\n", MINUS + [
+        Case("an owner that means nothing", to="%a", aliases="%a: far@far.example\nowner-%a: %u")]),
+    "recipient_delimiter of two": ("recipient_delimiter = +-\npropagate_unmatched_extensions = alias\n", MINUS),
     "recipient_delimiter of none": ("recipient_delimiter =\n", MINUS[:3] + [
         Case("a forward file", to="%u+ext", forward="far@far.example\n")]),
+    "commands": (
+        "default_privs = daemon\nexport_environment = TZ=Nowhere { GREETING = hello there }\n"
+        "command_expansion_filter = abcdefghijklmnopqrstuvwxyz.@\ncommand_execution_directory = %root/$extension\n"
+        "execution_directory_expansion_filter = ab/\ncommand_time_limit = 1s\nduplicate_filter_limit = 1\n"
+        "stale_lock_time = 1s\ndeliver_lock_attempts = 4\n"
+        "local_delivery_status_filter = inline:{ {2.0.0 delivered to mailbox=2.1.0 put away} "
+        "{5.7.0 permission denied=4.7.0 not yet} }\n", [
+            Case("the environment", to="%a+Ext", aliases="%a: " + ENV, setup="mkdir -p ../___"),
+            Case("rights", to="%a", aliases='%a: "|id > %d/out"'), Case("a file", to="%a", aliases="%a: %d/out"),
+            Case("filtered", to="%u+abc", forward='"|pwd > %d/out"\n', setup="mkdir -p ../ab_; chmod 755 ../ab_"),
+            Case("not there", to="%u+bbb", forward='"|pwd > %d/out"\n',
+                 differs=("(temporary failure)", "cannot change directory to ROOT/bbb: No such file")),
+            Case("too long", to="%a", aliases='%a: "|sleep 600; echo"'),
+            Case("too long without shell", to="%a", aliases='%a: "|sleep 600"'),
+            Case("too long with words", to="%a", aliases='%a: "|echo words; sleep 600"'),
+            Case("an old lock", setup="touch %s/%u.lock; chown %u %s/%u.lock"),
+            Case("an old lock of another", setup="touch %s/%u.lock; chown %v %s/%u.lock",
+                 differs=("Operation not permitted", "status=deferred")),
+            Case("the second twice", to="%a", aliases="%a: %d/one, %d/two, %d/two"),
+            Case("failed", to="%a", aliases='%a: "|exit 77"')]),
+    "local_command_shell": ("local_command_shell = /bin/sh -c\nforward_path =\n", [
+        Case("a command", to="%a", aliases='%a: "|cat"'), Case("a shell's command", to="%a", aliases='%a: "|cat > %d/out"'),
+        Case("a forward file", forward="far@far.example\n")]),
 }
 
 
