@@ -167,8 +167,11 @@ static void receive_both(void *arg) {
     p->delivery_good = str_eq(d.content.bytes, str_n(p->bytes, DELIVERY_INLINE_MAX)) && d.content.fd == -1;
     for (size_t rcpts = 0; rcpts < 2000;) {
         struct bounce_request b;
-        if (ipc_recv(p->ends[1], deadline_in(60), &m) ||
-            !bounce_unpack_request(&m, arena, &(struct bounce_ahead){ 0 }, &b) ||
+        struct bounce_ahead ahead = { 0 };
+        error e;
+        while (!(e = ipc_recv(p->ends[1], deadline_in(60), &m)) && bounce_unpack_more(&m, arena, &ahead))
+            ;
+        if (e || !bounce_unpack_request(&m, arena, &ahead, &b) ||
             !str_eq(b.content.bytes, str_n(p->bytes, DELIVERY_INLINE_MAX)) || !b.rcpt_count)
             return;
         rcpts += b.rcpt_count;

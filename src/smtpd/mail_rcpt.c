@@ -61,19 +61,32 @@ static bool take_path(struct session *s, struct str args, bool may_be_empty, con
     return true;
 }
 
-/* RFC 6531, 3.4: who sends such an address has to say so. */
-static bool utf8_allowed(struct session *s, struct str address, bool declared) {
-    if (declared || !s->set->smtputf8 || !s->set->strict_smtputf8 || str_is_ascii(address))
+/* RFC 6531, 3.4: who sends such an address has to say so. A domain that is not ASCII is never let pass without; a local
+ * part only where strict_smtputf8 does not ask for more. */
+static bool utf8_allowed(struct session *s, struct str address, bool declared, const char *refusal) {
+    if (declared || str_is_ascii(address))
+        return true;
+    struct address_parts p = address_split(address);
+    if (p.has_domain && !str_is_ascii(p.domain)) {
+        log_address_syntax(s, arena_printf(session_scratch(s), "<%.*s>", STR_ARG(address)));
+        return reply_fail(s, "%s", refusal);
+    }
+    if (!s->set->smtputf8 || !s->set->strict_smtputf8)
         return true;
     return reply_fail(s, "553 5.6.7 Must declare SMTPUTF8 to send unicode address");
 }
 
 /* --- MAIL --- */
+static const char bad_sender[] = "501 5.1.7 Bad sender address syntax",
+                  bad_recipient[] = "501 5.1.3 Bad recipient address syntax";
+
 static bool needs_greeting(struct session *s) {
     return s->set->helo_required && s->helo.n == 0;
 }
 
 static error check_size(struct session *s, uint64_t size) {
+    if (size > INT64_MAX)
+        return err_smtp(session_scratch(s), 552, "5.3.4", "Message size exceeds file system imposed limit");
     if (s->set->message_size == 0 || size <= s->set->message_size)
         return NULL;
     log_refusal(s, "reject", STR("552 5.3.4 Message size exceeds fixed limit"));
@@ -153,9 +166,9 @@ bool command_mail(struct session *s, struct str args) {
         return false;
     struct str sender = STR(""), options = STR("");
     struct mail_params params;
-    if (!take_path(s, args, true, "501 5.1.7 Bad sender address syntax", &sender, &options))
+    if (!take_path(s, args, true, bad_sender, &sender, &options))
         return false;
-    if (!utf8_allowed(s, sender, params_want_smtputf8(s, options)) || !mail_params_read(s, options, &params))
+    if (!utf8_allowed(s, sender, params_want_smtputf8(s, options), bad_sender) || !mail_params_read(s, options, &params))
         return false;
     if (params.verp.p && sender.n == 0)
         return reply_fail(s, "503 5.5.4 Error: XVERP requires non-null sender");
@@ -211,9 +224,9 @@ bool command_rcpt(struct session *s, struct str args) {
         return false;
     struct str rcpt = STR(""), options = STR("");
     struct rcpt_params params;
-    if (!take_path(s, args, false, "501 5.1.3 Bad recipient address syntax", &rcpt, &options))
+    if (!take_path(s, args, false, bad_recipient, &rcpt, &options))
         return false;
-    if (!utf8_allowed(s, rcpt, tx->envelope_flags & ENVELOPE_SMTPUTF8) || !rcpt_params_read(s, options, &params))
+    if (!utf8_allowed(s, rcpt, tx->envelope_flags & ENVELOPE_SMTPUTF8, bad_recipient) || !rcpt_params_read(s, options, &params))
         return false;
     if (tx->rcpts >= s->set->recipients) {
         /* a mailing list's software sends the rest later: no mistake at first (RFC 5321, 4.5.3.1.10) */
@@ -257,13 +270,13 @@ bool command_vrfy(struct session *s, struct str args) {
     struct str address = STR(""), rest = STR("");
     bool declared;
     args = without_smtputf8(s, args, &declared);
-    if (!take_path(s, args, false, "501 5.1.3 Bad recipient address syntax", &address, &rest))
+    if (!take_path(s, args, false, bad_recipient, &address, &rest))
         return false;
     if (rest.n) {
         log_address_syntax(s, args);
-        return reply_fail(s, "501 5.1.3 Bad recipient address syntax");
+        return reply_fail(s, "%s", bad_recipient);
     }
-    if (!utf8_allowed(s, address, declared))
+    if (!utf8_allowed(s, address, declared, bad_recipient))
         return false;
     error e = check_recipient(s, address);
     if (e)

@@ -6,15 +6,13 @@
 #include "smtpd/command.h"
 #include "smtpd/reply.h"
 
-enum { SIZE_DIGITS_MAX = 20 /* RFC 1870, 3 */ };
-
 /* --- MAIL --- */
 
 /* One parameter; false: refused, and the client has been told. */
 typedef bool take_mail(struct session *s, struct str value, struct mail_params *p);
 
 static bool take_size(struct session *s, struct str value, struct mail_params *p) {
-    bool digits = value.n > 0 && value.n <= SIZE_DIGITS_MAX;
+    bool digits = value.n > 0;
     for (size_t i = 0; digits && i < value.n; i++)
         digits = byte_is_digit(value.p[i]);
     if (!digits)

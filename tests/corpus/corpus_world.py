@@ -1,5 +1,6 @@
 """The two servers that play the corpus, and what is seen of each conversation, in a form that can be compared."""
 import re
+import time
 import subprocess
 
 from corpus.corpus_play import Stage, quiet_log, split_log, split_postcat
@@ -194,7 +195,12 @@ def plain_message(lines, ids):
 def observe(server, stage, replies):
     log = split_log(quiet_log(server.log), stage.tags)
     every_id = [i for name in log for i in log[name][2]]
-    stored = split_postcat(server.stored(every_id).decode("utf-8", "surrogateescape")) if every_id else {}
+    stored = {}
+    for _ in range(4):  # a message that is just moved from one queue to another may be missed; some are not there at all
+        missing = [i for i in every_id if i not in stored]
+        if missing:
+            stored |= split_postcat(server.stored(missing).decode("utf-8", "surrogateescape"))
+            time.sleep(0.3)
     seen = {}
     for name, said in replies.items():
         smtpd, cleanup, ids = log[name]
