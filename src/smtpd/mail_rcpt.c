@@ -168,7 +168,8 @@ bool command_mail(struct session *s, struct str args) {
     struct mail_params params;
     if (!take_path(s, args, true, bad_sender, &sender, &options))
         return false;
-    if (!utf8_allowed(s, sender, params_want_smtputf8(s, options), bad_sender) || !mail_params_read(s, options, &params))
+    if (!utf8_allowed(s, sender, params_want_smtputf8(s, options), bad_sender) ||
+        !mail_params_read(s, options, &params))
         return false;
     if (params.verp.p && sender.n == 0)
         return reply_fail(s, "503 5.5.4 Error: XVERP requires non-null sender");
@@ -226,7 +227,8 @@ bool command_rcpt(struct session *s, struct str args) {
     struct rcpt_params params;
     if (!take_path(s, args, false, bad_recipient, &rcpt, &options))
         return false;
-    if (!utf8_allowed(s, rcpt, tx->envelope_flags & ENVELOPE_SMTPUTF8, bad_recipient) || !rcpt_params_read(s, options, &params))
+    if (!utf8_allowed(s, rcpt, tx->envelope_flags & ENVELOPE_SMTPUTF8, bad_recipient) ||
+        !rcpt_params_read(s, options, &params))
         return false;
     if (tx->rcpts >= s->set->recipients) {
         /* a mailing list's software sends the rest later: no mistake at first (RFC 5321, 4.5.3.1.10) */
