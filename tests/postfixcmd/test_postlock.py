@@ -4,6 +4,7 @@ import fcntl
 import os
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -100,10 +101,21 @@ def test_fcntl_lock_is_ours(system, mbox):
 
 
 def test_stale_lock_file(system, mbox):
-    lock = system.directory / "box.lock"
+    lock, main_cf = system.directory / "box.lock", system.etc / "main.cf"
     lock.write_text("")
-    os.utime(lock, (1, 1))
-    assert postlock(system, "-l", "dotlock", mbox, "true").returncode == 0
+    os.utime(lock, (1, 1))  # anybody can say so: what counts is when the file was changed
+    before = main_cf.read_text()
+    try:
+        main_cf.write_text(before + "stale_lock_time = 1s\n")
+        time.sleep(2.1)
+        assert postlock(system, "-l", "dotlock", mbox, "true").returncode == 0
+        main_cf.write_text(before + "stale_lock_time = 500s\n")
+        lock.write_text("")
+        os.utime(lock, (1, 1))
+        assert postlock(system, "-l", "dotlock", mbox, "true").returncode == 75
+    finally:
+        main_cf.write_text(before)
+        lock.unlink(missing_ok=True)
 
 
 def test_terminated(system, mbox):

@@ -397,7 +397,7 @@ def all_there(instance, accepted, size):
     return True
 
 
-STUCK = "message_size_limit = 1000000\ndefer_transports = local\nqueue_run_delay = 5s\nminimal_backoff_time = 5s\n"
+STUCK = "message_size_limit = 1000000\nmailbox_size_limit = 0\ndefer_transports = local\nqueue_run_delay = 5s\nminimal_backoff_time = 5s\n"
 
 
 def test_minfree(make_instance, disk):

@@ -67,7 +67,7 @@ def test_full_disk(make_instance, small_disk):
     """Accepted mail waits in the queue (its destination is down) until the disk is full; then there is room again."""
     (small_disk / "queue").mkdir(mode=0o755)
     os.chown(small_disk / "queue", pwd.getpwnam(USER).pw_uid, pwd.getpwnam(USER).pw_gid)
-    instance = make_instance(user=USER, main_cf=f"queue_directory = {small_disk}/queue\nmessage_size_limit = 0\n"
+    instance = make_instance(user=USER, main_cf=f"queue_directory = {small_disk}/queue\nmessage_size_limit = 0\nmailbox_size_limit = 0\n"
                              "defer_transports = local\n")
     codes = []
     for _ in range(60):
