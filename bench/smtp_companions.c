@@ -14,7 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { IN_SIZE = 128 * 1024 };
+enum { IN_SIZE = 128 * 1024, FDS_MAX = 65536 };
 
 struct peer {
     int fd;
@@ -24,16 +24,19 @@ struct peer {
 };
 
 static int epoll;
+static struct peer *peers[FDS_MAX]; /* by descriptor */
 
-static struct peer *add(int fd, bool listens, bool is_milter) {
+static void add(int fd, bool listens, bool is_milter) {
+    if (fd >= FDS_MAX)
+        errx(1, "too many connections");
     struct peer *p = calloc(1, sizeof *p + (listens ? 0 : IN_SIZE));
     if (!p)
         err(1, "no memory");
     *p = (struct peer){ .fd = fd, .listens = listens, .is_milter = is_milter };
-    struct epoll_event e = { .events = EPOLLIN, .data.ptr = p };
+    peers[fd] = p;
+    struct epoll_event e = { .events = EPOLLIN, .data.fd = fd };
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &e))
         err(1, "epoll_ctl");
-    return p;
 }
 
 static bool answer(const struct peer *p, const void *bytes, size_t n) {
@@ -87,7 +90,7 @@ int main(int argc, char **argv) {
     epoll = epoll_create1(EPOLL_CLOEXEC);
     add(peer_listen(argv[1]), true, false);
     add(peer_listen(argv[2]), true, true);
-    struct epoll_event e = { .events = EPOLLIN, .data.ptr = NULL };
+    struct epoll_event e = { .events = EPOLLIN, .data.fd = STDIN_FILENO };
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, STDIN_FILENO, &e))
         err(1, "standard input is to be a pipe, whose end is the end");
     puts("companions event=listening");
@@ -96,7 +99,7 @@ int main(int argc, char **argv) {
         struct epoll_event events[64];
         const int n = epoll_wait(epoll, events, 64, -1);
         for (int i = 0; i < n; i++) {
-            struct peer *p = events[i].data.ptr;
+            struct peer *p = peers[events[i].data.fd];
             if (!p)
                 return 0;
             if (p->listens) {
@@ -106,6 +109,7 @@ int main(int argc, char **argv) {
                     add(fd, false, p->is_milter);
                 }
             } else if (!serve(p)) {
+                peers[p->fd] = NULL;
                 close(p->fd);
                 free(p);
             }

@@ -254,7 +254,8 @@ static int compare(const void *a, const void *b) {
 
 static void print_results(const char *event) {
     qsort(run.banner_us, (size_t)run.banners, sizeof *run.banner_us, compare);
-    const double banner = run.banners ? run.banner_us[(run.banners - 1) / 2] / 1000.0 : 0;
+    const long middle = (run.banners - 1) / 2;
+    const double banner = run.banners ? run.banner_us[middle] / 1000.0 : 0;
     const double seconds = (double)(run.end_us - run.start_us) / 1e6;
     printf("sessions event=%s over=%ld held=%ld lost=%ld refused=%ld handshakes=%ld resumed=%ld banner50=%.3f "
            "start=%.6f end=%.6f rate=%.1f cpu=%.3f\n",

@@ -124,7 +124,7 @@ void pass_deliver(struct delivery *d, struct str address, struct str destination
     request.env.rcpts = &rcpt;
     request.env.rcpt_count = 1;
     request.rcpt_index = &index;
-    struct agent_status status;
+    struct agent_status status = { 0 };
     error e = ask(d, name, &request, &status);
     if (e) {
         log_warn("%s: connect to transport private/%.*s: %.*s", from->id.text, STR_ARG(name), STR_ARG(e->text));

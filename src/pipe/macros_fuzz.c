@@ -10,7 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct pipe_attributes attributes = { .null_sender = STR("MAILER-DAEMON"), .argv = args };
     struct arena *a = arena_new();
     if (str_next(&in, STR("\n"), &part) && part.n)
-        attributes.flags = (unsigned char)part.p[0] << 3;
+        attributes.flags = (unsigned)(unsigned char)part.p[0] << 3;
     while (attributes.argc < 4 && str_next(&in, STR("\n"), &part) && part.n)
         args[attributes.argc++] = part;
     r.env.rcpts = rcpts;

@@ -285,7 +285,7 @@ void entry_free(struct entry *e) {
 
 static void entry_add_rcpt(struct entry *e, uint32_t slot, uint32_t bytes) {
     if (e->rcpt_count == e->rcpt_room) {
-        uint32_t room = 2 * e->rcpt_room;
+        uint32_t room = 2 * (e->rcpt_room + 1);
         uint32_t *grown = realloc(e->rcpts == e->few ? NULL : e->rcpts, room * sizeof *grown);
         if (!grown)
             die_no_memory(room * sizeof *grown);

@@ -364,7 +364,7 @@ static bool only_paces_differ(const struct conf *a, const struct conf *b) {
 
 error settings_load_stressed(const struct settings *normal, const struct conf *stressed, struct arena *err_arena,
                              struct settings **ret) {
-    struct settings *s;
+    struct settings *s = NULL;
     if (only_paces_differ(normal->conf, stressed)) {
         s = malloc(sizeof *s);
         if (!s)
@@ -377,8 +377,8 @@ error settings_load_stressed(const struct settings *normal, const struct conf *s
         read_verification(s, stressed);
     } else {
         error e = settings_load(stressed, normal->service, err_arena, &s);
-        if (e)
-            return e;
+        if (e || !s)
+            return e ? e : err_errno(ENOMEM);
         starttls_close(&s->tls);
         s->tls = normal->tls;
     }
