@@ -156,6 +156,16 @@ static const struct {
     { EX_CONFIG, "5.3.5", "local configuration error" },
 };
 
+bool pipe_command_status(int status, struct str *ret_dsn, struct str *ret_text) {
+    for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++)
+        if (statuses[i].status == status) {
+            *ret_dsn = str_c(statuses[i].dsn);
+            *ret_text = str_c(statuses[i].text);
+            return true;
+        }
+    return false;
+}
+
 /* On one line: white space becomes blanks; other control bytes, and what is not UTF-8, '_'. */
 static struct str one_line(struct arena *a, struct str output) {
     struct buf b = { 0 };
@@ -183,11 +193,9 @@ static struct str failure_text(struct arena *a, const struct child_result *resul
         *dsn = STR("4.3.0");
         return arena_printf(a, "Command died with signal %d: \"%.*s\"", result->signal, STR_ARG(name));
     }
-    for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++)
-        if (statuses[i].status == result->status) {
-            *dsn = str_c(statuses[i].dsn);
-            return str_c(statuses[i].text);
-        }
+    struct str text;
+    if (pipe_command_status(result->status, dsn, &text))
+        return text;
     *dsn = STR("5.3.0");
     return arena_printf(a, "Command died with status %d: \"%.*s\"", result->status, STR_ARG(name));
 }

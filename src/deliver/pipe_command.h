@@ -36,6 +36,9 @@ struct pipe_command {
  */
 error pipe_command_run(const struct pipe_command *c, struct arena *a, struct child_result *ret);
 
+/* What an exit status of sysexits.h says. False: it is none of them. */
+bool pipe_command_status(int status, struct str *ret_dsn, struct str *ret_text);
+
 /* What the exit status (sysexits.h), the signal or the time limit mean: dsn, reason and diagnostic of `*ret`. A status
  * code at the front of what a command said that failed counts more than its exit status. `name` is how the command is
  * called to people. After success `reason` is empty and `*ret_output` what it said, for who wants to show it. */

@@ -1,6 +1,7 @@
 #include "deliver/child.h"
 #include "deliver/environment.h"
 #include "deliver/mailbox.h"
+#include "deliver/pipe_command.h"
 #include "local/local.h"
 #include "mail/dsn.h"
 #include <errno.h>
@@ -183,21 +184,6 @@ static char **arguments(struct delivery *d, const struct command *c, const char 
     return argv.at;
 }
 
-/* Exit statuses of sysexits.h. */
-static const struct {
-    int status;
-    const char *dsn, *text;
-} statuses[] = {
-    { EX_USAGE, "5.3.0", "command line usage error" },    { EX_DATAERR, "5.6.0", "data format error" },
-    { EX_NOINPUT, "5.3.0", "cannot open input" },         { EX_NOUSER, "5.1.1", "user unknown" },
-    { EX_NOHOST, "5.1.2", "host name unknown" },          { EX_UNAVAILABLE, "5.3.0", "service unavailable" },
-    { EX_SOFTWARE, "5.3.0", "internal software error" },  { EX_OSERR, "4.3.0", "system resource problem" },
-    { EX_OSFILE, "5.3.0", "critical OS file missing" },   { EX_CANTCREAT, "5.2.0", "can't create user output file" },
-    { EX_IOERR, "5.3.0", "input/output error" },          { EX_TEMPFAIL, "4.3.0", "temporary failure" },
-    { EX_PROTOCOL, "5.5.0", "remote error in protocol" }, { EX_NOPERM, "5.7.0", "permission denied" },
-    { EX_CONFIG, "5.3.5", "local configuration error" },
-};
-
 /* What the command wrote, on one line: white space becomes blanks, other control bytes '_'. */
 static struct str one_line(struct arena *a, struct str output) {
     struct buf b = { 0 };
@@ -243,12 +229,10 @@ static void report(struct delivery *d, struct str address, const struct command 
                                    output);
         return;
     }
-    for (size_t i = 0; i < sizeof(statuses) / sizeof(*statuses); i++)
-        if (statuses[i].status == result->status) {
-            delivery_result_diagnostic(d, address, str_c(statuses[i].dsn),
-                                       arena_printf(a, "%s%.*s", statuses[i].text, STR_ARG(said)), output);
-            return;
-        }
+    if (pipe_command_status(result->status, &dsn, &text)) {
+        delivery_result_diagnostic(d, address, dsn, arena_printf(a, "%.*s%.*s", STR_ARG(text), STR_ARG(said)), output);
+        return;
+    }
     delivery_result_diagnostic(
         d, address, STR("5.3.0"),
         arena_printf(a, "Command died with status %d: \"%.*s\"%.*s", result->status, STR_ARG(c->text), STR_ARG(said)),
