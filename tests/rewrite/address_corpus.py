@@ -8,9 +8,10 @@
 An answer may be followed by " !! ours": where we differ on purpose. <> stands for an empty address, \\t for a tab.
 """
 import pathlib
-import re
 import socket
 import subprocess
+
+from rewrite.corpus_groups import read_groups
 
 FILE = pathlib.Path(__file__).with_name("addresses.corpus")
 WORLD = """\
@@ -53,19 +54,8 @@ class Group:
         self.name, self.settings, self.rows = name, [], []
 
 
-def groups(path=FILE):
-    found = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        if line.startswith("== "):
-            found.append(Group(line[3:]))
-        elif line and not line.startswith("#"):
-            group = found[-1]
-            setting = re.match(r"(\w+) =( .*)?$", line)
-            if setting and not group.rows:
-                group.settings.append((setting[1], (setting[2] or "").strip()))
-            else:
-                group.rows.append(Row(group, number, line))
-    return found
+def groups():
+    return read_groups(FILE, Group, Row)
 
 
 # --- Debian's ---

@@ -13,6 +13,8 @@ import re
 import smtplib
 import subprocess
 
+from rewrite.corpus_groups import read_groups
+
 FILE = pathlib.Path(__file__).with_name("messages.corpus")
 WORLD = """\
 myhostname = host.example.com
@@ -86,19 +88,8 @@ class Group:
                 f"rewrite{number} unix - - n - - trivial-rewrite\n{settings}")
 
 
-def groups(path=FILE):
-    found = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        if line.startswith("== "):
-            found.append(Group(line[3:]))
-        elif line and not line.startswith("#"):
-            group = found[-1]
-            setting = re.match(r"(\w+) =( .*)?$", line)
-            if setting and not group.rows:
-                group.settings.append((setting[1], (setting[2] or "").strip()))
-            else:
-                group.rows.append(Row(group, number, line))
-    return found
+def groups():
+    return read_groups(FILE, Group, Row)
 
 
 class Talk:
