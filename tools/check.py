@@ -8,7 +8,8 @@ usage: check.py [--plain-only] [--no-lint] [argument of pytest ...]
 4. an installation under a prefix of its own
 
 Files or folders of tests/ among the arguments are then the only black-box tests. A build that fails counts as one
-failed test. Results are read from the JUnit files that meson and pytest write.
+failed test. Results are read from the JUnit files that meson and pytest write. Black-box tests that failed beside
+others are run once more alone, when they are few: one that passes then counts as passed, and is named as unsteady.
 """
 import argparse
 import os
@@ -20,6 +21,7 @@ import xml.etree.ElementTree as xml
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PYTHON = "/usr/bin/python3"
+AGAIN_LIMIT = 12  # failed tests; more than these are no matter of a busy machine
 WORKERS = 3  # of pytest, on two cores: tests mostly wait; the tests of one file stay in one worker
 SANITIZE = ["-Db_sanitize=address,undefined", "-Db_lundef=false"]
 SANITIZER_ENV = {
@@ -32,15 +34,20 @@ class Tally:
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
         self.failures = []
+        self.unsteady = []
 
-    def add_junit(self, path, label):
+    def add_junit(self, path, label, again=None):
+        """`again`: the results of a second run of those that failed."""
         if not path.exists():
             self.fail(f"{label}: no results in {path.name}")
             return
-        for case in xml.parse(path).getroot().iter("testcase"):
-            name = f"{label}: {case.get('classname', '')} {case.get('name')}".strip()
-            if case.find("failure") is not None or case.find("error") is not None:
-                self.fail(name)
+        mended = {name for name, case in cases(again) if good(case)} if again and again.exists() else set()
+        for name, case in cases(path):
+            if not good(case) and name in mended:
+                self.unsteady.append(f"{label}: {name}")
+                self.passed += 1
+            elif not good(case):
+                self.fail(f"{label}: {name}")
             elif case.find("skipped") is not None:
                 self.skipped += 1
             else:
@@ -56,6 +63,15 @@ class Tally:
         else:
             self.fail(name)
         return good
+
+
+def cases(path):
+    for case in xml.parse(path).getroot().iter("testcase"):
+        yield f"{case.get('classname', '')} {case.get('name')}".strip(), case
+
+
+def good(case):
+    return case.find("failure") is None and case.find("error") is None
 
 
 def say(text):
@@ -98,10 +114,17 @@ def suite(tally, folder, label, extra_env, pytest_args):
     say(f"{label}: black-box tests")
     junit = folder / "pytest.xml"
     junit.unlink(missing_ok=True)
-    run([PYTHON, "-m", "pytest", "-q", f"--junitxml={junit}", "-p",
-         "no:cacheprovider", "--durations=15", "-n", str(WORKERS), "--dist", "loadfile", *black_box(pytest_args)],
+    again = folder / "pytest-again.xml"
+    again.unlink(missing_ok=True)
+    pytest = [PYTHON, "-m", "pytest", "-q", "--durations=15", "-o", f"cache_dir={folder / 'pytest-cache'}"]
+    run([*pytest, f"--junitxml={junit}", "-n", str(WORKERS), "--dist", "loadfile", *black_box(pytest_args)],
         folder / "pytest.log", env=env)
-    tally.add_junit(junit, label)
+    failed = sum(not good(case) for _, case in cases(junit)) if junit.exists() else 0
+    if 0 < failed <= AGAIN_LIMIT:
+        say(f"{label}: the {failed} that failed, alone")
+        run([*pytest, f"--junitxml={again}", "--last-failed", "--last-failed-no-failures=none",
+             *black_box(pytest_args)], folder / "pytest-again.log", env=env)
+    tally.add_junit(junit, label, again)
 
 
 def installation(tally, folder):
@@ -156,6 +179,8 @@ def main():
     if not args.plain_only and build(tally, top / "asan", SANITIZE, "sanitizers"):
         suite(tally, top / "asan", "sanitizers", SANITIZER_ENV, pytest_args)
     minutes = (time.time() - started) / 60
+    for name in tally.unsteady:
+        print(f"UNSTEADY {name} (it failed beside others and passed alone)")
     for name in tally.failures:
         print(f"FAILED {name}")
     print(f"parameter rows: {pending()}")

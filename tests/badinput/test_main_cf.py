@@ -10,11 +10,10 @@ import threading
 
 import pytest
 
-from instance import ROOT, build_directory
+from instance import ROOT, SANITIZED, build_directory
 
 MEMORY = 1 << 30  # bytes of address space, for all of it; a sanitizer's build needs more than there is
 SECONDS = 120     # a bound for hangs
-SANITIZED = b"__asan_init" in (build_directory() / "sbin/postconf").read_bytes()
 
 
 @pytest.fixture

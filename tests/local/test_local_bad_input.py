@@ -8,14 +8,13 @@ import tempfile
 
 import pytest
 
-from instance import wait_for
+from instance import SANITIZED, wait_for
 from local_pair import Users, wait_quiet
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as other users")
 BASE = ("smtpd_reject_unlisted_recipient = no\nminimal_backoff_time = 3000s\nbiff = no\n"
         "transport_maps = inline:{ {far.example=discard:far} }\ndefault_transport = error:no way there\n")
 MIB = 1024 * 1024
-SANITIZED = "build-asan" in os.environ.get("ANGARIUM_BUILD", "") or "ASAN_OPTIONS" in os.environ
 
 
 @pytest.fixture

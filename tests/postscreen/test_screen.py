@@ -175,12 +175,15 @@ def test_nobody_waits_for_the_last_client_of_the_old_process(make_screen):
     first = Client(p.port)
     first.hear()
     p.reload()
-    wait_for(lambda: len(p.pids("postscreen")) < 2 and p.log().count("full cleanup") >= 1)
-    second = Client(p.port)
-    assert second.hear().startswith("220-")
-    assert len(p.pids("postscreen")) == 2
-    first.close()
-    second.close()
+    clients = [first]
+
+    def another_process():
+        """The old one may have taken a client that came before it heard of the reload."""
+        clients.append(Client(p.port))
+        return clients[-1].hear().startswith("220-") and len(p.pids("postscreen")) == 2
+    wait_for(another_process)
+    for client in clients:
+        client.close()
 
 
 def test_idle_clients_cost_little(make_screen):

@@ -5,7 +5,7 @@ import smtplib
 
 import pytest
 
-from instance import Instance, wait_for
+from instance import SANITIZED, Instance, wait_for
 
 MEMBERS = 100_000
 MIB = 1 << 20
@@ -100,6 +100,6 @@ def test_a_header_of_100_megabytes(mail, size, field):
         smtp.send(b"\r\nbody\r\n.\r\n")
         code, text = smtp.getreply()
     assert code == 250, text
-    assert peak(mail, "cleanup") < max(before, 64 * MIB) + 64 * MIB
+    assert SANITIZED or peak(mail, "cleanup") < max(before, 64 * MIB) + 64 * MIB
     mail.command("postsuper", "-d", text.decode().split()[-1])
     wait_for(lambda: mail.smtp().ehlo()[0] == 250)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from instance import wait_for
+from instance import SANITIZED, wait_for
 from smtpd.dialogue import Client
-from smtpd.test_idle_memory import SANITIZED, connect_all, pss, smtpd_processes
+from smtpd.test_idle_memory import connect_all, pss, smtpd_processes
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "postscreen"))
 from screens import Screen  # noqa: E402

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from instance import ROOT, wait_for
+from instance import ROOT, SANITIZED, wait_for
 from milter.scripted_milter import CONTINUE, ScriptedMilter, chgheader, insheader, quarantine
 from smtpd.dialogue import Client
-from smtpd.test_idle_memory import SANITIZED, pss, smtpd_processes
+from smtpd.test_idle_memory import pss, smtpd_processes
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "postscreen"), str(HERE.parent / "tls")]

@@ -7,12 +7,11 @@ import socket
 
 import pytest
 
-from instance import wait_for
+from instance import SANITIZED, wait_for
 from smtpd.dialogue import Client
 
 IDLE, FLOOD = 2000, 5000
 PSS_LIMIT = 64 * 1024 * 1024
-SANITIZED = "asan" in os.environ.get("ANGARIUM_BUILD", "")
 
 
 def smtpd_processes(instance):

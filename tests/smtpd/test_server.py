@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from instance import wait_for
+from instance import SANITIZED, wait_for
 from smtpd.dialogue import WORLD, Client
-from smtpd.test_idle_memory import SANITIZED, pss, smtpd_processes
+from smtpd.test_idle_memory import pss, smtpd_processes
 
 MEGABYTE = 1024 * 1024
 
