@@ -2,6 +2,7 @@
 differential tests and benchmarks compare with. Needs root and the users postfix and postdrop; `Oracle.why_not()` says what is
 missing. Nothing is installed, nothing outside its folder and the ports given to it is touched.
 """
+import contextlib
 import grp
 import os
 import pathlib
@@ -40,6 +41,14 @@ postlog unix-dgram n - n - 1 postlogd
 tlsmgr unix - - n 1000? 1 tlsmgr
 """
 OWNED = "active bounce corrupt defer deferred flush hold incoming private public saved trace maildrop".split()
+
+
+def ended(pid):
+    """It may stay as a zombie for a second, until the machine's init looks."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
 
 
 class Oracle:
@@ -135,13 +144,12 @@ alias_maps =
         pid_file = self.directory / "queue/pid/master.pid"
         if pid_file.exists():
             pid = int(pid_file.read_text().strip())
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-                for _ in range(100):
-                    os.kill(pid, 0)
-                    time.sleep(0.05)
-            except ProcessLookupError:
-                pass
+            for _ in range(100):
+                if ended(pid):
+                    break
+                time.sleep(0.05)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def __enter__(self):

@@ -22,7 +22,7 @@ import xml.etree.ElementTree as xml
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PYTHON = "/usr/bin/python3"
 AGAIN_LIMIT = 12  # failed tests; more than these are no matter of a busy machine
-WORKERS = 3  # of pytest, on two cores: tests mostly wait; the tests of one file stay in one worker
+WORKERS = 4  # of pytest, on two cores: tests mostly wait; the tests of one file stay in one worker
 SANITIZE = ["-Db_sanitize=address,undefined", "-Db_lundef=false"]
 SANITIZER_ENV = {
     "ASAN_OPTIONS": "detect_stack_use_after_return=0:abort_on_error=1:detect_leaks=1",

@@ -1,5 +1,6 @@
 """postscreen's tests beside Debian's: the same clients, the same replies, the same log lines."""
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from oracle import Oracle
@@ -84,7 +85,8 @@ def ended(lines):
 def test_as_debians(name):
     main_cf, sessions = SCENES[name]
     with Screen(main_cf) as ours, OracleScreen(main_cf) as theirs:
-        got, want = run(ours, sessions), run(theirs, sessions)
+        with ThreadPoolExecutor(2) as both:
+            got, want = both.map(run, (ours, theirs), (sessions, sessions))
         with contextlib.suppress(TimeoutError):
             wait_for(lambda: lines_of(ours.log()) == lines_of(theirs.log()))
         print("ours:", ours.log(), "theirs:", theirs.log(), sep="\n")
