@@ -53,6 +53,7 @@ class Client:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
         self.port = self.socket.getsockname()[1]
         self.heard = []
+        self.unread = ""
 
     def say(self, text):
         with contextlib.suppress(OSError):
@@ -77,11 +78,21 @@ class Client:
         return text
 
     def reply(self, seconds=30):
-        """A whole reply, also of many lines."""
-        text = self.hear(seconds=seconds)
-        while text and not text.endswith("<end>") and text.splitlines()[-1][3:4] == "-":
-            text += self.hear(seconds=seconds)
-        return text
+        """A whole reply, also of many lines; what came with it is the beginning of the next."""
+        text = ""
+        while True:
+            line, end, rest = self.unread.partition("\n")
+            if end:
+                self.unread = rest
+                text += line + end
+                if line[3:4] != "-":
+                    return text
+                continue
+            more = self.hear(seconds=seconds)
+            if not more or more.endswith("<end>"):
+                text, self.unread = text + self.unread + more, ""
+                return text
+            self.unread += more
 
     def close(self):
         self.socket.close()
