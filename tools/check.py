@@ -5,7 +5,6 @@ usage: check.py [--plain-only] [--no-lint] [argument of pytest ...]
 1. the style of the source (clang-format, clang-tidy)
 2. plain build with warnings as errors: unit tests, fuzz corpora, black-box tests
 3. the same under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer
-4. an installation under a prefix of its own
 
 Files or folders of tests/ among the arguments are then the only black-box tests. A build that fails counts as one
 failed test. Results are read from the JUnit files that meson and pytest write. Black-box tests that failed beside
@@ -127,26 +126,6 @@ def suite(tally, folder, label, extra_env, pytest_args):
     tally.add_junit(junit, label, again)
 
 
-def installation(tally, folder):
-    """meson install with any prefix gives a working installation whose defaults say so."""
-    say("installation under a prefix")
-    prefix = folder / "prefix"
-    setup = ["meson", "setup", str(folder / "b"), f"--prefix={prefix}", f"--sysconfdir={prefix}/etc",
-             f"--localstatedir={prefix}/var", "-Dtests=false"]
-    good = (folder / "b" / "build.ninja").exists() or run(setup, folder / "setup.log")
-    good = good and run(["ninja", "-C", str(folder / "b"), "install"], folder / "install.log")
-    if tally.step("installation: ninja install", good):
-        shown = subprocess.run([prefix / "sbin/postconf", "-d", "config_directory", "daemon_directory",
-                                "command_directory", "queue_directory"], capture_output=True, text=True).stdout
-        wanted = {f"config_directory = {prefix}/etc/postfix", f"daemon_directory = {prefix}/libexec/angarium",
-                  f"command_directory = {prefix}/sbin", f"queue_directory = {prefix}/var/spool/postfix"}
-        tally.step("installation: postconf -d names its folders", wanted == set(shown.splitlines()))
-        for page in ("man5/postconf.5", "man8/smtpd.8", "man1/sendmail.1"):
-            tally.step(f"installation: manual page {page}", (prefix / "share/man" / page).is_file())
-        for name in ("main.cf", "master.cf"):
-            tally.step(f"installation: stock {name}", (prefix / "etc/postfix" / name).is_file())
-
-
 def pending():
     """How much of the interface is still to be done, in one line."""
     shown = subprocess.run([PYTHON, "tools/check_params.py", "."], capture_output=True, text=True, cwd=ROOT).stdout
@@ -170,9 +149,6 @@ def main():
         print(oracle.stderr, end="")
     if build(tally, top / "plain", [], "plain"):
         suite(tally, top / "plain", "plain", {}, pytest_args)
-        installation_folder = top / "install"
-        installation_folder.mkdir(exist_ok=True)
-        installation(tally, installation_folder)
         if not args.no_lint:
             say("clang-format and clang-tidy")
             tally.step("lint", run([PYTHON, "tools/lint.py", "--build", str(top / "plain")], top / "lint.log"))

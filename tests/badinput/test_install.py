@@ -91,6 +91,8 @@ def test_places(prefix):
     assert shown.splitlines() == [f"{name} = {prefix}/{place}" for name, place in want.items()]
     for name in ("queue_directory", "data_directory"):
         assert (prefix / want[name]).is_dir()
+    for page in ("man5/postconf.5", "man8/smtpd.8", "man1/sendmail.1"):
+        assert (prefix / "share/man" / page).is_file()
 
 
 def test_rights(prefix):
