@@ -41,6 +41,4 @@ error child_run(const struct child *c, struct arena *a, struct child_result *ret
 /* In a child: give up all rights but those of uid and gid, for good. False: not possible, and the caller must end. As
  * an ordinary user only the own uid is possible. Secondary groups are dropped. */
 bool child_become(uid_t uid, gid_t gid);
-/* The same for the effective ids only, in a child that stayed root: it can come back, also to (0, 0). */
-bool child_act_as(uid_t uid, gid_t gid);
 #endif

@@ -1,7 +1,7 @@
 #include "deliver/mailbox.h"
 
 #include "base/log.h"
-#include "deliver/child.h"
+#include "deliver/user_thread.h"
 #include "mail/address.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -43,21 +43,25 @@ struct str mailbox_from_line(struct arena *a, struct str sender, int64_t when) {
     return arena_printf(a, "From %.*s  %s\n", STR_ARG(from), date);
 }
 
-/* --- in the child --- */
-struct job {
-    const struct mailbox *m;
-    const char *path; /* m->path */
-    const char *host; /* for Maildir names */
-    struct str from_line;
-    int64_t now_us;
-    const struct spool_content *content;
-    struct arena *arena;
-    uint64_t start; /* of the message in the mbox */
-};
+/* --- in a thread --- */
 struct failure {
     int code;        /* errno, or 0 when `dsn` says all */
     const char *dsn; /* NULL: from code */
     struct str why;  /* empty: success */
+};
+struct job { /* with copies of all it needs: it may live longer than the request */
+    struct mailbox box;
+    const struct mailbox *m; /* that */
+    const char *path;        /* m->path */
+    const char *host;        /* for Maildir names */
+    unsigned long serial;    /* the same */
+    struct str from_line;
+    int64_t now_us;
+    struct spool_content content;
+    struct arena *arena;
+    /* results */
+    struct failure failure;
+    uint64_t start; /* of the message in the mbox */
 };
 
 static const char *dsn_of(int code, const char *otherwise) {
@@ -130,8 +134,8 @@ static struct failure copy_message(const struct job *j, struct writer *w, bool m
     put(w, mbox ? j->from_line : STR(""));
     put(w, j->m->head);
     struct str piece;
-    for (uint64_t done = 0; done < j->content->size && !w->code; done += piece.n) {
-        if (content_read(j->content, done, in, CHUNK, &piece)) {
+    for (uint64_t done = 0; done < j->content.size && !w->code; done += piece.n) {
+        if (content_read(&j->content, done, in, CHUNK, &piece)) {
             buf_free(&out);
             return (struct failure){ 0, "4.3.0", STR("error reading message") };
         }
@@ -280,13 +284,13 @@ static struct failure deliver_mbox(struct job *j) {
         f = fail(j->arena, "cannot open file", errno);
     else
         f = check_mbox(j, &st);
-    if (!f.why.n && toggles && !child_act_as(m->uid, m->gid))
+    if (!f.why.n && toggles && !user_thread_act_as(m->uid, m->gid))
         f = (struct failure){ 0, "4.3.0", STR("cannot act as the owner of the mailbox") };
     if (!f.why.n && S_ISREG(st.st_mode))
         f = lock_take(j, fd);
     if (!f.why.n)
         f = append_mbox(j, fd, &st);
-    if (toggles && !child_act_as(0, 0) && !f.why.n)
+    if (toggles && !user_thread_act_as(0, 0) && !f.why.n)
         f = (struct failure){ 0, "4.3.0", STR("cannot go back to root") };
     if (fd >= 0 && sys->close(fd) != 0 && !f.why.n && S_ISREG(st.st_mode))
         f = fail(j->arena, "error writing message", errno);
@@ -335,11 +339,11 @@ static int make_maildir(const struct job *j) {
     /* only the directory itself may need root's rights; below it is the owner's */
     if (toggles) {
         struct str base = str_n(j->path, strlen(j->path) - 1);
-        if (!child_act_as(0, 0))
+        if (!user_thread_act_as(0, 0))
             return -1;
         int made = make_directories(m, arena_cstr(j->arena, base), true);
         int code = errno;
-        if (!child_act_as(m->uid, m->gid))
+        if (!user_thread_act_as(m->uid, m->gid))
             return -1;
         errno = code;
         if (made != 0)
@@ -353,10 +357,11 @@ static int make_maildir(const struct job *j) {
 
 static struct failure deliver_maildir(const struct job *j) {
     const struct mailbox *m = j->m;
-    if (m->open == MAILBOX_AS_ROOT && getuid() == 0 && m->uid != 0 && !child_act_as(m->uid, m->gid))
+    if (m->open == MAILBOX_AS_ROOT && getuid() == 0 && m->uid != 0 && !user_thread_act_as(m->uid, m->gid))
         return (struct failure){ 0, "4.3.0", STR("cannot act as the owner of the mailbox") };
     long long seconds = (long long)(j->now_us / US_PER_S), micro = (long long)(j->now_us % US_PER_S);
-    const char *tmp = arena_printf(j->arena, "%stmp/%lld.P%ld.%s", j->path, seconds, (long)getpid(), j->host).p;
+    const char *tmp =
+        arena_printf(j->arena, "%stmp/%lld.P%ld.%lu.%s", j->path, seconds, (long)getpid(), j->serial, j->host).p;
     const int flags = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC;
     int fd = sys->openat(AT_FDCWD, tmp, flags, 0600);
     if (fd < 0 && errno == EEXIST) {
@@ -395,28 +400,13 @@ static struct failure deliver_maildir(const struct job *j) {
     return f;
 }
 
-static int child_deliver(void *arg, int out_fd) {
+static void deliver(void *arg) {
     struct job *j = arg;
-    umask(077);
-    struct failure f = str_ends(j->m->path, STR("/")) ? deliver_maildir(j) : deliver_mbox(j);
-    struct buf b = { 0 };
-    pack_u8(&b, f.why.n ? 0 : 1);
-    pack_u8(&b, f.code == EACCES ? 1 : 0);
-    pack_str(&b, str_c(f.dsn ? f.dsn : dsn_of(f.code, j->m->dsn)));
-    pack_str(&b, f.why);
-    pack_u64(&b, j->start);
-    struct str s = buf_str(&b);
-    while (s.n) {
-        ssize_t n = write(out_fd, s.p, s.n);
-        if (n < 0 && errno != EINTR)
-            return 1;
-        if (n > 0)
-            s = str_from(s, (size_t)n);
-    }
-    return 0;
+    j->failure = str_ends(j->m->path, STR("/")) ? deliver_maildir(j) : deliver_mbox(j);
+    content_release(&j->content);
 }
 
-/* --- in the parent --- */
+/* --- in the loop --- */
 
 /* Deliveries of this process to one mbox take turns here: the file locks would make the second one sleep for
  * deliver_lock_delay. */
@@ -450,68 +440,88 @@ static void turn_give(const struct turn *t) {
     cond_broadcast(&turn_over);
 }
 
-static void broken(struct mailbox_result *ret, struct str why) {
-    *ret = (struct mailbox_result){ .dsn = STR("4.3.0"), .why = why };
-}
-
-void mailbox_deliver(struct agent_request *r, const struct mailbox *m, struct mailbox_result *ret) {
+/* For Maildir names, without what must not be in them. */
+static const char *host_name(struct arena *a) {
     char host[256];
     if (gethostname(host, sizeof(host)) != 0)
         host[0] = 0;
     host[sizeof(host) - 1] = 0;
-    for (char *p = host; *p; p++) /* what must not be in a Maildir name */
+    for (char *p = host; *p; p++)
         if (*p == '/' || *p == ':')
             *p = '_';
-    struct job job = {
-        .m = m,
-        .path = arena_cstr(r->arena, m->path),
-        .host = host[0] ? host : "localhost",
-        .now_us = sys->wall_us(),
-        .content = &r->req.content,
-        .arena = r->arena,
+    return host[0] ? arena_cstr(a, str_c(host)) : "localhost";
+}
+
+/* NULL: no descriptor to be had. */
+static struct job *make_job(struct arena *own, struct agent_request *r, const struct mailbox *m) {
+    static unsigned long serial;
+    struct job *j = ARENA_NEW(own, struct job);
+    *j = (struct job){
+        .box = *m, .arena = own, .host = host_name(own), .serial = serial++, .now_us = sys->wall_us(), .m = &j->box
     };
-    job.from_line = mailbox_from_line(r->arena, m->sender ? *m->sender : r->req.env.sender, job.now_us / US_PER_S);
+    j->box.path = arena_str(own, m->path);
+    j->box.head = arena_str(own, m->head);
+    j->path = j->box.path.p;
+    j->from_line = mailbox_from_line(own, m->sender ? *m->sender : r->req.env.sender, j->now_us / US_PER_S);
+    j->content = r->req.content;
+    if (j->content.fd < 0)
+        j->content.bytes = arena_str(own, r->req.content.bytes);
+    else if ((j->content.fd = fcntl(r->req.content.fd, F_DUPFD_CLOEXEC, 0)) < 0)
+        return NULL;
+    return j;
+}
+
+static void broken(struct mailbox_result *ret, struct str why) {
+    *ret = (struct mailbox_result){ .dsn = STR("4.3.0"), .why = why };
+}
+
+static void run_job(struct agent_request *r, const struct mailbox *m, struct mailbox_result *ret) {
+    struct arena *own = arena_new();
+    struct job *j = make_job(own, r, m);
+    if (!j) {
+        broken(ret, arena_printf(r->arena, "cannot start the delivery: %s", strerror(errno)));
+        arena_free(own);
+        return;
+    }
+    bool root = m->open == MAILBOX_AS_ROOT && geteuid() == 0;
     int64_t lock_time = (int64_t)m->lock_attempts * m->lock_delay * 3;
-    struct child c = {
-        .uid = m->uid,
-        .gid = m->gid,
-        .stay_root = m->open == MAILBOX_AS_ROOT && geteuid() == 0,
-        .keep_fd = r->req.content.fd,
-        .run = child_deliver,
-        .arg = &job,
-    };
+    int fd = j->content.fd;
+    enum user_thread_result done =
+        user_thread_run(own, root ? 0 : m->uid, root ? 0 : m->gid, deadline_in(MAILBOX_TIME + lock_time), deliver, j);
+    switch (done) {
+    case USER_THREAD_DONE:
+        ret->ok = !j->failure.why.n;
+        ret->denied = j->failure.code == EACCES;
+        ret->dsn = ret->ok ? STR("2.0.0") : str_c(j->failure.dsn ? j->failure.dsn : dsn_of(j->failure.code, m->dsn));
+        ret->why = arena_str(r->arena, j->failure.why);
+        ret->start = j->start;
+        arena_free(own);
+        return;
+    case USER_THREAD_TIMED_OUT:
+        broken(ret, STR("delivery timed out"));
+        return;
+    case USER_THREAD_NO_RIGHTS:
+        broken(ret, arena_printf(r->arena, "cannot act as user id %ld", (long)m->uid));
+        break;
+    case USER_THREAD_STUCK:
+        broken(ret, arena_printf(r->arena, "an earlier delivery as user id %ld has not ended", (long)m->uid));
+        break;
+    }
+    if (fd >= 0) /* nothing was done */
+        sys->close(fd);
+}
+
+void mailbox_deliver(struct agent_request *r, const struct mailbox *m, struct mailbox_result *ret) {
+    *ret = (struct mailbox_result){ 0 };
     if (m->path.n >= PATH_ROOM - 300 || memchr(m->path.p, 0, m->path.n)) {
         broken(ret, STR("bad mailbox path"));
         return;
     }
-    struct child_result result;
     struct turn turn;
     bool mbox = !str_ends(m->path, STR("/"));
     if (mbox)
         turn_take(&turn, m->path, deadline_in(MAILBOX_TIME));
-    job.now_us = sys->wall_us();
-    c.deadline = deadline_in(MAILBOX_TIME + lock_time);
-    error e = child_run(&c, r->arena, &result);
+    run_job(r, m, ret);
     if (mbox)
         turn_give(&turn);
-    if (e)
-        broken(ret, arena_printf(r->arena, "cannot start the delivery: %.*s", STR_ARG(e->text)));
-    else if (result.timed_out)
-        broken(ret, STR("delivery timed out"));
-    else if (result.signal)
-        broken(ret, arena_printf(r->arena, "the delivery process died with signal %d", result.signal));
-    else if (result.status == CHILD_EXIT_RIGHTS)
-        broken(ret, arena_printf(r->arena, "cannot act as user id %ld", (long)m->uid));
-    else {
-        struct unpack u = unpack_from(result.output);
-        ret->ok = unpack_u8(&u) == 1;
-        ret->denied = unpack_u8(&u) == 1;
-        ret->dsn = unpack_str(&u);
-        ret->why = unpack_str(&u);
-        ret->start = unpack_u64(&u);
-        if (!unpack_done(&u) || result.status != 0)
-            broken(ret, STR("the delivery process gave no result"));
-        else if (ret->ok)
-            ret->dsn = STR("2.0.0");
-    }
 }

@@ -1,8 +1,8 @@
 /* mailbox.h - put one message into an mbox file or a Maildir: what local(8) and virtual(8) have in common.
  *
- * Done in a child under the owner's rights. Success is reported only after fsync. An mbox that could not take the whole
- * message is cut back to its old length. A Maildir message is written in tmp/ and renamed into new/ under the name
- * TIME.V<device>I<inode>M<microseconds>.<host>; missing directories are made with mode 0700. */
+ * Done in a thread under the owner's rights (user_thread.h). Success is reported only after fsync. An mbox that could
+ * not take the whole message is cut back to its old length. A Maildir message is written in tmp/ and renamed into new/
+ * under the name TIME.V<device>I<inode>M<microseconds>.<host>; missing directories are made with mode 0700. */
 #ifndef ANGARIUM_DELIVER_MAILBOX_H
 #define ANGARIUM_DELIVER_MAILBOX_H
 

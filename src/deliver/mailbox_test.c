@@ -3,6 +3,7 @@
 #include "deliver/agent_fake.h"
 #include "deliver/child.h"
 #include "deliver/mailbox.h"
+#include "test/fake_sys.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -404,6 +405,43 @@ static void test_maildir(void **state) {
     assert_int_equal(entries("a/b/md/new", first), 6);
 }
 
+/* What is answered is on stable storage: the calls, in their order, and the answer behind all of them. */
+static struct buf calls;
+static const char *short_name(const char *path) {
+    return strstr(path, "md/tmp/") ? "tmp" : strstr(path, "md/new/") ? "new" : "box";
+}
+static void note_call(void *arg, const struct fake_call *call) {
+    (void)arg;
+    static const char *const noted[] = { "pwrite", "fsync", "renameat" };
+    for (size_t i = 0; i < sizeof noted / sizeof *noted; i++)
+        if (strcmp(call->name, noted[i]) == 0)
+            buf_printf(&calls, "%s ", call->name);
+    if (strcmp(call->name, "openat") == 0)
+        buf_printf(&calls, "open-%s ", short_name(call->path));
+    else if (strcmp(call->name, "sendmsg") == 0 && str_ends(buf_str(&calls), STR("fsync ")))
+        buf_printf(&calls, "answer");
+}
+static void test_stable(void **state) {
+    (void)state;
+    static const struct {
+        const char *box, *want;
+    } rows[] = {
+        { "md/", "open-tmp pwrite pwrite pwrite fsync renameat open-new fsync answer" },
+        { "box", "open-box open-box pwrite pwrite pwrite pwrite fsync answer" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        deliver_to(rows[i].box); /* makes it */
+        fake_sys_install();
+        fake_sys_watch(note_call, NULL);
+        buf_clear(&calls);
+        deliver_to(rows[i].box);
+        fake_sys_remove();
+        assert_true(result.ok);
+        assert_str(buf_str(&calls), rows[i].want);
+    }
+    buf_free(&calls);
+}
+
 static void test_maildir_faults(void **state) {
     (void)state;
     char first[300];
@@ -576,6 +614,7 @@ int main(void) {
         BOX(test_device),
         BOX(test_maildir),
         BOX(test_maildir_faults),
+        BOX(test_stable),
         BOX(test_big),
         cmocka_unit_test(test_child),
         cmocka_unit_test(test_child_hangs),

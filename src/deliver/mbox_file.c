@@ -103,8 +103,9 @@ int mbox_dotlock(const char *lock, const struct mbox_wait *wait) {
 static int lock_once(int fd, unsigned kind) {
     if (kind == MAILBOX_FLOCK)
         return sys->flock(fd, LOCK_EX | LOCK_NB);
+    /* of this open file, for a lock of the process would not hold off its other threads */
     struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-    return fcntl(fd, F_SETLK, &l);
+    return sys->lock_range(fd, F_OFD_SETLK, &l);
 }
 
 static int lock_kind(int fd, unsigned kind, const struct mbox_wait *wait) {

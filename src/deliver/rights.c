@@ -14,9 +14,3 @@ bool child_become(uid_t uid, gid_t gid) {
         return false;
     return r == uid && e == uid && s == uid && rg == gid && eg == gid && sg == gid;
 }
-
-bool child_act_as(uid_t uid, gid_t gid) {
-    if (geteuid() != 0 && seteuid(0) != 0)
-        return false;
-    return setgroups(1, &gid) == 0 && setegid(gid) == 0 && seteuid(uid) == 0;
-}

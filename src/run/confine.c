@@ -93,7 +93,7 @@ static error landlock_rules(const struct confine *c, int *ret_fd) {
     if (abi >= 4 && (c->flags & CONFINE_NO_NETWORK))
         rules.net = LL_NET_BIND_TCP | LL_NET_CONNECT_TCP;
     if (abi >= 6)
-        rules.scoped = LL_SCOPE_ABSTRACT_UNIX | (c->flags & CONFINE_FORK ? 0 : LL_SCOPE_SIGNAL);
+        rules.scoped = LL_SCOPE_ABSTRACT_UNIX | LL_SCOPE_SIGNAL;
     size_t size = abi >= 6 ? sizeof rules : abi >= 4 ? offsetof(struct ll_ruleset, scoped) : sizeof rules.fs;
     long fd = syscall(SYS_landlock_create_ruleset, &rules, size, 0);
     if (fd < 0)
@@ -272,11 +272,7 @@ static const int calls_change[] = {
     CALL(symlinkat), CALL(chmod),    CALL(fchmod),   CALL(fchmodat),  CALL(utimensat), CALL(utime),    CALL(utimes),
     CALL(futimesat), CALL(truncate), CALL(chown),    CALL(lchown),    CALL(fchown),    CALL(fchownat),
 };
-static const int calls_fork[] = {
-    CALL(fork),   CALL(vfork),    CALL(clone),    CALL(wait4),     CALL(waitid),    CALL(kill),      CALL(setuid),
-    CALL(setgid), CALL(setreuid), CALL(setregid), CALL(setresuid), CALL(setresgid), CALL(setgroups), CALL(setpgid),
-    CALL(setsid), CALL(setfsuid), CALL(setfsgid), CALL(prctl),     CALL(prlimit64), CALL(setrlimit),
-};
+static const int calls_act_as[] = { CALL(setresuid), CALL(setresgid), CALL(setgroups) };
 /* What the C library tries on its own account and lives without: these fail with an error and do no harm. Paths: the
  * time zone, locales, /proc/sys/vm/overcommit_memory, nsswitch. Sockets: nscd, netlink for getaddrinfo(). */
 enum { PROBED_ERRNO = EACCES };
@@ -391,11 +387,8 @@ static void allow_files(struct filters *f, unsigned flags) {
 }
 
 static void allow_processes(struct filters *f, unsigned flags) {
-    if (flags & CONFINE_FORK) {
-        ALLOW_ALL(f, calls_fork);
-        allow(f, CALL(tgkill));
-        return;
-    }
+    if (flags & CONFINE_ACT_AS)
+        ALLOW_ALL(f, calls_act_as);
     const struct scmp_arg_cmp thread[] = { MASKED(0, CLONE_THREAD, CLONE_THREAD) };
     allow_with(f, CALL(clone), 1, thread);
     /* read the limits, set none */

@@ -92,6 +92,9 @@ error loop_on_signal(int signo, void (*fn)(int signo, void *arg), void *arg);
  * waiter still waits for `fn` to end: its memory is in use. Seccomp filters and privileges must be in place before. */
 void offload(void (*fn)(void *arg), void *arg);
 void offload_set_threads(unsigned n);
+/* The same for a call that may hang. False: it had not ended at `deadline` (it may not even have begun) and is left to
+ * itself; `drop(arg)` follows in the loop's thread when it ends, for `arg` and what it uses must live until then. */
+bool offload_until(void (*fn)(void *arg), void *arg, void (*drop)(void *arg), int64_t deadline);
 /* The same for work that can wait: in one thread, below the others' priority (nice) while the CPU is wanted. */
 void offload_low(void (*fn)(void *arg), void *arg);
 #endif

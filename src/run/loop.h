@@ -138,6 +138,6 @@ void io_preload(struct io *io, struct str in, struct str out);
 
 /* --- offload.c, signal.c: freed by loop_free() --- */
 void offload_free(void);
-size_t offload_busy(void); /* jobs whose coroutine still waits */
+size_t offload_busy(void); /* jobs not yet given back */
 void signal_free(void);
 #endif

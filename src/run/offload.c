@@ -16,12 +16,15 @@ enum {
     OFFLOAD_THREAD_STACK = 512 * 1024
 };
 
-/* A job lives on the stack of the coroutine that waits for it; that is why a cancelled one still waits. */
+/* A job of offload() lives on the stack of the coroutine that waits for it; that is why a cancelled one still waits.
+ * One that may be left behind is allocated. */
 struct job {
     void (*fn)(void *arg);
     void *arg;
     struct coro *coro;
     struct job *next;
+    bool finished, left; /* the loop's thread only */
+    void (*drop)(void *arg);
 };
 
 /* Threads that share a list of jobs. */
@@ -92,7 +95,13 @@ static void jobs_done(void) {
     while (job) {
         struct job *next = job->next;
         busy--;
-        loop_wake(job->coro, NULL);
+        job->finished = true;
+        if (job->left) {
+            job->drop(job->arg);
+            free(job);
+        } else if (job->coro->waiting) { /* not when its time came in this very round */
+            loop_wake(job->coro, NULL);
+        }
         job = next;
     }
 }
@@ -138,31 +147,50 @@ static bool offload_begin(void) {
     return event_fd >= 0;
 }
 
-static void offload_to(struct lane *l, void (*fn)(void *arg), void *arg) {
-    struct coro *c = coro_self();
-    if (!c || !offload_begin()) {
-        fn(arg);
-        return;
-    }
-    struct job job = { .fn = fn, .arg = arg, .coro = c };
+/* Give the job to a thread and wait. False: it cannot be given to one and nothing was done. */
+static bool hand_over(struct lane *l, struct job *job, int64_t deadline) {
+    struct coro *c = job->coro = coro_self();
+    if (!c || !offload_begin())
+        return false;
     pthread_mutex_lock(&lock);
     if (l->todo_count >= l->idle_count && !thread_start(l)) {
         pthread_mutex_unlock(&lock);
-        fn(arg); /* no thread to be had: everybody waits, but the work is done */
-        return;
+        return false;
     }
     if (l->todo_first)
-        l->todo_last->next = &job;
+        l->todo_last->next = job;
     else
-        l->todo_first = &job;
-    l->todo_last = &job;
+        l->todo_first = job;
+    l->todo_last = job;
     l->todo_count++;
     pthread_mutex_unlock(&lock); /* which the thread, once awake, wants */
     pthread_cond_signal(&l->work);
     busy++;
     int shield = coro_shield(1); /* cancellation does not end this wait */
-    loop_wait(c, DEADLINE_NEVER, NULL);
+    loop_wait(c, deadline, NULL);
     coro_shield(shield);
+    return true;
+}
+
+static void offload_to(struct lane *l, void (*fn)(void *arg), void *arg) {
+    struct job job = { .fn = fn, .arg = arg };
+    if (!hand_over(l, &job, DEADLINE_NEVER))
+        fn(arg); /* no thread to be had: everybody waits, but the work is done */
+}
+
+bool offload_until(void (*fn)(void *arg), void *arg, void (*drop)(void *arg), int64_t deadline) {
+    struct job *job = calloc(1, sizeof *job);
+    if (!job)
+        die_no_memory(sizeof *job);
+    *job = (struct job){ .fn = fn, .arg = arg, .drop = drop };
+    if (!hand_over(&ordinary, job, deadline))
+        fn(arg);
+    else if (!job->finished) {
+        job->left = true;
+        return false;
+    }
+    free(job);
+    return true;
 }
 
 void offload(void (*fn)(void *arg), void *arg) {

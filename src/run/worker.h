@@ -29,7 +29,7 @@ enum confine_flags {
     CONFINE_WRITE_FILES = 4, /* files and directories may be made (below `writable` where Landlock is there) */
     CONFINE_NO_NETWORK = 8,  /* no internet sockets */
     CONFINE_EXEC = 16,       /* may start programs: local, pipe, spawn (see below) */
-    CONFINE_FORK = 32,       /* may make child processes that change to another user: virtual */
+    CONFINE_ACT_AS = 32,     /* threads may act as another user: virtual */
 };
 /* Programs that users and administrators have put behind a pipe must find a world without our filters (they are
  * inherited, and a set-user-id mail tool must still work), so CONFINE_EXEC leaves out no_new_privs, seccomp and

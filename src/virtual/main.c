@@ -7,7 +7,7 @@ int main(int argc, char **argv) {
     static const char *const writable[] = { "/", NULL };
     static const struct agent agent = {
         .service = { .program = "virtual",
-                     .confine = CONFINE_WRITE_FILES | CONFINE_FORK | CONFINE_NO_NETWORK,
+                     .confine = CONFINE_WRITE_FILES | CONFINE_ACT_AS | CONFINE_NO_NETWORK,
                      .writable = writable,
                      .root = true,
                      .init = virtual_init },
