@@ -37,7 +37,7 @@ static bool is_file_type(struct str type) {
 /* Files that a daemon makes for itself. */
 static bool is_cache(struct str parameter) {
     return str_ends(parameter, STR("_cache_database")) || str_ends(parameter, STR("_cache_map")) ||
-           str_eq(parameter, STR("address_verify_map"));
+           str_ends(parameter, STR("_cache_name")) || str_eq(parameter, STR("address_verify_map"));
 }
 
 /* Tables with secrets are often root's alone. */

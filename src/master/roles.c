@@ -45,8 +45,8 @@ static const struct role roles[] = {
       { QMGR, END } },
     /* What agents have to say goes to the queue manager, who has asked them. */
     { STR_INIT("virtual"), { PROXYMAP, END }, { END } },
-    { STR_INIT("smtp"), { PROXYMAP, END }, { END } },
-    { STR_INIT("lmtp"), { PROXYMAP, END }, { END } },
+    { STR_INIT("smtp"), { PROXYMAP, PROXYWRITE, END }, { END } },
+    { STR_INIT("lmtp"), { PROXYMAP, PROXYWRITE, END }, { END } },
     { STR_INIT("pipe"), { BOUNCE, DEFER, TRACE, VERIFY, PROXYMAP, END }, { QMGR, END } },
     { STR_INIT("error"), { END }, { END } },
     { STR_INIT("discard"), { END }, { END } },

@@ -2,7 +2,9 @@
 
 #include "base/die.h"
 #include "base/log.h"
+#include "conf/params.h"
 #include "conf/settings.h"
+#include "proxymap/cyrus_internal.h"
 #include "sasl/serve.h"
 #include "table/file_values.h"
 #include <errno.h>
@@ -28,8 +30,7 @@ static struct {
 
 /* --- what the library says --- */
 
-/* Printable lines, each with the words that log readers know in front. */
-static void add_message(struct buf *b, int level, const char *message) {
+void cyrus_add_message(struct buf *b, int level, const char *message) {
     const char *what = level == SASL_LOG_ERR    ? "SASL authentication error"
                        : level == SASL_LOG_FAIL ? "SASL authentication failure"
                        : level == SASL_LOG_WARN ? "SASL authentication problem"
@@ -39,14 +40,14 @@ static void add_message(struct buf *b, int level, const char *message) {
 }
 
 static int log_in_login(void *context, int level, const char *message) {
-    add_message(context, level, message);
+    cyrus_add_message(context, level, message);
     return SASL_OK;
 }
 
-static int log_stray(void *context, int level, const char *message) {
+int cyrus_log_stray(void *context, int level, const char *message) {
     (void)context;
     pthread_mutex_lock(&cyrus.stray_lock);
-    add_message(&cyrus.stray, level, message);
+    cyrus_add_message(&cyrus.stray, level, message);
     pthread_mutex_unlock(&cyrus.stray_lock);
     return SASL_OK;
 }
@@ -60,7 +61,7 @@ static void write_log(struct buf *b) {
     *b = (struct buf){ 0 };
 }
 
-static void write_stray_log(void) {
+void cyrus_write_stray_log(void) {
     pthread_mutex_lock(&cyrus.stray_lock);
     struct buf b = cyrus.stray;
     cyrus.stray = (struct buf){ 0 };
@@ -147,22 +148,27 @@ static bool is_temporary(int result) {
            result == SASL_BUFOVER;
 }
 
-/* Run it in a thread, when there is one for us. */
-static void run_job(struct job *j, struct arena *a, struct sasl_answer *ret) {
+bool cyrus_run(void (*fn)(void *arg), void *arg) {
     int64_t deadline = deadline_in(QUEUE_SECONDS);
     error e = NULL;
     while (cyrus.running >= CYRUS_THREADS && !e)
         e = cond_wait(&cyrus.turn, deadline);
-    if (e) {
+    if (e)
+        return false;
+    cyrus.running++;
+    offload(fn, arg);
+    cyrus.running--;
+    cond_signal(&cyrus.turn);
+    return true;
+}
+
+static void run_job(struct job *j, struct arena *a, struct sasl_answer *ret) {
+    if (!cyrus_run(call_library, j)) {
         *ret = (struct sasl_answer){ .outcome = LOGIN_TEMP, .reason = STR("authentication server is busy") };
         return;
     }
-    cyrus.running++;
-    offload(call_library, j);
-    cyrus.running--;
-    cond_signal(&cyrus.turn);
     write_log(&j->login->log);
-    write_stray_log();
+    cyrus_write_stray_log();
     *ret = (struct sasl_answer){ .outcome = j->result == SASL_CONTINUE ? LOGIN_MORE
                                             : j->result == SASL_OK     ? LOGIN_OK
                                             : is_temporary(j->result)  ? LOGIN_TEMP
@@ -296,12 +302,14 @@ static bool read_mechanisms(void) {
     return v.n > 0;
 }
 
-/* The last -o of an entry; false: none. */
-static bool override(const struct conf *c, const struct master_entry *e, struct str name, struct str *ret) {
+struct str cyrus_setting(const struct conf *c, const struct master_entry *e, enum param p, struct arena *a) {
+    struct str name = param_row(p)->name, value;
     for (size_t i = e->override_count; i > 0; i--)
-        if (str_eq(e->overrides[i - 1].name, name))
-            return !conf_expand(c, e->overrides[i - 1].value, cyrus.arena, ret);
-    return false;
+        if (str_eq(e->overrides[i - 1].name, name) && !conf_expand(c, e->overrides[i - 1].value, a, &value))
+            return value;
+    if (param_row(p)->type == TYPE_BOOL)
+        return conf_bool(c, p) ? STR("yes") : STR("no");
+    return conf_str(c, p);
 }
 
 /* The application name (smtpd_sasl_path) of the smtpd services that use the library; empty: none does. */
@@ -309,13 +317,11 @@ static struct str application(const struct conf *c, const struct master_cf *serv
     struct str found = STR("");
     for (size_t i = 0; i < services->count; i++) {
         const struct master_entry *e = &services->entries[i];
-        struct str enabled = conf_bool(c, PARAM_smtpd_sasl_auth_enable) ? STR("yes") : STR("no");
-        struct str type = conf_str(c, PARAM_smtpd_sasl_type), path = conf_str(c, PARAM_smtpd_sasl_path);
         if (!str_eq(e->command, STR("smtpd")))
             continue;
-        (void) override(c, e, STR("smtpd_sasl_auth_enable"), &enabled);
-        (void) override(c, e, STR("smtpd_sasl_type"), &type);
-        (void) override(c, e, STR("smtpd_sasl_path"), &path);
+        struct str enabled = cyrus_setting(c, e, PARAM_smtpd_sasl_auth_enable, cyrus.arena),
+                   type = cyrus_setting(c, e, PARAM_smtpd_sasl_type, cyrus.arena),
+                   path = cyrus_setting(c, e, PARAM_smtpd_sasl_path, cyrus.arena);
         if (!str_eq_icase(enabled, STR("yes")) || !str_eq(type, STR("cyrus")))
             continue;
         if (found.n && !str_eq(found, path))
@@ -329,30 +335,45 @@ static struct str application(const struct conf *c, const struct master_cf *serv
     return found;
 }
 
+static struct str config_path(const struct conf *c) {
+    struct str path = conf_str(c, PARAM_cyrus_sasl_config_path);
+    if (path.n) /* else where Debian has it, too */
+        return path;
+    return arena_printf(cyrus.arena, "%.*s/sasl:/etc/sasl2:/usr/lib/sasl2", STR_ARG(conf_directory(c)));
+}
+
+bool cyrus_prepare(const struct conf *c) {
+    static bool done;
+    if (done)
+        return true;
+    sasl_set_mutex(lock_new, lock_take, lock_give, lock_free);
+    int r = sasl_set_path(SASL_PATH_TYPE_CONFIG, arena_cstr(cyrus.arena, config_path(c)));
+    if (r != SASL_OK)
+        log_warn("SASL: the Cyrus library: %s (cyrus_sasl_config_path)", sasl_errstring(r, NULL, NULL));
+    done = r == SASL_OK;
+    return done;
+}
+
 void cyrus_open(const struct conf *c, const struct master_cf *services) {
     static const sasl_callback_t callbacks[] = {
-        { .id = SASL_CB_LOG, .proc = (int (*)(void))(void (*)(void))log_stray, .context = NULL },
+        { .id = SASL_CB_LOG, .proc = (int (*)(void))(void (*)(void))cyrus_log_stray, .context = NULL },
         { .id = SASL_CB_LIST_END },
     };
     cyrus.arena = arena_new();
-    struct str name = application(c, services), path = conf_str(c, PARAM_cyrus_sasl_config_path);
-    if (name.n == 0)
+    cyrus_client_open(c, services);
+    struct str name = application(c, services);
+    if (name.n == 0 || !cyrus_prepare(c))
         return;
-    if (path.n == 0) /* where Debian has it, too */
-        path = arena_printf(cyrus.arena, "%.*s/sasl:/etc/sasl2:/usr/lib/sasl2", STR_ARG(conf_directory(c)));
     cyrus.hostname = arena_cstr(cyrus.arena, conf_str(c, PARAM_myhostname));
-    sasl_set_mutex(lock_new, lock_take, lock_give, lock_free);
-    int r = sasl_set_path(SASL_PATH_TYPE_CONFIG, arena_cstr(cyrus.arena, path));
-    if (r == SASL_OK)
-        r = sasl_server_init(callbacks, arena_cstr(cyrus.arena, name));
-    write_stray_log();
+    int r = sasl_server_init(callbacks, arena_cstr(cyrus.arena, name));
+    cyrus_write_stray_log();
     if (r != SASL_OK) {
         log_warn("SASL: the Cyrus library: %s (%.*s.conf in %.*s)", sasl_errstring(r, NULL, NULL), STR_ARG(name),
-                 STR_ARG(path));
+                 STR_ARG(config_path(c)));
         return;
     }
     cyrus.ready = read_mechanisms();
-    write_stray_log();
+    cyrus_write_stray_log();
 }
 
 bool cyrus_wanted(struct io *io) {

@@ -2,6 +2,7 @@
  * can block. It alone has these clients, and the passwords of the databases. */
 #include "base/log.h"
 #include "lookup/source.h"
+#include "proto/login.h"
 #include "proto/lookup.h"
 #include "proxymap/allow.h"
 #include "proxymap/cyrus.h"
@@ -85,6 +86,10 @@ static void session(struct service_ctx *ctx, struct io *io, const struct endpoin
     while (!ipc_recv(ipc, DEADLINE_NEVER, &m)) {
         struct table_question q;
         struct str key, value, why;
+        if (m.type == LOGIN_BEGIN) {
+            cyrus_client_session(ipc, &m);
+            break;
+        }
         error e = lookup_read(&m, &q);
         if (e) {
             log_warn("%.*s", STR_ARG(e->text));

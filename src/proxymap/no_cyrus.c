@@ -13,3 +13,7 @@ bool cyrus_wanted(struct io *io) {
 void cyrus_session(struct io *io) {
     (void)io;
 }
+
+void cyrus_client_session(struct ipc *ipc, const struct ipc_msg *first) {
+    (void)ipc, (void)first;
+}

@@ -1,6 +1,7 @@
 #include "sasl/server.h"
 
 #include "base/buf.h"
+#include "sasl/client.h"
 
 static const struct {
     struct str word;
@@ -30,6 +31,13 @@ bool sasl_policy_parse(struct str text, struct sasl_policy *ret, struct str *ret
 
 bool sasl_policy_allows(const struct sasl_policy *p, const struct sasl_mechanism *m) {
     return (m->properties & p->forbidden) == 0 && (m->properties & p->required) == p->required;
+}
+
+struct str sasl_policy_against(const struct sasl_policy *p, const struct sasl_mechanism *m) {
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        if ((options[i].forbids & p->forbidden & m->properties) || (options[i].requires & p->required & ~m->properties))
+            return options[i].word;
+    return STR("");
 }
 
 void sasl_lost(struct arena *a, struct sasl_answer *ret, const char *reason, struct str detail) {

@@ -2,6 +2,7 @@
 #include "smtp/client.h"
 
 #include "base/log.h"
+#include "smtp/login.h"
 #include "smtp/transaction.h"
 
 void client_init(struct client *c, const struct client_config *config, struct group *work) {
@@ -15,6 +16,7 @@ void client_end(struct client *c) {
 
 struct route { /* one of the nexthop's destinations, or of smtp_fallback_relay's */
     struct str text;
+    struct str key; /* what its sessions are kept under */
     struct destination d;
 };
 
@@ -27,7 +29,7 @@ static void end_of_use(struct client *c, const struct attempts *t, struct sessio
         keep = transaction_reset(s);
     }
     if (keep) {
-        kept_add(&c->kept, s, way->text);
+        kept_add(&c->kept, s, way->key);
         return;
     }
     if (!c->config.skip_quit_response)
@@ -74,10 +76,12 @@ static void try_targets(struct client *c, struct attempts *t, const struct route
     for (size_t i = 0; i < targets.n && still_to_do(t); i++) {
         bool more_hosts = more_destinations || i + 1 < targets.n;
         bool last_session = limit > 0 && sessions + 1 >= limit;
-        struct session *s = kept_take_at(&c->kept, &targets.at[i].addr);
+        /* who has logged in for one nexthop may have to be somebody else for another */
+        struct session *s = c->config.login ? NULL : kept_take_at(&c->kept, &targets.at[i].addr);
         if (!s || !use_kept(c, t, s, way)) {
             agent_flush(t->r);
-            s = session_open(&c->config, t->r->arena, &targets.at[i], &way->d, &p);
+            const struct errand errand = { way->text, t->r->req.env.sender, t->r->req.id.text };
+            s = session_open(&c->config, t->r->arena, &targets.at[i], &way->d, &errand, &p);
             if (s)
                 use(c, t, s, way, more_destinations || (i + 1 < targets.n && !last_session));
             else
@@ -110,7 +114,8 @@ static void try_destination(struct client *c, struct attempts *t, struct str tex
         attempts_fail(t, &p, false);
         return;
     }
-    struct session *kept = kept_take(&c->kept, text);
+    way.key = login_kept_key(&c->config, r->arena, text, r->req.env.sender);
+    struct session *kept = kept_take(&c->kept, way.key);
     struct endpoint used = { 0 };
     if (kept) {
         struct endpoint address = kept->address;

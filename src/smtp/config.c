@@ -1,6 +1,7 @@
 #include "smtp/config.h"
 
 #include "base/log.h"
+#include "smtp/login.h"
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <netdb.h>
@@ -40,6 +41,7 @@ static const struct {
     ROW(T_STR, discard_keywords, PARAM_smtp_discard_ehlo_keywords, PARAM_lmtp_discard_lhlo_keywords),
     ROW(T_BOOL, skip_5xx_greeting, PARAM_smtp_skip_5xx_greeting, PARAM_lmtp_skip_5xx_greeting),
     ROW(T_BOOL, skip_quit_response, PARAM_smtp_skip_quit_response, PARAM_lmtp_skip_quit_response),
+    ROW(T_BOOL, dummy_mail_auth, PARAM_smtp_send_dummy_mail_auth, PARAM_lmtp_send_dummy_mail_auth),
     ROW(T_BOOL, quote_envelope, PARAM_smtp_quote_rfc821_envelope, PARAM_lmtp_quote_rfc821_envelope),
     ROW(T_BOOL, randomize, PARAM_smtp_randomize_addresses, PARAM_lmtp_randomize_addresses),
     ROW(T_BOOL, balance, PARAM_smtp_balance_inet_protocols, PARAM_lmtp_balance_inet_protocols),
@@ -167,7 +169,7 @@ static enum dns_family protocols(struct str list) {
     return f ? (enum dns_family)f : DNS_FAMILY_ANY;
 }
 
-error client_config_load(const struct service_ctx *ctx, bool lmtp, struct arena *err_arena, struct client_config *ret) {
+error client_config_load(struct service_ctx *ctx, bool lmtp, struct arena *err_arena, struct client_config *ret) {
     const struct conf *conf = ctx->conf;
     struct client_config *c = ret;
     *c = (struct client_config){ .lmtp = lmtp };
@@ -210,6 +212,9 @@ error client_config_load(const struct service_ctx *ctx, bool lmtp, struct arena 
                         lmtp ? "lmtp" : "smtp", STR_ARG(c->tcp_port));
     own_addresses(conf, c);
     cache_settings(conf, lmtp, c);
+    error e = login_load(ctx, lmtp, err_arena, &c->login);
+    if (e)
+        return e;
     struct dns_options o = { .servers = conf_str(conf, PARAM_dns_resolvers) };
     return dns_open(&o, err_arena, &c->dns);
 }
@@ -217,6 +222,7 @@ error client_config_load(const struct service_ctx *ctx, bool lmtp, struct arena 
 void client_config_free(struct client_config *c) {
     dns_close(c->dns);
     match_close(c->cache_destinations);
+    login_free(c->login);
     free(c->own);
     *c = (struct client_config){ 0 };
 }

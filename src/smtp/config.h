@@ -7,6 +7,8 @@
 #include "service/service.h"
 #include "table/match.h"
 
+struct login_config; /* login.h */
+
 struct client_config {
     bool lmtp;
     int64_t connect_timeout, helo_timeout, mail_timeout, rcpt_timeout, data_init_timeout, data_xfer_timeout,
@@ -24,6 +26,8 @@ struct client_config {
     struct str myhostname;
     enum dns_family families; /* inet_protocols */
     bool lookup_mx, native_hosts, dns_hosts;
+    bool dummy_mail_auth;       /* AUTH=<> with MAIL where we have logged in */
+    struct login_config *login; /* NULL: no logins */
 
     struct dns *dns;
     struct endpoint *own; /* our addresses: mail must not loop back (RFC 5321, 5.1) */
@@ -32,7 +36,7 @@ struct client_config {
 };
 
 /* Before confinement: reads resolv.conf, hosts, services, and the interfaces of this host. */
-error client_config_load(const struct service_ctx *ctx, bool lmtp, struct arena *err_arena, struct client_config *ret);
+error client_config_load(struct service_ctx *ctx, bool lmtp, struct arena *err_arena, struct client_config *ret);
 void client_config_free(struct client_config *c);
 
 /* "smtp", "25": only names known when the configuration was loaded. False: unknown, or not a port. */

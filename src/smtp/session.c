@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "mail/dsn.h"
+#include "smtp/login.h"
 
 bool session_address_is(const struct endpoint *a, const struct endpoint *b) {
     return a->len == b->len && memcmp(&a->u, &b->u, a->len) == 0;
@@ -109,6 +110,8 @@ bool session_reply(struct session *s, const char *doing, int64_t timeout, struct
 }
 
 static bool discarded(const struct client_config *c, struct str keyword) {
+    if (str_starts_icase(keyword, STR("AUTH=")))
+        keyword = STR("AUTH");
     struct str list = c->discard_keywords, word;
     while (str_word(&list, STR_COMMA_SPACE, &word))
         if (str_eq_icase(word, keyword))
@@ -129,7 +132,7 @@ static void read_features(struct session *s, struct str text) {
     struct str line, word, parameter;
     for (bool first = true; str_next(&text, STR("\n"), &line); first = false) {
         line = str_from(line, 4);
-        if (first || !str_word(&line, STR_SPACE, &word) || discarded(s->config, word))
+        if (first || !str_word(&line, STR_SPACE, &word) || discarded(s->config, word) || login_offered(s, word, line))
             continue;
         for (size_t i = 0; i < sizeof table / sizeof *table; i++)
             if (str_eq_icase(word, table[i].keyword))
@@ -152,6 +155,7 @@ static bool hello(struct session *s, const struct destination *d, struct str gre
     struct reply r;
     struct str name = c->helo_name;
     bool try_ehlo = c->lmtp || (!c->never_ehlo && (c->always_ehlo || str_contains(greeting, STR("ESMTP"))));
+    buf_clear(&s->auth_offered);
     if (try_ehlo) {
         session_send(s, "%s %.*s", c->lmtp ? "LHLO" : "EHLO", STR_ARG(name));
         if (!session_reply(s, c->lmtp ? "performing the LHLO handshake" : "performing the EHLO handshake",
@@ -234,7 +238,7 @@ static bool connect_to(struct session *s, const struct target *t, bool unix_path
 }
 
 struct session *session_open(const struct client_config *c, struct arena *scratch, const struct target *t,
-                             const struct destination *d, struct problem *ret_why) {
+                             const struct destination *d, const struct errand *errand, struct problem *ret_why) {
     char ip[INET6_ADDRSTRLEN];
     struct arena *a = arena_new();
     struct session *s = ARENA_NEW(a, struct session);
@@ -244,6 +248,7 @@ struct session *session_open(const struct client_config *c, struct arena *scratc
     s->address = t->addr;
     s->connected_us = sys->mono_us();
     s->uses = 1;
+    s->errand = *errand;
     struct str name = d->unix_path ? c->myhostname : t->name;
     s->remote_mta = arena_str(a, name);
     s->host =
@@ -254,9 +259,10 @@ struct session *session_open(const struct client_config *c, struct arena *scratc
         session_drop(s);
         return NULL;
     }
-    if (greeting(s, &text, ret_why) && hello(s, d, text, ret_why))
+    bool spoken = greeting(s, &text, ret_why) && hello(s, d, text, ret_why);
+    if (spoken && login_session(s, d, ret_why))
         return s;
-    if (!ret_why->diagnostic.n) { /* nobody there that speaks */
+    if (!spoken && !ret_why->diagnostic.n) { /* nobody there that speaks */
         ret_why->relay = STR("none");
         ret_why->remote_mta = STR("");
     }
@@ -267,6 +273,7 @@ struct session *session_open(const struct client_config *c, struct arena *scratc
 void session_drop(struct session *s) {
     reply_free(&s->reader);
     buf_free(&s->nexthop);
+    buf_free(&s->auth_offered);
     io_close(s->io);
     arena_free(s->arena);
 }

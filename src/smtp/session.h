@@ -15,6 +15,14 @@ enum session_features {
     FEATURE_SIZE = 8,
     FEATURE_SMTPUTF8 = 16,
     FEATURE_DSN = 32,
+    FEATURE_AUTH = 64, /* offered; behind login_session(): logged in */
+};
+
+/* Whose message a session is opened for. Strings live as long as the request. */
+struct errand {
+    struct str nexthop; /* as it was written */
+    struct str sender;
+    const char *id;
 };
 
 struct session {
@@ -30,10 +38,12 @@ struct session {
     unsigned features;
     uint64_t size_limit; /* 0: none announced */
     struct reply_reader reader;
-    int64_t connected_us; /* when connecting began (mono) */
-    unsigned uses;        /* requests it has worked for, with this one */
-    bool in_transaction;  /* MAIL was accepted, and neither a message nor RSET has ended that */
-    bool broken;          /* no more can be said: no QUIT */
+    struct errand errand;    /* while it is opened */
+    struct buf auth_offered; /* mechanisms, with blanks between */
+    int64_t connected_us;    /* when connecting began (mono) */
+    unsigned uses;           /* requests it has worked for, with this one */
+    bool in_transaction;     /* MAIL was accepted, and neither a message nor RSET has ended that */
+    bool broken;             /* no more can be said: no QUIT */
 
     /* while it is kept: kept.c */
     struct kept *kept;
@@ -53,7 +63,7 @@ struct problem {
 
 /* Connect, greet, say hello. NULL with *ret_why. */
 struct session *session_open(const struct client_config *c, struct arena *scratch, const struct target *t,
-                             const struct destination *d, struct problem *ret_why);
+                             const struct destination *d, const struct errand *errand, struct problem *ret_why);
 /* QUIT when the session is whole; the descriptor goes in any case. Frees `s`. */
 void session_close(struct session *s);
 /* Without a word. */

@@ -76,8 +76,9 @@ static void send_mail_from(struct session *s, const struct agent_request *r) {
         envid = arena_cat(s->scratch, STR(" ENVID="), xtext_encode(s->scratch, e->dsn_envid));
     if ((s->features & FEATURE_DSN) && e->dsn_ret)
         ret = e->dsn_ret == DSN_RET_HDRS ? STR(" RET=HDRS") : STR(" RET=FULL");
-    session_send(s, "MAIL FROM:<%.*s>%.*s%.*s%.*s%.*s", STR_ARG(path(s, e->sender)), STR_ARG(size), STR_ARG(body),
-                 STR_ARG(envid), STR_ARG(ret));
+    struct str auth = s->config->dummy_mail_auth && (s->features & FEATURE_AUTH) ? STR(" AUTH=<>") : STR("");
+    session_send(s, "MAIL FROM:<%.*s>%.*s%.*s%.*s%.*s%.*s", STR_ARG(path(s, e->sender)), STR_ARG(size), STR_ARG(body),
+                 STR_ARG(auth), STR_ARG(envid), STR_ARG(ret));
 }
 
 /* RFC 3461, 5.2.1: what the sender asked for goes on as it is, and where the recipient came from does in any case. */
