@@ -13,7 +13,8 @@ enum verdict access_answer(struct checks *c, const struct restriction *r, enum t
     c->class = class;
     if (found == TABLE_ERROR) {
         log_warn("%.*s lookup error for \"%.*s\"", STR_ARG(r->argument), STR_ARG(key));
-        v = check_fail(c, 451, "4.3.5", "<%.*s>: %s rejected: Server configuration error", STR_ARG(subject), class);
+        v = check_fail(c, ERROR_POLICY, 451, "4.3.5", "<%.*s>: %s rejected: Server configuration error",
+                       STR_ARG(subject), class);
     } else if (found == TABLE_FOUND) {
         v = access_apply(c, r->argument, key, value);
         if (v == NESTED)

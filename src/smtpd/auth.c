@@ -116,7 +116,7 @@ static bool read_response(struct session *s, struct str mechanism, struct str *r
         log_response_too_long(s);
         if (!session_skip_line(s, deadline))
             return false;
-        return reply_fail(s, "500 5.5.6 SASL response limit exceeded");
+        return reply_error(s, ERROR_NONE, "500 5.5.6 SASL response limit exceeded");
     }
     if (e) {
         session_broken(s, e);
@@ -128,7 +128,7 @@ static bool read_response(struct session *s, struct str mechanism, struct str *r
         line.n--;
     if (str_eq(line, STR("*"))) {
         log_login_aborted(s, shown(session_scratch(s), mechanism));
-        return reply_fail(s, "501 5.7.0 Authentication aborted");
+        return reply_error(s, ERROR_NONE, "501 5.7.0 Authentication aborted");
     }
     *ret = line;
     return true;
@@ -168,8 +168,8 @@ static bool conclude(struct session *s, struct str mechanism, const struct sasl_
     struct str reason = answer->reason.n ? answer->reason : STR("(reason unavailable)");
     log_login_failed(s, shown(a, mechanism), shown(a, reason), shown(a, answer->username));
     if (answer->outcome == LOGIN_TEMP) /* RFC 4954, 6 */
-        return reply_fail(s, "454 4.7.0 Temporary authentication failure: %.*s", STR_ARG(reason));
-    return reply_fail(s, "535 5.7.8 Error: authentication failed: %.*s", STR_ARG(reason));
+        return reply_error(s, ERROR_NONE, "454 4.7.0 Temporary authentication failure: %.*s", STR_ARG(reason));
+    return reply_error(s, ERROR_NONE, "535 5.7.8 Error: authentication failed: %.*s", STR_ARG(reason));
 }
 
 static bool log_in(struct session *s, struct str args) {
@@ -204,7 +204,7 @@ bool command_auth(struct session *s, struct str args) {
     else if (s->login.username.n) /* RFC 4954, 4 */
         reply_fail(s, "503 5.5.1 Error: already authenticated");
     else if (s->command_cut) /* RFC 4954, 4 */
-        reply_fail(s, "500 5.5.6 SASL response limit exceeded");
+        reply_error(s, ERROR_NONE, "500 5.5.6 SASL response limit exceeded");
     else if (!rates_refuse(s, ANVIL_AUTH)) {
         io_secret(s->io, true);
         ok = log_in(s, args);

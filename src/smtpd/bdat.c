@@ -90,7 +90,7 @@ static bool take_chunk(struct session *s, const struct chunk *c, bool *ret_recei
     error e = NULL;
     if (c->size == 0 && !c->last) {
         log_null_bdat(s);
-        return reply_fail(s, "551 5.7.1 Null BDAT request");
+        return reply_error(s, ERROR_NONE, "551 5.7.1 Null BDAT request");
     }
     if (s->bdat == BDAT_NONE && (e = check_data(s)))
         return reply_refusal(s, e);
@@ -98,7 +98,7 @@ static bool take_chunk(struct session *s, const struct chunk *c, bool *ret_recei
         return false;
     if (too_large(s, c->size)) {
         log_bdat_too_large(s);
-        return reply_fail(s, "552 5.3.4 Chunk exceeds message size limit");
+        return reply_error(s, ERROR_POLICY, "552 5.3.4 Chunk exceeds message size limit");
     }
     if (!tx->bdat) {
         if (tx->proxy && !proxy_data(s))
@@ -137,7 +137,8 @@ bool command_bdat(struct session *s, struct str args) {
     }
     if (s->bdat == BDAT_FAILED) {
         if (skip(s, c.size) || s->hang_up)
-            reply_fail(s, "551 5.0.0 Discarded %llu bytes after earlier error", (unsigned long long)c.size);
+            reply_error(s, ERROR_NONE, "551 5.0.0 Discarded %llu bytes after earlier error",
+                        (unsigned long long)c.size);
         failed(s, &c);
         return false;
     }

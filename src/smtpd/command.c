@@ -64,6 +64,7 @@ static bool command_helo(struct session *s, struct str args) {
 static bool command_ehlo(struct session *s, struct str args) {
     if (args.n == 0)
         return reply_fail(s, "501 Syntax: EHLO hostname");
+    transcript_flush(s);
     if (!may_greet(s) || !greet(s, args, true))
         return false;
     return ehlo_reply(s);
@@ -74,6 +75,7 @@ static bool command_rset(struct session *s, struct str args) {
     if (args.n)
         return reply_fail(s, "501 5.5.4 Syntax: RSET");
     tx_end(s);
+    transcript_flush(s);
     return reply_ok(s, "250 2.0.0 Ok");
 }
 

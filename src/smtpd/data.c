@@ -164,29 +164,29 @@ static bool reply_result(struct session *s, const struct submit_result *r) {
                             STR_ARG(queue_id_str(&r->id)));
         return reply_ok(s, "250 2.0.0 Ok: queued as %.*s", STR_ARG(queue_id_str(&r->id)));
     case SUBMIT_NO_SPACE:
-        return reply_fail(s, "452 4.3.1 Insufficient system storage");
+        return reply_error(s, ERROR_RESOURCE, "452 4.3.1 Insufficient system storage");
     case SUBMIT_TOO_LARGE:
-        return reply_fail(s, "552 5.3.4 Error: message file too big");
+        return reply_error(s, ERROR_BOUNCE, "552 5.3.4 Error: message file too big");
     case SUBMIT_HOPS:
-        return reply_fail(s, "554 5.4.0 Error: too many hops");
+        return reply_error(s, ERROR_BOUNCE, "554 5.4.0 Error: too many hops");
     case SUBMIT_CONTENT: {
         /* the status decides the class of the code: a check may ask for "4.7.1 later" */
         bool soft = r->dsn.n && r->dsn.p[0] == '4';
         int code = soft ? 451 : submit_status_code(r->status);
-        return reply_fail(s, "%d %.*s %.*s", code, STR_ARG(r->dsn.n ? r->dsn : STR("5.7.1")),
-                          STR_ARG(r->text.n ? r->text : STR("message content rejected")));
+        return reply_error(s, ERROR_POLICY, "%d %.*s %.*s", code, STR_ARG(r->dsn.n ? r->dsn : STR("5.7.1")),
+                           STR_ARG(r->text.n ? r->text : STR("message content rejected")));
     }
     case SUBMIT_REPLY:
-        return reply_lines(s, r->text);
+        return reply_lines(s, ERROR_POLICY, r->text);
     case SUBMIT_TEMP:
         if (r->dsn.n && r->text.n)
-            return reply_fail(s, "451 %.*s %.*s", STR_ARG(r->dsn), STR_ARG(r->text));
+            return reply_error(s, ERROR_RESOURCE, "451 %.*s %.*s", STR_ARG(r->dsn), STR_ARG(r->text));
         break;
     case SUBMIT_NO_RCPT:
     case SUBMIT_BAD:
         break;
     }
-    return reply_fail(s, "451 4.3.0 Error: queue file write error");
+    return reply_error(s, ERROR_RESOURCE, "451 4.3.0 Error: queue file write error");
 }
 
 /* What access tables have asked for, up to now. */
@@ -240,7 +240,7 @@ static bool finish(struct stream *x) {
     if (e) {
         milter_lost(s);
         log_warn("%.*s: answer of the cleanup service: %.*s", STR_ARG(session_queue_id(s)), STR_ARG(e->text));
-        return reply_fail(s, "451 4.3.0 Error: queue file write error");
+        return reply_error(s, ERROR_RESOURCE, "451 4.3.0 Error: queue file write error");
     }
     return reply_result(s, &r);
 }
@@ -250,7 +250,7 @@ bool stream_fate_reply(struct stream *x) {
         x->fate == TOO_LARGE ? "552 5.3.4 Error: message file too big" : "451 4.3.0 Error: queue file write error";
     if (x->s->tx->proxy)
         proxy_rejected(x->s, reply);
-    return reply_fail(x->s, "%s", reply);
+    return reply_error(x->s, x->fate == TOO_LARGE ? ERROR_BOUNCE : ERROR_RESOURCE, "%s", reply);
 }
 
 bool stream_refuses_bare_newline(struct stream *x) {
@@ -261,7 +261,8 @@ bool stream_refuses_bare_newline(struct stream *x) {
     if (s->set->bare_newline != BARE_REJECT || s->bare_newline_excluded)
         return false;
     log_refusal(s, "reject", STR("bare <LF> received"));
-    reply_fail(s, "%d 5.5.2 %.*s Error: bare <LF> received", s->set->bare_newline_code, STR_ARG(s->set->myhostname));
+    reply_error(s, ERROR_NONE, "%d 5.5.2 %.*s Error: bare <LF> received", s->set->bare_newline_code,
+                STR_ARG(s->set->myhostname));
     return true;
 }
 
@@ -285,6 +286,7 @@ bool stream_end(struct stream *x) {
     x->s->stage = "END-OF-MESSAGE";
     bool ok = !stream_refuses_bare_newline(x) && finish(x);
     tx_end(x->s);
+    transcript_flush(x->s);
     return ok;
 }
 

@@ -119,6 +119,7 @@ static struct str keywords_off(struct session *s) {
         s->ehlo_off = found;
         break;
     case TABLE_ERROR:
+        s->ehlo_off_failed = true;
         log_lookup_error(STR("smtpd_discard_ehlo_keyword_address_maps"), s->address);
         break;
     case TABLE_NOT_FOUND:
@@ -153,6 +154,11 @@ bool ehlo_reply(struct session *s) {
     if (milter_refuses_client(s)) { /* nothing of what is offered would be of use */
         reply_part(s, "250-%.*s", STR_ARG(s->set->myhostname));
         return reply_ok(s, "250 ENHANCEDSTATUSCODES");
+    }
+    (void)keywords_off(s);
+    if (s->ehlo_off_failed) {
+        log_local_data_error(s);
+        return reply_error(s, ERROR_DATA, "421 4.3.0 %.*s Server local data error", STR_ARG(s->set->myhostname));
     }
     for (size_t i = 0; i < ROWS; i++) {
         struct str line = ehlo_keyword_off(s, rows[i].keyword) ? STR("") : rows[i].line(s);

@@ -17,14 +17,14 @@ static bool take_domain(struct str args, struct str *ret) {
 
 static bool failed(struct session *s, struct str why) {
     log_flush_failed(s, why);
-    return reply_fail(s, "458 Unable to queue messages");
+    return reply_error(s, ERROR_NONE, "458 Unable to queue messages");
 }
 
 /* Most names that are asked for are none of ours: that is answered without troubling anybody. */
 static bool start(struct session *s, struct str domain) {
     if (s->trusted) { /* it runs with a user's rights */
         log_warn("do not use ETRN in \"sendmail -bs\" mode");
-        return reply_fail(s, "458 Unable to queue messages");
+        return reply_error(s, ERROR_NONE, "458 Unable to queue messages");
     }
     enum flush_status status = FLUSH_DENIED;
     error e = NULL;
@@ -44,7 +44,7 @@ static bool start(struct session *s, struct str domain) {
         return reply_ok(s, "250 Queuing started");
     case FLUSH_DENIED:
         log_etrn_denied(s, domain);
-        return reply_fail(s, "459 <%.*s>: service unavailable", STR_ARG(domain));
+        return reply_error(s, ERROR_NONE, "459 <%.*s>: service unavailable", STR_ARG(domain));
     case FLUSH_BAD:
         return reply_fail(s, "501 Error: invalid parameter syntax");
     default:
@@ -55,7 +55,7 @@ static bool start(struct session *s, struct str domain) {
 bool command_etrn(struct session *s, struct str args) {
     struct str domain;
     if (s->set->helo_required && s->helo.n == 0)
-        return reply_fail(s, "503 Error: send HELO/EHLO first");
+        return reply_error(s, ERROR_POLICY, "503 Error: send HELO/EHLO first");
     if (s->tx)
         return reply_fail(s, "503 Error: MAIL transaction in progress");
     if (args.n == 0 || str_index_any(args, STR(" \t")) >= 0)

@@ -104,8 +104,6 @@ void log_refusal(const struct session *s, const char *what, struct str text) {
 void log_conversation(const struct session *s, char direction, struct str line) {
     if (!s->debug)
         return;
-    if (direction == '<' && (str_starts_icase(line, STR("AUTH ")) || s->after_auth))
-        line = STR("(not shown: it may be a password)");
     log_info("%c %.*s: %.*s", direction, STR_ARG(s->log_name), STR_ARG(line));
 }
 

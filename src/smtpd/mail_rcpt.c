@@ -85,6 +85,8 @@ static bool needs_greeting(struct session *s) {
 }
 
 static error check_size(struct session *s, uint64_t size) {
+    if (size > INT64_MAX || (s->set->message_size && size > s->set->message_size))
+        s->error_classes |= ERROR_POLICY;
     if (size > INT64_MAX)
         return err_smtp(session_scratch(s), 552, "5.3.4", "Message size exceeds file system imposed limit");
     if (s->set->message_size == 0 || size <= s->set->message_size)
@@ -111,7 +113,7 @@ static struct envelope make_envelope(struct session *s) {
 }
 
 static bool write_error(struct session *s) {
-    return reply_fail(s, "451 4.3.0 Error: queue file write error");
+    return reply_error(s, ERROR_RESOURCE, "451 4.3.0 Error: queue file write error");
 }
 
 /* The connection to cleanup broke while it was told of the message. */
@@ -138,7 +140,7 @@ static bool open_message(struct session *s) {
     if (!tx->message) {
         if (refused.status == SUBMIT_NO_SPACE) {
             log_refusal(s, "reject", STR("452 4.3.1 Insufficient system storage"));
-            return reply_fail(s, "452 4.3.1 Insufficient system storage");
+            return reply_error(s, ERROR_RESOURCE, "452 4.3.1 Insufficient system storage");
         }
         return write_error(s);
     }
@@ -155,7 +157,7 @@ static bool open_message(struct session *s) {
 
 bool command_mail(struct session *s, struct str args) {
     if (needs_greeting(s))
-        return reply_fail(s, "503 5.5.1 Error: send HELO/EHLO first");
+        return reply_error(s, ERROR_POLICY, "503 5.5.1 Error: send HELO/EHLO first");
     if (s->tx)
         return reply_fail(s, "503 5.5.1 Error: nested MAIL command");
     if (s->bdat != BDAT_NONE)
@@ -233,7 +235,7 @@ bool command_rcpt(struct session *s, struct str args) {
     if (tx->rcpts >= s->set->recipients) {
         /* a mailing list's software sends the rest later: no mistake at first (RFC 5321, 4.5.3.1.10) */
         if (tx->overshoot++ >= s->set->recipients_overshoot)
-            return reply_fail(s, "452 4.5.3 Error: too many recipients");
+            return reply_error(s, ERROR_POLICY, "452 4.5.3 Error: too many recipients");
         return reply_ok(s, "452 4.5.3 Error: too many recipients");
     }
     error e = check_recipient(s, rcpt);
@@ -266,7 +268,7 @@ static struct str without_smtputf8(struct session *s, struct str args, bool *ret
 
 bool command_vrfy(struct session *s, struct str args) {
     if (s->set->vrfy_off)
-        return reply_fail(s, "502 5.5.1 VRFY command is disabled");
+        return reply_error(s, ERROR_POLICY, "502 5.5.1 VRFY command is disabled");
     if (args.n == 0)
         return reply_fail(s, "501 5.5.4 Syntax: VRFY address [SMTPUTF8]");
     struct str address = STR(""), rest = STR("");

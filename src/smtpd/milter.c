@@ -323,7 +323,7 @@ static bool apply(struct session *s, const struct milter_verdict *v) {
 }
 
 static bool passes(struct session *s, struct milter_verdict v) {
-    return apply(s, &v) || reply_lines(s, v.text);
+    return apply(s, &v) || reply_lines(s, ERROR_POLICY, v.text);
 }
 
 /* --- events --- */
@@ -338,11 +338,12 @@ bool milter_connect(struct session *s) {
     if (apply(s, &v))
         return true;
     if (str_starts(v.text, STR("421")))
-        return reply_fail(s, "421 %.*s Service unavailable - try again later", STR_ARG(s->set->myhostname));
+        return reply_error(s, ERROR_POLICY, "421 %.*s Service unavailable - try again later",
+                           STR_ARG(s->set->myhostname));
     if (str_starts(v.text, STR("4"))) /* it will hear of it when it says something */
         return true;
     s->milters->refuses_client = true;
-    return reply_fail(s, "554 %.*s ESMTP not accepting connections", STR_ARG(s->set->myhostname));
+    return reply_error(s, ERROR_POLICY, "554 %.*s ESMTP not accepting connections", STR_ARG(s->set->myhostname));
 }
 
 bool milter_helo(struct session *s) {
@@ -352,7 +353,7 @@ bool milter_helo(struct session *s) {
     if (apply(s, &v))
         return true;
     if (str_starts(v.text, STR("421")))
-        return reply_lines(s, v.text);
+        return reply_lines(s, ERROR_POLICY, v.text);
     s->milters->refuses_client = str_starts(v.text, STR("5"));
     return true;
 }
@@ -405,7 +406,7 @@ bool milter_unknown(struct session *s, struct str line, struct str reply) {
     struct milter_verdict v = milters_unknown(&s->milters->list, line);
     if (v.plain) /* a plain "reject" is what happens anyway */
         v.text = reply;
-    return apply(s, &v) ? reply_fail(s, "%.*s", STR_ARG(reply)) : reply_lines(s, v.text);
+    return apply(s, &v) ? reply_fail(s, "%.*s", STR_ARG(reply)) : reply_lines(s, ERROR_POLICY, v.text);
 }
 
 /* --- the message --- */

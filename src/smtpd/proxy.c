@@ -213,7 +213,7 @@ static bool open_filter(struct proxy *p) {
 }
 
 static bool tell_client(struct proxy *p) {
-    return reply_lines(p->s, buf_str(&p->reply));
+    return reply_lines(p->s, p->failed ? ERROR_SOFTWARE : ERROR_NONE, buf_str(&p->reply));
 }
 
 bool proxy_mail(struct session *s) {

@@ -62,9 +62,10 @@ bool rates_refuse(struct session *s, enum anvil_event event) {
         log_warn("Refusing STARTTLS request from %.*s for service %.*s", STR_ARG(s->log_name),
                  STR_ARG(s->set->service));
     if (rows[event].named)
-        reply_fail(s, "421 4.7.0 %.*s %s %.*s", STR_ARG(s->set->myhostname), rows[event].reply, STR_ARG(s->log_name));
+        reply_error(s, ERROR_NONE, "421 4.7.0 %.*s %s %.*s", STR_ARG(s->set->myhostname), rows[event].reply,
+                    STR_ARG(s->log_name));
     else
-        reply_fail(s, "%s %.*s", rows[event].reply, STR_ARG(s->log_name));
+        reply_error(s, ERROR_POLICY, "%s %.*s", rows[event].reply, STR_ARG(s->log_name));
     return true;
 }
 

@@ -6,7 +6,7 @@
 
 static enum verdict no_answer(struct checks *c, struct str address, error e) {
     log_warn("address resolver failure for %.*s: %.*s", STR_ARG(address), STR_ARG(e->text));
-    return check_fail(c, 451, "4.3.0", "<%.*s>: Temporary lookup failure", STR_ARG(address));
+    return check_lookup_failed(c, address);
 }
 
 /* What is not known yet of the recipient, and what will be asked in the end anyhow. */
@@ -71,9 +71,9 @@ static enum verdict listed(struct checks *c, struct str address, error refused, 
     int code = refused->code ? refused->code : 451;
     const char *dsn = arena_cstr(c->arena, refused->dsn.n ? refused->dsn : STR("4.3.0"));
     if (refused->dsn.n == 0 || str_starts(refused->dsn, STR("4.3."))) /* not an answer, but no answer */
-        return check_fail(c, code, dsn, "<%.*s>: %.*s", STR_ARG(address), STR_ARG(refused->text));
-    return check_refuse(c, code, dsn, false, "<%.*s>: %s rejected: %.*s", STR_ARG(address), class,
-                        STR_ARG(refused->text));
+        return check_fail(c, ERROR_DATA, code, dsn, "<%.*s>: %.*s", STR_ARG(address), STR_ARG(refused->text));
+    return check_undeliverable(c, code, dsn, "<%.*s>: %s rejected: %.*s", STR_ARG(address), class,
+                               STR_ARG(refused->text));
 }
 
 enum verdict check_listed_recipient(struct checks *c) {

@@ -23,7 +23,9 @@ static void put_line(struct session *s, struct str text) {
     buf_add(&line, STR("\r\n"));
     io_set_write_deadline(s->io, session_deadline(s));
     io_write(s->io, buf_str(&line));
-    log_conversation(s, '>', str_trim(buf_str(&line)));
+    struct str said = str_trim(buf_str(&line));
+    log_conversation(s, '>', said);
+    transcript_add(s, '>', said);
     buf_free(&line);
 }
 
@@ -107,6 +109,7 @@ bool reply_ok(struct session *s, const char *format, ...) {
 
 bool reply_fail(struct session *s, const char *format, ...) {
     s->errors++;
+    s->error_classes |= ERROR_PROTOCOL;
     va_list ap;
     va_start(ap, format);
     put_format(s, format, ap);
@@ -114,21 +117,31 @@ bool reply_fail(struct session *s, const char *format, ...) {
     return false;
 }
 
-bool reply_lines(struct session *s, struct str lines) {
+bool reply_error(struct session *s, unsigned classes, const char *format, ...) {
+    s->errors++;
+    s->error_classes |= classes;
+    va_list ap;
+    va_start(ap, format);
+    put_format(s, format, ap);
+    va_end(ap);
+    return false;
+}
+
+bool reply_lines(struct session *s, unsigned classes, struct str lines) {
     struct buf b = { 0 };
     buf_add(&b, lines);
     for (size_t i = 0; i + 1 < b.n; i++)
         if (b.p[i] == '\n')
             soften(s, &b, i + 1);
-    reply_fail(s, "%.*s", STR_ARG(buf_str(&b)));
+    reply_error(s, classes, "%.*s", STR_ARG(buf_str(&b)));
     buf_free(&b);
     return false;
 }
 
 bool reply_refusal(struct session *s, error refusal) {
     if (refusal->dsn.n)
-        return reply_fail(s, "%d %.*s %.*s", refusal->code, STR_ARG(refusal->dsn), STR_ARG(refusal->text));
-    return reply_fail(s, "%d %.*s", refusal->code, STR_ARG(refusal->text));
+        return reply_error(s, ERROR_NONE, "%d %.*s %.*s", refusal->code, STR_ARG(refusal->dsn), STR_ARG(refusal->text));
+    return reply_error(s, ERROR_NONE, "%d %.*s", refusal->code, STR_ARG(refusal->text));
 }
 
 void reply_part(struct session *s, const char *format, ...) {

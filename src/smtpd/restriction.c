@@ -5,8 +5,10 @@
 #include "smtpd/log.h"
 
 /* --- refusing --- */
-static enum verdict refuse(struct checks *c, int code, const char *dsn, bool may_soften, struct str text) {
+static enum verdict refuse(struct checks *c, unsigned error_class, int code, const char *dsn, bool may_soften,
+                           struct str text) {
     struct session *s = c->s;
+    s->error_classes |= error_class;
     if (may_soften && !c->warn && code >= 500 && c->defer_if_reject.active) {
         code = c->defer_if_reject.code;
         dsn = arena_cstr(c->arena, c->defer_if_reject.dsn);
@@ -35,23 +37,31 @@ enum verdict check_refuse(struct checks *c, int code, const char *dsn, bool pref
     va_start(ap, format);
     struct str text = arena_vprintf(c->arena, format, ap);
     va_end(ap);
-    return refuse(c, code, dsn, true, prefixed ? prefixed_text(c, text) : text);
+    return refuse(c, ERROR_POLICY, code, dsn, true, prefixed ? prefixed_text(c, text) : text);
 }
 
-enum verdict check_fail(struct checks *c, int code, const char *dsn, const char *format, ...) {
+enum verdict check_undeliverable(struct checks *c, int code, const char *dsn, const char *format, ...) {
     va_list ap;
     va_start(ap, format);
     struct str text = arena_vprintf(c->arena, format, ap);
     va_end(ap);
-    return refuse(c, code, dsn, false, text);
+    return refuse(c, ERROR_BOUNCE, code, dsn, true, text);
+}
+
+enum verdict check_fail(struct checks *c, unsigned error_class, int code, const char *dsn, const char *format, ...) {
+    va_list ap;
+    va_start(ap, format);
+    struct str text = arena_vprintf(c->arena, format, ap);
+    va_end(ap);
+    return refuse(c, error_class, code, dsn, false, text);
 }
 
 enum verdict check_config_error(struct checks *c) {
-    return check_fail(c, 451, "4.3.5", "Server configuration error");
+    return check_fail(c, ERROR_SOFTWARE, 451, "4.3.5", "Server configuration error");
 }
 
 enum verdict check_lookup_failed(struct checks *c, struct str about) {
-    return check_fail(c, 451, "4.3.0", "<%.*s>: Temporary lookup failure", STR_ARG(about));
+    return check_fail(c, ERROR_DATA, 451, "4.3.0", "<%.*s>: Temporary lookup failure", STR_ARG(about));
 }
 
 enum verdict check_forbid_ok(struct checks *c, const struct restriction *r, enum verdict v) {
@@ -75,7 +85,7 @@ enum verdict check_tempfail(struct checks *c, enum tempfail_action action, int c
     struct str text = arena_vprintf(c->arena, format, ap);
     va_end(ap);
     if (c->warn || action == TEMPFAIL_DEFER)
-        return refuse(c, code, dsn, true, text);
+        return refuse(c, ERROR_POLICY, code, dsn, true, text);
     check_defer(c, &c->defer_if_permit, code, str_c(dsn), false, text);
     return DUNNO;
 }

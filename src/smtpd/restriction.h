@@ -94,8 +94,11 @@ bool check_local_rewrite(struct session *s);
  * failure of ours (check_fail()) is never turned into a warning. */
 enum verdict check_refuse(struct checks *c, int code, const char *dsn, bool prefixed, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
-enum verdict check_fail(struct checks *c, int code, const char *dsn, const char *format, ...)
+/* The same, without prefix, of a recipient or sender that does not exist. */
+enum verdict check_undeliverable(struct checks *c, int code, const char *dsn, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+enum verdict check_fail(struct checks *c, unsigned error_class, int code, const char *dsn, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
 enum verdict check_config_error(struct checks *c); /* 451 4.3.5; the caller has logged why */
 enum verdict check_lookup_failed(struct checks *c, struct str about);
 /* OK from data that a client chooses itself would open doors: a configuration error, unless the mail is thrown away. */

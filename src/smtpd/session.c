@@ -38,6 +38,7 @@ void session_free(struct session *s) {
     tx_end(s);
     milter_end(s);
     dns_cache_free(s->dns_cache);
+    transcript_free(s->transcript);
     arena_free(s->scratch);
     arena_free(s->arena);
     s->scratch = s->arena = NULL;
@@ -169,7 +170,7 @@ static bool spoke_too_soon(struct session *s) {
     }
     if (!s->pipelined || !s->set->unauth_pipelining_off)
         return false;
-    reply_fail(s, "554 5.5.0 Error: SMTP protocol synchronization");
+    reply_error(s, ERROR_NONE, "554 5.5.0 Error: SMTP protocol synchronization");
     s->hang_up = true;
     return true;
 }
@@ -221,8 +222,11 @@ static bool read_command(struct session *s, struct str *ret) {
     }
     s->command_bare_newline = !str_ends(end, STR("\r\n"));
     *ret = str_trim(*ret);
-    s->after_auth = strcmp(s->stage, "AUTH") == 0;
-    log_conversation(s, '<', *ret);
+    s->after_auth = strcmp(s->stage, "AUTH") == 0 && s->login.username.n == 0;
+    bool secret = s->after_auth || str_starts_icase(line, STR("AUTH "));
+    struct str shown = secret ? STR("(not shown: it may be a password)") : *ret;
+    log_conversation(s, '<', shown);
+    transcript_add(s, '<', shown);
     return true;
 }
 
@@ -257,7 +261,7 @@ static void unknown_command(struct session *s, struct str line, struct str verb)
         return;
     if (header_split(line, &name, &value) || in_list(s->set->forbidden_commands, verb)) {
         log_not_smtp(s, line);
-        reply_fail(s, "221 2.7.0 Error: I can break rules, too. Goodbye.");
+        reply_error(s, ERROR_NONE, "221 2.7.0 Error: I can break rules, too. Goodbye.");
         s->hang_up = true;
         return;
     }
@@ -285,11 +289,11 @@ static void run_command(struct session *s, const struct command *c, struct str a
     if ((!s->esmtp || (c->flags & COMMAND_LAST)) && spoke_too_soon(s))
         return;
     if (s->denied && !str_eq(c->name, STR("QUIT"))) {
-        reply_fail(s, "503 5.7.0 Error: access denied for %.*s", STR_ARG(s->log_name));
+        reply_error(s, ERROR_POLICY, "503 5.7.0 Error: access denied for %.*s", STR_ARG(s->log_name));
         return;
     }
     if (!(c->flags & COMMAND_PRE_TLS) && starttls_missing(s)) {
-        reply_fail(s, "530 5.7.0 Must issue a STARTTLS command first");
+        reply_error(s, ERROR_NONE, "530 5.7.0 Must issue a STARTTLS command first");
         return;
     }
     if (c->flags & COMMAND_JUNK)
@@ -314,7 +318,7 @@ static bool filter_command(struct session *s, struct str *line) {
     }
     log_lookup_error(STR("smtpd_command_filter"), *line);
     log_local_data_error(s);
-    return reply_fail(s, "421 4.3.0 %.*s Server local data error", STR_ARG(s->set->myhostname));
+    return reply_error(s, ERROR_DATA, "421 4.3.0 %.*s Server local data error", STR_ARG(s->set->myhostname));
 }
 
 static void handle_line(struct session *s, struct str line) {
@@ -346,8 +350,8 @@ static bool too_many_sessions(struct session *s, uint32_t sessions) {
         match_find(s->set->limit_exceptions, s->name, s->address) == MATCH_YES)
         return false;
     log_concurrency(s, sessions);
-    reply_fail(s, "421 4.7.0 %.*s Error: too many connections from %.*s", STR_ARG(s->set->myhostname),
-               STR_ARG(s->log_name));
+    reply_error(s, ERROR_NONE, "421 4.7.0 %.*s Error: too many connections from %.*s", STR_ARG(s->set->myhostname),
+                STR_ARG(s->log_name));
     return true;
 }
 
@@ -371,7 +375,7 @@ static void greeting(struct session *s) {
 /* The proxy in front of us has not said who the client is: nobody can be served. */
 static void proxy_failed(struct session *s, const char *fault, struct str seen) {
     log_haproxy(s, fault, seen);
-    reply_fail(s, "421 4.3.0 %.*s Server local error", STR_ARG(s->set->myhostname));
+    reply_error(s, ERROR_NONE, "421 4.3.0 %.*s Server local error", STR_ARG(s->set->myhostname));
     s->hang_up = true;
 }
 
@@ -379,7 +383,8 @@ static void proxy_failed(struct session *s, const char *fault, struct str seen) 
 static bool closing_down(struct session *s, struct str line) {
     if (!s->draining || !*s->draining || s->tx || str_starts_icase(line, STR("QUIT")))
         return false;
-    reply_fail(s, "421 4.3.2 %.*s Service shutting down, closing transmission channel", STR_ARG(s->set->myhostname));
+    reply_error(s, ERROR_NONE, "421 4.3.2 %.*s Service shutting down, closing transmission channel",
+                STR_ARG(s->set->myhostname));
     return true;
 }
 
@@ -434,6 +439,7 @@ void session_run(struct session *s, const struct session_client *connected) {
     command_loop(s);
     starttls_end(s);
     log_session_end(s);
+    transcript_send(s);
     log_disconnect(s);
     rates_disconnect(s);
     if (counted)

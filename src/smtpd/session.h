@@ -15,6 +15,7 @@
 #include "proto/verify.h"
 #include "route/route.h"
 #include "smtpd/settings.h"
+#include "smtpd/transcript.h"
 #include "tls/tls.h"
 
 struct bdat;            /* bdat.c */
@@ -113,7 +114,7 @@ struct session_login {
  * the chunks behind it, up to LAST. Without a transaction it can only have failed. */
 enum bdat_state { BDAT_NONE, BDAT_TAKING, BDAT_FAILED };
 
-enum { COMMAND_MAX = 20 /* rows of the command table, at most */ };
+enum { COMMAND_MAX = 18 /* rows of the command table, at most */ };
 struct command_count {
     uint32_t ok, total;
 };
@@ -157,9 +158,9 @@ struct session {
     enum { FORWARD_UNKNOWN, FORWARD_LOCAL, FORWARD_REMOTE } forward_source;
     struct arena *forward_arena; /* of these; NULL: none */
 
-    struct str rate_ident; /* its name at anvil; empty: it is not counted (rates.c) */
-    struct str ehlo_off;   /* smtpd_discard_ehlo_keywords for this client, when it is known (ehlo.c) */
-    bool ehlo_off_known;
+    struct str rate_ident;                /* its name at anvil; empty: it is not counted (rates.c) */
+    struct str ehlo_off;                  /* smtpd_discard_ehlo_keywords for this client, when it is known (ehlo.c) */
+    bool ehlo_off_known, ehlo_off_failed; /* failed: its table cannot be asked */
 
     struct str helo; /* empty: none yet */
     bool esmtp;
@@ -179,6 +180,8 @@ struct session {
     struct str check_recipient; /* while a recipient is looked at */
 
     uint32_t errors, junk;
+    unsigned error_classes;        /* enum error_class: of these there were some */
+    struct transcript *transcript; /* NULL: nothing is kept, or was said yet */
     struct command_count count[COMMAND_MAX];
     struct command_count unknown;
     bool pipelined; /* improper pipelining was seen */
@@ -186,7 +189,7 @@ struct session {
     bool bare_newline_seen;
     bool command_bare_newline; /* the line just read ended in a bare LF */
     bool command_cut;          /* it was longer than we look at */
-    bool after_auth;           /* the command before it was AUTH: it may hold a password */
+    bool after_auth;           /* the command before it was AUTH, and failed: it may hold a password */
     enum session_end end;
 };
 

@@ -233,8 +233,8 @@ static void test_cleanup_dies_at_rcpt(void **state) {
                    OPENING "> RCPT TO:<user@here.example>\n<< 451 4.3.0 Error: queue file write error\n"
                            "> RCPT TO:<user@here.example>\n<< 451 4.3.0 Error: queue file write error\n"
                            "> DATA\n<< 554 5.5.1 Error: no valid recipients\n> QUIT\n<< 221\neof\n");
-    assert_int_equal(h.message_count, 2);
-    assert_true(h.messages[0].aborted && h.messages[1].aborted);
+    assert_int_equal(h.message_count, 3); /* and the postmaster's transcript: a matter of resources */
+    assert_true(h.messages[0].aborted && h.messages[1].aborted && !h.messages[2].aborted);
     assert_true(harness_logged(&h, "warning: *: write to the cleanup service: connection closed"));
 }
 

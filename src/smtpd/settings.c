@@ -8,6 +8,7 @@
 #include "smtpd/proxy.h"
 #include "smtpd/restriction.h"
 #include "smtpd/starttls.h"
+#include "smtpd/transcript.h"
 #include <errno.h>
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -271,6 +272,8 @@ error settings_load(const struct conf *c, struct str service, struct arena *err_
     read_numbers(s, c);
     read_choices(s, c);
     read_verification(s, c);
+    s->history_lines = u32_param(c, PARAM_smtpd_history_flush_threshold);
+    s->notify_classes = error_classes_parse(conf_str(c, PARAM_notify_classes));
 
     bool no_unknown_checks;
     error e = receive_flags(c, err_arena, &s->submit_flags, &no_unknown_checks);

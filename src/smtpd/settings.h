@@ -79,6 +79,8 @@ struct settings {
     uint64_t message_size; /* bytes; 0: none */
     uint32_t recipients, recipients_overshoot;
     uint32_t soft_errors, hard_errors, junk_commands;
+    size_t history_lines;               /* of a transcript that go on to the next message */
+    unsigned notify_classes;            /* enum error_class: the postmaster hears of these */
     int64_t timeout, error_sleep;       /* seconds */
     int64_t min_data_rate;              /* bytes a second of content, with request_deadline */
     uint32_t rate_limits[ANVIL_EVENTS]; /* of each event in anvil_rate_time_unit; 0: none */

@@ -83,7 +83,7 @@ static bool certificate_will_do(struct session *s) {
         return true;
     const char *why = s->tls.cert_print.n ? "Client certificate not trusted" : "No client certificate presented";
     log_tls_abort(s, why);
-    reply_fail(s, "421 4.7.1 %.*s Error: %s", STR_ARG(s->set->myhostname), why);
+    reply_error(s, ERROR_POLICY, "421 4.7.1 %.*s Error: %s", STR_ARG(s->set->myhostname), why);
     return false;
 }
 
@@ -98,7 +98,7 @@ static bool handshake(struct session *s, struct str began) {
     if (e) {
         if (e->kind == ERR_SYNTAX) {
             log_pipelining(s, io_peek(s->io));
-            reply_fail(s, "554 5.5.0 Error: SMTP protocol synchronization");
+            reply_error(s, ERROR_NONE, "554 5.5.0 Error: SMTP protocol synchronization");
             s->hang_up = true;
         } else {
             s->end = END_LOST;
@@ -119,12 +119,12 @@ bool command_starttls(struct session *s, struct str args) {
     if (!s->set->tls.on)
         return milter_unknown(s, STR("STARTTLS"), STR("502 5.5.1 Error: command not implemented"));
     if (!s->set->tls.server)
-        return reply_fail(s, "454 4.7.0 TLS not available due to local problem");
+        return reply_error(s, ERROR_SOFTWARE, "454 4.7.0 TLS not available due to local problem");
     /* What came behind the command was not encrypted and must never be taken for something that was. */
     if (io_pending(s->io, true) > 0) {
         log_pipelining(s, io_peek(s->io));
         s->hang_up = true;
-        return reply_fail(s, "554 5.5.0 Error: SMTP protocol synchronization");
+        return reply_error(s, ERROR_NONE, "554 5.5.0 Error: SMTP protocol synchronization");
     }
     if (rates_refuse(s, ANVIL_NEWTLS_STATUS))
         return false;

@@ -193,7 +193,7 @@ static bool allowed(struct session *s, bool may) {
     if (s->tx)
         return reply_fail(s, "503 5.5.1 Error: MAIL transaction in progress");
     if (!may)
-        return reply_fail(s, "550 5.7.0 Error: insufficient authorization");
+        return reply_error(s, ERROR_POLICY, "550 5.7.0 Error: insufficient authorization");
     return true;
 }
 
