@@ -74,15 +74,18 @@ class Bench:
         return max(20, int(rate * self.args.seconds) // 10 * 10)
 
     def pairs(self, ours, theirs, run):
-        """run(server, messages, count) in turn; the number of messages comes from a first run, which is for the counters.
-        ([ours], [theirs])"""
-        first = [run(server, 200 if self.args.quick else 1000, True) for server in (ours, theirs)]
+        """run(server, messages, count) in turn; the number of messages comes from a first run, which also makes what a
+        server makes once. The last run, as long as the others, is for the counters. ([ours], [theirs])"""
+        first = [run(server, 200 if self.args.quick else 1000, False) for server in (ours, theirs)]
         counts = [self.enough(result["rate"]) for result in first]
         results = [], []
         for _ in range(self.args.pairs):
-            for result, server, messages, counted in zip(results, (ours, theirs), counts, first):
-                one = run(server, messages, False)
-                result.append({key: counted[key] if key in COUNTED else value for key, value in one.items()})
+            for result, server, messages in zip(results, (ours, theirs), counts):
+                result.append(run(server, messages, False))
+        for result, server, messages in zip(results, (ours, theirs), counts):
+            counted = run(server, messages, True)
+            for one in result:
+                one.update({key: counted[key] for key in COUNTED if key in counted})
         return results
 
     def servers(self, sink, **options):

@@ -10,6 +10,7 @@ enum {
     NOTICES_MAX = 1024, /* waiting to be sent; more are dropped: qmgr also looks by itself */
     SEGMENTS_MAX = 8,   /* of the log, in use since the last notice was sent */
     NOTICE_SECONDS = 10,
+    ABSENT_US = 100000, /* after it could not be reached qmgr is left alone for so long */
 };
 
 struct daemon {
@@ -89,10 +90,13 @@ static void tell_qmgr(struct service_ctx *ctx) {
     struct arena *a = arena_new();
     struct str endpoint = arena_cat(a, STR("public/"), conf_str(ctx->conf, PARAM_queue_service_name));
     struct ipc *qmgr = NULL;
+    int64_t not_before = 0;
     for (;;) {
         while (!waiting(d))
             if (cond_wait(&d->news, DEADLINE_NEVER))
                 goto cancelled;
+        if (not_before > sys->mono_us() && wait_until(not_before))
+            break;
         struct notices n;
         bool fresh = !qmgr;
         error e = qmgr ? NULL : service_connect(ctx, endpoint, deadline_in(NOTICE_SECONDS), &qmgr);
@@ -106,6 +110,7 @@ static void tell_qmgr(struct service_ctx *ctx) {
             qmgr = NULL;
             if (!fresh)
                 continue; /* it was the old connection: try once with a new one */
+            not_before = deadline_in_us(ABSENT_US);
         }
         forget_notices(d, &n);
     }

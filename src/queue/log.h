@@ -86,9 +86,18 @@ error log_next_id(struct log_writer *w, struct queue_id *ret);
 bool log_next_id_is_free(const struct log_writer *w); /* it will not wait, nor ask the disk */
 /* Does a message of this size have its place in the log? All others get files of their own. */
 bool log_takes(const struct log_writer *w, const struct segment_record *r);
+/* A message that was begun and will be committed soon, as far as one can know: a batch may wait for it. */
+struct log_coming {
+    struct log_coming *older, *newer;
+    int64_t since_us; /* mono_us */
+    bool listed;
+};
+void log_comes(struct log_writer *w, struct log_coming *c);
+void log_comes_not(struct log_writer *w, struct log_coming *c); /* also one that is not listed */
 /* Content and envelope on stable storage when this returns NULL; `r`, which log_takes(), has everything but its mark.
  * Waits for the batch (a plain call outside a coroutine: a batch of one). */
-error log_commit(struct log_writer *w, struct segment_record *r, struct str content, struct str envelope);
+error log_commit(struct log_writer *w, struct log_coming *c, struct segment_record *r, struct str content,
+                 struct str envelope);
 /* The same for a message that got its id from here and is in a file of its own: NULL when no later process can give
  * that id again. */
 error log_commit_id(struct log_writer *w);

@@ -1,9 +1,9 @@
 /* The writer of the log: one segment at a time, one write and one sync for all messages that wait.
  *
  * A session appends its record to the open batch. When nobody is writing, one of the batch's sessions leads: it closes
- * the batch when all who are ready have had their turn, has it written and synced in a thread, and wakes the others;
- * whoever comes meanwhile gathers the next one. So a batch of one waits for nobody, and under load the batches grow by
- * themselves. */
+ * the batch when all who are ready have had their turn, and a moment later when more are on their way than are in it
+ * (gather()); it has the batch written and synced in a thread, and wakes the others. Whoever comes meanwhile gathers
+ * the next one. So who is alone waits for nobody, and under load the batches grow by themselves. */
 #include "queue/log.h"
 
 #include "base/die.h"
@@ -21,6 +21,11 @@ enum {
     FILL_CHUNK = 1024 * 1024,
     FREE_TRIES = 16, /* other writers may take a free segment first */
     MAKE_TRIES = 16,
+    BATCH_ENOUGH = 16, /* messages: such a batch waits for no more of them */
+    GATHER_US = 1000,  /* a batch waits at most this long, */
+    YOUNG_US = 5000,   /* and only for messages that were begun not longer ago, */
+    CROWD = 32,        /* unless there are so many that batches grow by themselves */
+    SKIP_MAX = 63,
 };
 
 struct out_segment {
@@ -45,7 +50,7 @@ struct log_batch {
     uint32_t marks;
     bool done;
     error e;
-    unsigned refs;
+    unsigned refs; /* sessions that wait */
     struct cond wake;
 };
 
@@ -60,8 +65,12 @@ struct log_writer {
     struct cond made;
     struct log_batch *open; /* NULL: empty */
     bool writing;
-    struct cond room; /* in the open batch */
-    struct buf spare; /* memory for the next batch */
+    struct cond room;            /* in the open batch */
+    struct log_coming *newest;   /* messages that will come */
+    struct log_batch *gathering; /* its leader waits for them; NULL: none does */
+    struct cond enough;
+    unsigned skip, skip_next; /* batches that do not wait: the next ones; after the next wait in vain */
+    struct buf spare;         /* memory for the next batch */
     struct log_ids ids;
 };
 
@@ -446,9 +455,71 @@ static struct log_batch *open_batch(struct log_writer *w) {
     return w->open;
 }
 
+/* --- who else comes --- */
+
+/* Is there no need to wait for more? With half of those under way in each batch, one half is written while the other
+ * gathers. */
+static bool enough(const struct log_writer *w, const struct log_batch *b, int64_t now) {
+    size_t young = 0;
+    if (b->refs >= BATCH_ENOUGH)
+        return true;
+    for (const struct log_coming *c = w->newest; c && c->since_us > now - YOUNG_US && young < CROWD; c = c->older)
+        young++;
+    return young <= b->refs || young == CROWD;
+}
+
+static void tell_leader(struct log_writer *w) {
+    if (w->gathering && enough(w, w->gathering, sys->mono_us()))
+        cond_signal(&w->enough);
+}
+
+void log_comes(struct log_writer *w, struct log_coming *c) {
+    *c = (struct log_coming){ .older = w->newest, .since_us = sys->mono_us(), .listed = true };
+    if (c->older)
+        c->older->newer = c;
+    w->newest = c;
+}
+
+static void take_off(struct log_writer *w, struct log_coming *c) {
+    if (!c->listed)
+        return;
+    c->listed = false;
+    if (c->older)
+        c->older->newer = c->newer;
+    if (c->newer)
+        c->newer->older = c->older;
+    else
+        w->newest = c->older;
+}
+
+void log_comes_not(struct log_writer *w, struct log_coming *c) {
+    take_off(w, c);
+    tell_leader(w);
+}
+
+/* The leader of the open batch waits for others: for who is ready, and a moment for messages that were begun just now
+ * and will be here soon, if they are more than the batch has. Where that was in vain (a client is slow) the next ones
+ * do not wait, each time twice as many. */
+static void gather(struct log_writer *w, struct log_batch *b) {
+    coro_yield(); /* others whose messages came together with ours are ready, too */
+    if (w->skip > 0) {
+        w->skip--;
+        return;
+    }
+    int64_t now = sys->mono_us();
+    if (enough(w, b, now))
+        return;
+    w->gathering = b;
+    error e = cond_wait(&w->enough, now + GATHER_US);
+    w->gathering = NULL;
+    w->skip_next = !e ? 0 : w->skip_next < SKIP_MAX ? w->skip_next * 2 + 1 : SKIP_MAX;
+    w->skip = w->skip_next;
+}
+
 /* Until the batch is done; one of its sessions does it. */
 static error wait_for(struct log_writer *w, struct log_batch *b) {
     b->refs++;
+    tell_leader(w);
     while (!b->done) {
         if (w->writing) {
             cond_wait(&b->wake, DEADLINE_NEVER);
@@ -456,7 +527,7 @@ static error wait_for(struct log_writer *w, struct log_batch *b) {
         }
         w->writing = true;
         if (coro_self())
-            coro_yield(); /* others whose messages came together with ours are ready, too */
+            gather(w, b);
         w->open = NULL;
         cond_broadcast(&w->room);
         b->e = flush_batch(w, b);
@@ -476,7 +547,8 @@ static error wait_for(struct log_writer *w, struct log_batch *b) {
     return e;
 }
 
-static error commit(struct log_writer *w, struct segment_record *r, struct str content, struct str envelope) {
+static error commit(struct log_writer *w, struct log_coming *c, struct segment_record *r, struct str content,
+                    struct str envelope) {
     size_t n = (size_t)segment_record_size(r);
     while (w->open && w->open->bytes.n > 0 &&
            (w->open->bytes.n + n > w->batch_max || w->open->marks + r->rcpt_count + 1 > w->batch_marks))
@@ -493,14 +565,16 @@ static error commit(struct log_writer *w, struct segment_record *r, struct str c
     size_t used = SEGMENT_RECORD_HEAD + content.n + envelope.n;
     memset(p + used, 0, n - used);
     b->bytes.n += n;
+    take_off(w, c);
     return wait_for(w, b);
 }
 
-error log_commit(struct log_writer *w, struct segment_record *r, struct str content, struct str envelope) {
+error log_commit(struct log_writer *w, struct log_coming *c, struct segment_record *r, struct str content,
+                 struct str envelope) {
     if (!coro_self())
-        return commit(w, r, content, envelope);
+        return commit(w, c, r, content, envelope);
     int shield = coro_shield(1);
-    error e = commit(w, r, content, envelope);
+    error e = commit(w, c, r, content, envelope);
     coro_shield(shield);
     return e;
 }

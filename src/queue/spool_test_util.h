@@ -51,17 +51,7 @@ static inline char test_content(size_t i, size_t size) {
 }
 
 /* Puts a message of `size` bytes for `rcpts` recipients into the queue; the error of create or commit. */
-static inline error test_message(struct spool *s, struct arena *a, size_t size, size_t rcpts, enum spool_state state,
-                                 struct queue_id *ret) {
-    struct spool_new *m;
-    error e = spool_create(s, &m);
-    if (e)
-        return e;
-    *ret = *spool_new_id(m);
-    for (size_t i = 0; i < size; i++) {
-        char c = test_content(i, size);
-        spool_write(m, str_n(&c, 1));
-    }
+static inline struct envelope test_envelope(struct arena *a, size_t size, size_t rcpts) {
     struct envelope env = { .arrival_us = 1790000000000000, .sender = STR("from@here.example"), .size = size };
     env.client.name = env.client.reverse_name = STR("unknown");
     struct str *fields[] = { &env.dsn_envid,         &env.content_filter,     &env.client.address,
@@ -76,6 +66,21 @@ static inline error test_message(struct spool *s, struct arena *a, size_t size, 
         env.rcpts[i].address = arena_printf(a, "to%zu@there.example", i);
         env.rcpts[i].orig = env.rcpts[i].dsn_orcpt = STR("");
     }
+    return env;
+}
+
+static inline error test_message(struct spool *s, struct arena *a, size_t size, size_t rcpts, enum spool_state state,
+                                 struct queue_id *ret) {
+    struct spool_new *m;
+    error e = spool_create(s, &m);
+    if (e)
+        return e;
+    *ret = *spool_new_id(m);
+    for (size_t i = 0; i < size; i++) {
+        char c = test_content(i, size);
+        spool_write(m, str_n(&c, 1));
+    }
+    struct envelope env = test_envelope(a, size, rcpts);
     return spool_commit(m, &env, state);
 }
 

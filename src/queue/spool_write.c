@@ -33,11 +33,12 @@ struct spool_new {
     struct queue_id id;
     struct old_content *old; /* NULL: there is none */
     int fd;                  /* -1: in memory, for the log */
-    struct buf gathered;     /* begins with the room for the head while nothing has been written */
-    uint64_t written;        /* bytes of the file that have been */
-    uint64_t begun;          /* of them, those that the disk has been told to take */
-    size_t counted;          /* of `gathered`, in spool->gathered */
-    uint64_t size;           /* content so far */
+    struct log_coming coming;
+    struct buf gathered; /* begins with the room for the head while nothing has been written */
+    uint64_t written;    /* bytes of the file that have been */
+    uint64_t begun;      /* of them, those that the disk has been told to take */
+    size_t counted;      /* of `gathered`, in spool->gathered */
+    uint64_t size;       /* content so far */
     uint32_t crc;
     error failed; /* the first failure; static values only */
 };
@@ -170,6 +171,8 @@ error spool_create(struct spool *s, struct spool_new **ret) {
     m->spool = s;
     m->id = id;
     m->fd = fd;
+    if (fd < 0)
+        log_comes(s->log_writer, &m->coming);
     *ret = m;
     return NULL;
 }
@@ -227,6 +230,7 @@ static size_t write_chunk(const struct spool_new *m) {
 
 /* It does not go into the log: from now on it has a file, with the id that it has. */
 static void leave_log(struct spool_new *m) {
+    log_comes_not(m->spool->log_writer, &m->coming);
     m->failed = open_file(m->spool, false, &m->id, &m->fd);
 }
 
@@ -316,6 +320,8 @@ error spool_new_again(struct spool_new *m) {
 
 static void forget(struct spool_new *m) {
     forget_old(m);
+    if (m->coming.listed)
+        log_comes_not(m->spool->log_writer, &m->coming);
     m->spool->gathered -= m->counted;
     if (m->fd >= 0)
         sys->close(m->fd);
@@ -417,7 +423,7 @@ error spool_commit(struct spool_new *m, const struct envelope *e, enum spool_sta
         };
         if (log_takes(m->spool->log_writer, &r) && !any_done(e)) {
             struct str all = str_from(buf_str(&m->gathered), SPOOL_HEAD_SIZE);
-            error failed = log_commit(m->spool->log_writer, &r, str_sub(all, 0, r.content_size),
+            error failed = log_commit(m->spool->log_writer, &m->coming, &r, str_sub(all, 0, r.content_size),
                                       str_sub(all, r.content_size, r.envelope_size));
             if (!failed || failed->sys != ENOSPC) {
                 forget(m);
