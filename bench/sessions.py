@@ -17,7 +17,6 @@ import pathlib
 import statistics
 import subprocess
 import tempfile
-import time
 
 from measure import Load, Sink, parse, pss_kib
 from report import run_scenarios
@@ -139,11 +138,11 @@ class Bench:
         return results
 
     def table(self, results, unit, wanted):
-        self.say(f"| server | {unit}s/s | CPU us a {unit} | of the load tool |")
-        self.say("|---|---|---|---|")
+        self.say(f"| server | {unit}s/s | CPU us a {unit} | of the load tool | its share |")
+        self.say("|---|---|---|---|---|")
         for name, runs in zip(("Angarium", "Postfix"), results):
             rate, cpu, tool = (statistics.median(values) for values in zip(*runs))
-            self.say(f"| {name} | {rate:.0f} | {cpu:.0f} | {tool:.0f} |")
+            self.say(f"| {name} | {rate:.0f} | {cpu:.0f} | {tool:.0f} | {tool / (cpu + tool):.0%} |")
         rates, cpus = ([[run[i] for run in runs] for runs in results] for i in (0, 1))
         self.say()
         self.say(f"Ratio of rates, median of {len(results[0])} pairs: {ratio(*rates)}; wanted {wanted}. "
@@ -212,14 +211,30 @@ class Bench:
         self.say("### Sessions refused at RCPT: 20 restrictions, 3 kinds of tables; 20 at a time")
         self.say()
         self.table(results, "session", "8")
+        self.ceiling()
+
+    def ceiling(self):
+        """The same sessions with a server that only says no."""
+        port, count = free_port(), 2000 if self.args.quick else 100000
+        with Sink(self.args.build, port) as sink:
+            sink.expect(1)
+            sink.reject("rcpt=550")
+            got = self.sessions(port, REFUSED, s=20, n=count)
+            served = sink.counts()["cpu"]
+        self.say(f"The load tool into a sink that refuses every recipient: {got['rate']:.0f} sessions/s, CPU {served / count * 1e6:.0f} "
+                 f"us a session and {got['cpu'] / count * 1e6:.0f} of the load tool: next to all of it connecting, sending, closing.")
+        self.say()
 
     def scenario_tls(self):
         ours, theirs = self.both(main_cf=self.tls)
         with Sink(self.args.build, self.sink_port) as sink, ours, theirs:
             for how, options, wanted in (("full handshakes", {}, "3"), ("resumed", {"r": True}, "8")):
+                resumed = {}
+
                 def run(server, count):
                     sink.expect(count)
                     got = self.sessions(server.port, ONE_MESSAGE, s=20, n=count, **options)
+                    resumed[server.name] = f"{got['resumed'] / count:.1%}"
                     if got["refused"] or got["handshakes"] != count or bool(got["resumed"]) != bool(options):
                         raise RuntimeError(f"{server.name}: {got}: {server.log()[-1000:]}")
                     return count / (max(sink.wait()["last"], got["end"]) - got["start"]), got["cpu"]
@@ -227,6 +242,8 @@ class Bench:
                 self.say(f"### Sessions with STARTTLS and one message, {how}; 20 at a time, TLS 1.3, P-256")
                 self.say()
                 self.table(results, "session", wanted)
+                self.say("Resumed: " + ", ".join(f"{share} with {name}" for name, share in resumed.items()) + ".")
+                self.say()
 
     def scenario_filters(self):
         policy, milter = free_port(), free_port()
@@ -267,12 +284,17 @@ class Bench:
                     return count / (sink.wait()["last"] - got["start"])
                 count = int(run(server, 500) * self.args.seconds)
                 without, beside = [], []
-                for _ in range(self.args.pairs):
-                    without.append(run(server, count))
-                    with self.sessions.held(server.port, [], self.many, q=True):
-                        time.sleep(1)
-                        beside.append(run(server, count))
-                    time.sleep(1)
+
+                def quietly(rates):
+                    server.wait_until_idle()  # what was done to those who came or went is not the good clients' time
+                    rates.append(run(server, count))
+                for i in range(self.args.pairs):
+                    if i % 2 == 0:
+                        quietly(without)
+                    with self.sessions.held(server.port, [], self.many, q=True, s=200):
+                        quietly(beside)
+                    if i % 2:
+                        quietly(without)
             share = statistics.median(b / a for a, b in zip(without, beside))
             say(f"| {name} | {statistics.median(without):.0f} | {statistics.median(beside):.0f} | {share:.2f} |")
         say()

@@ -23,6 +23,7 @@
 enum {
     REPLY_MAX = 4096, /* longest line of a reply */
     SOURCES = 200,    /* addresses of 127.1.0.0/16 that connections come from, each with ports of its own */
+    OUT_MAX = 4096,   /* bytes of a step */
     MOST_LOSSES = 1000,
 };
 
@@ -35,8 +36,9 @@ struct session {
     int step;   /* lines of the script that were sent; 0: the greeting is awaited */
     int awaits; /* replies to the newest of them */
     int64_t began_us;
-    size_t used;
-    char in[REPLY_MAX];
+    bool ended; /* the server has closed its end */
+    size_t used, out_used;
+    char in[REPLY_MAX], out[OUT_MAX];
 };
 
 static struct {
@@ -50,6 +52,7 @@ static struct {
 static struct {
     int epoll;
     struct session *sessions;
+    bool encrypts; /* the script has STARTTLS */
     SSL_CTX *tls;
     SSL_SESSION **ticket; /* the newest of a session's place; used again when the server sends no other */
     long begun, over, held, lost, refused, resumed, handshakes;
@@ -62,6 +65,57 @@ static const char message[] = "From: Bench <bench@near.example>\r\nTo: user@far.
                               "Date: Thu, 19 Nov 2026 10:00:00 +0000\r\nMessage-Id: <session@load.example>\r\n\r\n"
                               "The couriers ride by day and by night.\r\n.\r\n";
 
+/* What a step of a session sends goes out in one write: the last flight of a handshake with the first command behind it. */
+static bool send_held(struct session *s) {
+    const size_t n = s->out_used;
+    s->out_used = 0;
+    return n == 0 || send(s->fd, s->out, n, MSG_NOSIGNAL) == (ssize_t)n;
+}
+
+static int hold_back(BIO *bio, const char *p, int n) {
+    struct session *s = BIO_get_data(bio);
+    BIO_clear_retry_flags(bio);
+    if (n > OUT_MAX || (s->out_used + (size_t)n > OUT_MAX && !send_held(s)))
+        return -1;
+    memcpy(s->out + s->out_used, p, (size_t)n);
+    s->out_used += (size_t)n;
+    return n;
+}
+
+static int take(BIO *bio, char *p, int n) {
+    struct session *s = BIO_get_data(bio);
+    BIO_clear_retry_flags(bio);
+    if (!send_held(s))
+        return -1;
+    const ssize_t got = recv(s->fd, p, (size_t)n, 0);
+    if (got < 0 && errno == EAGAIN)
+        BIO_set_retry_read(bio);
+    return (int)got;
+}
+
+static long control(BIO *bio, int command, long number, void *p) {
+    (void)bio, (void)number, (void)p;
+    return command == BIO_CTRL_FLUSH;
+}
+
+static BIO *session_bio(struct session *s) {
+    static BIO_METHOD *method;
+    if (!method) {
+        method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "session");
+        if (!method)
+            errx(1, "no TLS session");
+        BIO_meth_set_write(method, hold_back);
+        BIO_meth_set_read(method, take);
+        BIO_meth_set_ctrl(method, control);
+    }
+    BIO *bio = BIO_new(method);
+    if (!bio)
+        errx(1, "no TLS session");
+    BIO_set_data(bio, s);
+    BIO_set_init(bio, 1);
+    return bio;
+}
+
 static void watch(struct session *s, int operation, uint32_t events) {
     struct epoll_event e = { .events = events, .data.ptr = s };
     if (epoll_ctl(run.epoll, operation, s->fd, &e))
@@ -72,7 +126,8 @@ static void open_session(struct session *s) {
     s->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (s->fd < 0)
         err(1, "socket");
-    peer_no_delay(s->fd);
+    if (run.encrypts) /* elsewhere nothing is said before the last thing was answered */
+        peer_no_delay(s->fd);
     const int on = 1;
     setsockopt(s->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
     struct sockaddr_in from = { .sin_family = AF_INET };
@@ -83,12 +138,13 @@ static void open_session(struct session *s) {
     s->state = STATE_OPENING;
     s->step = 0;
     s->awaits = 1;
-    s->used = 0;
+    s->used = s->out_used = 0;
+    s->ended = false;
     s->tls = NULL;
     s->began_us = peer_now_us();
     if (!peer_connect_socket(s->fd, opt.address))
         err(1, "connect to %s", opt.address);
-    watch(s, EPOLL_CTL_ADD, EPOLLIN);
+    watch(s, EPOLL_CTL_ADD, opt.silent ? EPOLLOUT : EPOLLIN | EPOLLRDHUP);
 }
 
 /* The session's place is free for the next connection, if there is one to make. */
@@ -96,11 +152,14 @@ static void close_session(struct session *s, bool lost) {
     if (s->state == STATE_HELD)
         run.held--;
     if (s->tls) {
-        if (!lost)
-            SSL_shutdown(s->tls);
+        if (s->ended) /* nobody is there to take it; without a goodbye the ticket would not be used again */
+            SSL_set_shutdown(s->tls, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+        else if (!lost && SSL_shutdown(s->tls) >= 0)
+            send_held(s);
         SSL_free(s->tls);
+        s->tls = NULL;
+        ERR_clear_error();
     }
-    ERR_clear_error();
     close(s->fd);
     s->fd = -1;
     s->state = STATE_OVER;
@@ -109,20 +168,32 @@ static void close_session(struct session *s, bool lost) {
     run.over++;
     run.end_us = peer_now_us();
     if (run.begun < opt.total)
-        open_session(opt.hold ? &run.sessions[run.begun] : s);
+        open_session(opt.hold || opt.silent ? &run.sessions[run.begun] : s);
 }
 
 static void hold_session(struct session *s) {
     s->state = STATE_HELD;
     run.held++;
-    if (!opt.silent && run.begun < opt.total) /* -s of them are opened at a time: backlogs are short */
+    if (run.begun < opt.total) /* -s of them are opened at a time: backlogs are short */
         open_session(&run.sessions[run.begun]);
+}
+
+/* A silent connection is there, or could not be made. */
+static void connected(struct session *s) {
+    int failure = 0;
+    socklen_t n = sizeof failure;
+    if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &failure, &n) || failure) {
+        close_session(s, true);
+        return;
+    }
+    watch(s, EPOLL_CTL_MOD, EPOLLIN);
+    hold_session(s);
 }
 
 /* Lines here are short and answered one by one: what the socket does not take at once is a lost connection. */
 static bool send_all(struct session *s, const char *text, size_t n) {
     if (s->tls)
-        return SSL_write(s->tls, text, (int)n) == (int)n;
+        return SSL_write(s->tls, text, (int)n) == (int)n && send_held(s);
     return send(s->fd, text, n, MSG_NOSIGNAL) == (ssize_t)n;
 }
 
@@ -151,19 +222,18 @@ static bool handshake(struct session *s) {
         run.handshakes++;
         run.resumed += SSL_session_reused(s->tls);
         s->state = STATE_REPLY;
-        watch(s, EPOLL_CTL_MOD, EPOLLIN);
         return next_line(s);
     }
-    const int why = SSL_get_error(s->tls, done);
-    if (why == SSL_ERROR_WANT_WRITE)
-        watch(s, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT);
-    return why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE;
+    return SSL_get_error(s->tls, done) == SSL_ERROR_WANT_READ && send_held(s);
 }
 
 static bool begin_tls(struct session *s) {
     s->tls = SSL_new(run.tls);
-    if (!s->tls || !SSL_set_fd(s->tls, s->fd))
+    if (!s->tls)
         errx(1, "no TLS session");
+    BIO *bio = session_bio(s);
+    SSL_set_bio(s->tls, bio, bio);
+    SSL_set_read_ahead(s->tls, 1);
     SSL_set_connect_state(s->tls);
     SSL_SESSION **ticket = &run.ticket[s - run.sessions];
     SSL_set_ex_data(s->tls, 0, (void *)ticket);
@@ -292,12 +362,16 @@ static void loop(void) {
             char unread[256];
             if (!s)
                 input = read(STDIN_FILENO, unread, sizeof unread) > 0;
+            else if (s->fd >= 0 && opt.silent && s->state == STATE_OPENING)
+                connected(s);
             else if (s->fd >= 0 && (opt.silent || s->state == STATE_HELD)) {
                 const ssize_t got = recv(s->fd, s->in, sizeof s->in, 0);
                 if (got == 0 || (got < 0 && errno != EAGAIN))
                     close_session(s, true);
-            } else if (s->fd >= 0)
+            } else if (s->fd >= 0) {
+                s->ended = events[i].events & EPOLLRDHUP;
                 ready(s);
+            }
         }
         if (!told && run.held + run.over == opt.total) {
             told = true;
@@ -332,23 +406,23 @@ int main(int argc, char **argv) {
     opt.address = argv[optind];
     opt.script = argv + optind + 1;
     opt.steps = argc - optind - 1;
-    if (opt.silent || opt.sessions > opt.total)
+    if (opt.sessions > opt.total)
         opt.sessions = opt.total;
-    const long places = opt.hold ? opt.total : opt.sessions;
+    const long places = opt.hold || opt.silent ? opt.total : opt.sessions;
+    for (int i = 0; i < opt.steps; i++)
+        run.encrypts = run.encrypts || !strcmp(opt.script[i], "STARTTLS");
     signal(SIGPIPE, SIG_IGN);
     peer_many_files();
-    make_tls(places);
+    if (run.encrypts)
+        make_tls(places);
     run.epoll = epoll_create1(EPOLL_CLOEXEC);
     run.sessions = calloc((size_t)places, sizeof *run.sessions);
     run.banner_us = calloc((size_t)opt.total, sizeof *run.banner_us);
     if (run.epoll < 0 || !run.sessions || !run.banner_us)
         err(1, "start");
     run.start_us = peer_now_us();
-    for (long i = 0; i < opt.sessions; i++) {
+    for (long i = 0; i < opt.sessions; i++)
         open_session(&run.sessions[i]);
-        if (opt.silent)
-            hold_session(&run.sessions[i]);
-    }
     loop();
     return run.lost ? 3 : 0;
 }

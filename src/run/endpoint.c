@@ -63,6 +63,12 @@ bool endpoint_is_loopback(const struct endpoint *e) {
     return e->u.sa.sa_family != AF_UNIX && ntohl(v4.s_addr) >> 24 == IN_LOOPBACKNET;
 }
 
+bool endpoint_is_any(const struct endpoint *e) {
+    if (e->u.sa.sa_family == AF_INET6)
+        return IN6_IS_ADDR_UNSPECIFIED(&e->u.in6.sin6_addr);
+    return e->u.sa.sa_family == AF_INET && e->u.in.sin_addr.s_addr == htonl(INADDR_ANY);
+}
+
 /* Output is gathered here, so the kernel's waiting for more only costs time. */
 static void no_delay(int fd, int family) {
     int one = 1;

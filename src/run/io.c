@@ -4,6 +4,7 @@
 #include "run/loop.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 
 struct io {
@@ -52,11 +53,15 @@ struct io *io_new_transport(const struct io_transport *t, void *ctx, int fd) {
     return io;
 }
 
+struct io *io_new_nonblocking(int fd) {
+    return io_new_transport(NULL, NULL, fd);
+}
+
 struct io *io_new(int fd) {
     int flags = fcntl(fd, F_GETFL);
     if (flags >= 0 && !(flags & O_NONBLOCK))
         fcntl(fd, F_SETFL, flags | O_NONBLOCK);
-    return io_new_transport(NULL, NULL, fd);
+    return io_new_nonblocking(fd);
 }
 
 static void in_free(struct io *io) {
@@ -222,6 +227,13 @@ error io_flush(struct io *io, int64_t deadline) {
     if (io->out.n)
         write_all(io, STR(""), deadline);
     return io->write_error;
+}
+
+error io_flush_last(struct io *io, int64_t deadline) {
+    int on = 1;
+    if (io->out.n) /* not a TCP socket: it is sent as ever */
+        setsockopt(io->fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on);
+    return io_flush(io, deadline);
 }
 
 /* --- reading --- */

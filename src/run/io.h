@@ -31,7 +31,8 @@ struct io_transport {
     void (*close)(void *ctx); /* frees ctx, closes the descriptor */
 };
 
-struct io *io_new(int fd); /* non-blocking is set here */
+struct io *io_new(int fd);             /* non-blocking is set here */
+struct io *io_new_nonblocking(int fd); /* that it is known to be */
 struct io *io_new_transport(const struct io_transport *t, void *ctx, int fd /* to wait on; -1: never waits */);
 void io_close(struct io *io); /* unsent output is dropped: flush first. NULL is allowed. */
 int io_fd(const struct io *io);
@@ -61,6 +62,9 @@ struct str io_peek(struct io *io); /* what is buffered */
 void io_write(struct io *io, struct str s);
 void io_printf(struct io *io, const char *format, ...) __attribute__((format(printf, 2, 3)));
 error io_flush(struct io *io, int64_t deadline);
+/* The same, where io_close() follows at once and the peer has nothing more to say: what goes out last takes the end of
+ * the stream along in one segment. The kernel keeps it back for at most 200 ms. */
+error io_flush_last(struct io *io, int64_t deadline);
 /* The deadline for writes that happen by themselves (buffer full, read after write). Default: DEADLINE_NEVER. */
 void io_set_write_deadline(struct io *io, int64_t deadline);
 
@@ -80,6 +84,7 @@ bool endpoint_unix(struct str path, struct endpoint *ret); /* false: too long */
 /* "127.0.0.1", "::1"; an IPv4-mapped IPv6 address is given as IPv4 (one normal form everywhere). Unix: "". */
 struct str endpoint_address(const struct endpoint *e, char out[INET6_ADDRSTRLEN]);
 bool endpoint_is_loopback(const struct endpoint *e); /* 127.0.0.0/8, ::1, also IPv4 in IPv6 */
+bool endpoint_is_any(const struct endpoint *e);      /* 0.0.0.0, :: */
 uint16_t endpoint_port(const struct endpoint *e);
 error io_connect(const struct endpoint *to, const struct endpoint *from_or_null, int64_t deadline, struct io **ret);
 /* The next connection of a listening descriptor: non-blocking, close-on-exec, TCP_NODELAY. Connections that were gone

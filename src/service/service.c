@@ -47,6 +47,7 @@ struct session_run {
 struct listener {
     int fd;
     struct coro *coro;
+    struct endpoint at; /* where all its connections come in; len 0: at any address of the host */
 };
 
 /* One service in a process: master.cf's way of life, so this is the process's state. */
@@ -262,13 +263,33 @@ static error wait_for_room(void) {
     return e;
 }
 
+static void local_end(int fd, struct endpoint *ret) {
+    ret->len = sizeof ret->u;
+    if (getsockname(fd, &ret->u.sa, &ret->len) < 0)
+        ret->len = 0;
+}
+
+/* What each connection would be asked or told otherwise is found out and set at the listening socket: its connections
+ * have its options from it. Replies are written whole, so waiting for more of them gains nothing; and as a reply
+ * follows to what the client says, its acknowledgement is not sent ahead in a segment of its own. */
+static void prepare_listener(struct listener *l) {
+    int on = 1, off = 0;
+    local_end(l->fd, &l->at);
+    if (l->at.len && endpoint_is_any(&l->at))
+        l->at.len = 0;
+    if (run.type == SERVICE_INET) {
+        setsockopt(l->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        setsockopt(l->fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof off);
+    }
+}
+
 /* One round: what is there now, as far as there is room for it. */
-static error accept_some(int listen_fd) {
+static error accept_some(const struct listener *l) {
     for (int i = 0; i < ACCEPT_BATCH; i++) {
         if (run.ctx.session_limit && run.ctx.sessions >= run.ctx.session_limit)
             return NULL;
-        struct endpoint peer = { .len = sizeof peer.u }, local = { .len = sizeof local.u };
-        int fd = sys->accept4(listen_fd, &peer.u.sa, &peer.len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        struct endpoint peer = { .len = sizeof peer.u }, local = l->at;
+        int fd = sys->accept4(l->fd, &peer.u.sa, &peer.len, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0) {
             if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
                 return no_resources("accept connection", errno);
@@ -277,12 +298,9 @@ static error accept_some(int listen_fd) {
             /* The others are a client's that gave up, or another worker was quicker. */
             return NULL;
         }
-        if (getsockname(fd, &local.u.sa, &local.len) < 0)
-            local.len = 0;
-        int on = 1; /* a reply is written whole: waiting for more of it gains nothing */
-        if (run.type == SERVICE_INET)
-            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-        struct io *io = io_new(fd);
+        if (!local.len)
+            local_end(fd, &local);
+        struct io *io = io_new_nonblocking(fd);
         if (!session_start(io, &peer, &local)) {
             io_close(io);
             return no_resources("start session", ENOMEM);
@@ -349,7 +367,7 @@ static void listen_main(void *arg) {
         if (run.type == SERVICE_FIFO)
             e = read_fifo(l->fd);
         else
-            e = accept_some(l->fd);
+            e = accept_some(l);
         coro_yield();
     }
     if (e && e != &err_cancelled)
@@ -365,7 +383,7 @@ static void listen_main(void *arg) {
 static void accept_main(void *arg) {
     (void)arg;
     for (uint32_t i = 0; i < run.args.sockets && !run.ctx.draining; i++)
-        accept_some(run.listeners[i].fd);
+        accept_some(&run.listeners[i]);
     group_leave(&run.triggers);
 }
 static void accept_now(void *arg) {
@@ -645,6 +663,8 @@ static void start_loop(void) {
             .drain = drain, .wakeup = wakeup, .accept = accept_now, .kept = kept, .stress = stress });
         for (uint32_t i = 0; i < run.args.sockets; i++) {
             run.listeners[i].fd = WORKER_FD_LISTEN + (int)i;
+            if (run.type != SERVICE_FIFO)
+                prepare_listener(&run.listeners[i]);
             spawn_or_die(listen_main, &run.listeners[i], "listen", &run.listeners[i].coro);
             group_enter(&run.listening);
         }

@@ -86,7 +86,7 @@ static bool command_noop(struct session *s, struct str args) {
 
 static bool command_quit(struct session *s, struct str args) {
     (void)args;
-    s->hang_up = true;
+    s->hang_up = s->quit = true;
     return reply_ok(s, "221 2.0.0 Bye");
 }
 

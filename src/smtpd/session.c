@@ -388,6 +388,12 @@ static bool closing_down(struct session *s, struct str line) {
     return true;
 }
 
+/* What is left to say. */
+static error flush_rest(struct session *s) {
+    bool closed_at_once = s->quit && !starttls_waits_at_end(s) && io_pending(s->io, false) == 0;
+    return (closed_at_once ? io_flush_last : io_flush)(s->io, session_deadline(s));
+}
+
 static void command_loop(struct session *s) {
     while (!s->hang_up && s->end == END_OPEN) {
         if (s->errors >= s->set->hard_errors) {
@@ -404,8 +410,7 @@ static void command_loop(struct session *s) {
         /* where the time ran out may be in the middle of content: END_TIMEOUT is logged with that stage */
         reply_part(s, "421 4.4.2 %.*s Error: timeout exceeded", STR_ARG(s->set->myhostname));
     }
-    if (s->end != END_LOST && s->end != END_HANGUP && io_flush(s->io, session_deadline(s)) && s->end == END_OPEN &&
-        !s->hang_up)
+    if (s->end != END_LOST && s->end != END_HANGUP && flush_rest(s) && s->end == END_OPEN && !s->hang_up)
         s->end = END_LOST;
 }
 

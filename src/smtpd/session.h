@@ -186,6 +186,7 @@ struct session {
     struct command_count unknown;
     bool pipelined; /* improper pipelining was seen */
     bool hang_up;   /* the last reply ends the session */
+    bool quit;      /* because the client has said QUIT: nothing follows from it */
     bool bare_newline_seen;
     bool command_bare_newline; /* the line just read ended in a bare LF */
     bool command_cut;          /* it was longer than we look at */

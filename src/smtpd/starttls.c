@@ -153,8 +153,12 @@ bool starttls_wrap(struct session *s) {
     return false;
 }
 
+bool starttls_waits_at_end(const struct session *s) {
+    return s->tls_session && !s->set->tls.fast_shutdown;
+}
+
 void starttls_end(struct session *s) {
-    if (s->tls_session && !s->set->tls.fast_shutdown && s->end != END_LOST)
+    if (starttls_waits_at_end(s) && s->end != END_LOST)
         tls_shutdown(s->tls_session, s->io, deadline_in(s->set->tls.timeout));
 }
 

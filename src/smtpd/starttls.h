@@ -24,4 +24,5 @@ bool starttls_missing(const struct session *s);
 void starttls_received(struct buf *b, const struct session *s);
 /* The session ends: wait for the client's goodbye where tls_fast_shutdown_enable says so. */
 void starttls_end(struct session *s);
+bool starttls_waits_at_end(const struct session *s);
 #endif

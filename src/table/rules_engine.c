@@ -11,6 +11,7 @@
 #include "table/rules_engine.h"
 
 #include "base/log.h"
+#include "table/regexp_ends.h"
 #include <malloc.h>
 
 enum {
@@ -120,6 +121,7 @@ static int pcre_match(struct rules *s, struct rule *r, struct str key, struct gr
 struct regexp {
     regex_t regex;
     const char *pattern;
+    struct regexp_ends ends;
     int options;
     unsigned built; /* s->regexp_build of then */
 };
@@ -310,6 +312,7 @@ static bool regexp_compile(struct rules *s, struct rule *r, struct str pattern, 
         regfree(&x->regex);
         return compile_back_references(s, r, pattern, options, ret_fault, ret_error);
     }
+    x->ends = regexp_ends(pattern, options, s->arena);
     r->regexp = x;
     r->groups = x->regex.re_nsub < GROUPS_MAX ? (unsigned)x->regex.re_nsub : GROUPS_MAX - 1;
     return true;
@@ -339,6 +342,8 @@ static int regexp_match(struct rules *s, struct rule *r, struct str key, struct 
     struct regexp *x = r->regexp;
     if (!x)
         return pcre_match(s, r, key, groups);
+    if (!regexp_ends_fit(&x->ends, key))
+        return 0;
     watch_growth(s, key.n);
     if (x->built != s->regexp_build) {
         regfree(&x->regex);
