@@ -22,7 +22,7 @@ struct route { /* one of the nexthop's destinations, or of smtp_fallback_relay's
 
 static void end_of_use(struct client *c, const struct attempts *t, struct session *s, const struct route *way) {
     struct agent_request *r = t->r;
-    bool keep = !r->orphaned && !c->kept.draining && !kept_worn_out(s) &&
+    bool keep = (!s->tls || s->tls_may_be_kept) && !r->orphaned && !c->kept.draining && !kept_worn_out(s) &&
                 kept_wanted(&c->kept, &c->config, way->text, &way->d, r->req.flags & DELIVERY_MORE);
     if (keep && s->in_transaction) {
         agent_flush(r);
@@ -69,28 +69,79 @@ static void no_session(struct attempts *t, const struct problem *p, bool more) {
     attempts_fail(t, p, more);
 }
 
+/* Where TLS is wanted and not required, mail goes without rather than not at all, once the message is so old that this
+ * is more than a moment's trouble. A probe does not wait for that. */
+static bool plain_will_do(const struct client *c, const struct attempts *t, const struct tls_policy *p) {
+    int64_t age_us = sys->wall_us() - t->r->req.env.arrival_us;
+    /* nor is a password sent in the clear because TLS has failed */
+    return p->level == TLS_LEVEL_MAY && !c->config.login &&
+           ((t->r->req.flags & DELIVERY_VERIFY) || age_us >= c->config.tls.retry_plain_after * US_PER_S);
+}
+
+/* A new session. False: nobody there, or nobody that says anything. */
+static bool use_new(struct client *c, struct attempts *t, const struct route *way, const struct target *target,
+                    struct tls_policy *policy, bool more, bool more_hosts) {
+    struct problem p;
+    const struct errand errand = { way->text, t->r->req.env.sender, t->r->req.id.text, policy };
+    t->plain_next = plain_will_do(c, t, policy);
+    for (;;) {
+        struct session *s = session_open(&c->config, t->r->arena, target, &way->d, &errand, &p);
+        bool again = !s ? t->plain_next && p.tls_failed : !use(c, t, s, way, more);
+        if (!again) {
+            if (!s)
+                no_session(t, &p, more_hosts);
+            return s || p.diagnostic.n > 0;
+        }
+        if (!s)
+            log_info("%s: %.*s", t->r->req.id.text, STR_ARG(p.text));
+        tls_policy_plain(policy);
+        t->plain_next = false;
+    }
+}
+
+static void no_policy(struct attempts *t, const struct failure *why, bool more) {
+    const struct problem p = {
+        .dsn = why->dsn, .text = why->text, .relay = STR("none"), .remote_mta = STR(""), .diagnostic = STR("")
+    };
+    attempts_fail(t, &p, more);
+}
+
 static void try_targets(struct client *c, struct attempts *t, const struct route *way, struct target_list targets,
                         int64_t sessions, bool more_destinations) {
     const int64_t limit = c->config.mx_session_limit;
-    struct problem p;
     for (size_t i = 0; i < targets.n && still_to_do(t); i++) {
         bool more_hosts = more_destinations || i + 1 < targets.n;
         bool last_session = limit > 0 && sessions + 1 >= limit;
+        struct tls_policy policy;
+        struct failure why;
+        if (!tls_policy_find(&c->config, t->r->arena, way->text, &way->d, targets.at[i].name, &policy, &why)) {
+            no_policy(t, &why, more_hosts);
+            continue;
+        }
         /* who has logged in for one nexthop may have to be somebody else for another */
-        struct session *s = c->config.login ? NULL : kept_take_at(&c->kept, &targets.at[i].addr);
+        struct session *s = c->config.login ? NULL : kept_take_at(&c->kept, &targets.at[i].addr, policy.key);
         if (!s || !use_kept(c, t, s, way)) {
             agent_flush(t->r);
-            const struct errand errand = { way->text, t->r->req.env.sender, t->r->req.id.text };
-            s = session_open(&c->config, t->r->arena, &targets.at[i], &way->d, &errand, &p);
-            if (s)
-                use(c, t, s, way, more_destinations || (i + 1 < targets.n && !last_session));
-            else
-                no_session(t, &p, more_hosts);
+            s = NULL;
         }
-        sessions += s || p.diagnostic.n > 0; /* also one that was refused with words */
+        /* also one that was refused with words */
+        sessions += s || use_new(c, t, way, &targets.at[i], &policy,
+                                 more_destinations || (i + 1 < targets.n && !last_session), more_hosts);
         if (limit > 0 && sessions >= limit)
             return;
     }
+}
+
+/* The session kept for this destination, unless its policy has changed. */
+static struct session *take_kept(struct client *c, struct agent_request *r, const struct route *way) {
+    struct tls_policy policy;
+    struct failure why;
+    struct session *s = kept_take(&c->kept, way->key);
+    if (!s || (tls_policy_find(&c->config, r->arena, way->text, &way->d, s->remote_mta, &policy, &why) &&
+               str_eq(policy.key, s->tls_key)))
+        return s;
+    session_drop(s);
+    return NULL;
 }
 
 static void leave_out(struct target_list *list, const struct endpoint *address) {
@@ -115,7 +166,7 @@ static void try_destination(struct client *c, struct attempts *t, struct str tex
         return;
     }
     way.key = login_kept_key(&c->config, r->arena, text, r->req.env.sender);
-    struct session *kept = kept_take(&c->kept, way.key);
+    struct session *kept = take_kept(c, r, &way);
     struct endpoint used = { 0 };
     if (kept) {
         struct endpoint address = kept->address;

@@ -210,9 +210,12 @@ error client_config_load(struct service_ctx *ctx, bool lmtp, struct arena *err_a
     if (!client_port(c->tcp_port, &c->default_port))
         return err_make(err_arena, ERR_CONFIG, "parameter %s_tcp_port: unknown service or bad port \"%.*s\"",
                         lmtp ? "lmtp" : "smtp", STR_ARG(c->tcp_port));
+    error e = tls_settings_load(conf, lmtp, err_arena, &c->tls);
+    if (e)
+        return e;
     own_addresses(conf, c);
     cache_settings(conf, lmtp, c);
-    error e = login_load(ctx, lmtp, err_arena, &c->login);
+    e = login_load(ctx, lmtp, err_arena, &c->login);
     if (e)
         return e;
     struct dns_options o = { .servers = conf_str(conf, PARAM_dns_resolvers) };
@@ -220,6 +223,7 @@ error client_config_load(struct service_ctx *ctx, bool lmtp, struct arena *err_a
 }
 
 void client_config_free(struct client_config *c) {
+    tls_settings_free(&c->tls);
     dns_close(c->dns);
     match_close(c->cache_destinations);
     login_free(c->login);

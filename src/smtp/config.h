@@ -5,6 +5,7 @@
 
 #include "dns/dns.h"
 #include "service/service.h"
+#include "smtp/tls_settings.h"
 #include "table/match.h"
 
 struct login_config; /* login.h */
@@ -23,6 +24,7 @@ struct client_config {
     struct match *cache_destinations;                              /* NULL: none are listed */
     int64_t cache_time_limit, reuse_time_limit, reuse_count_limit; /* the first: never over connection_cache_ttl_limit
                                                                       and max_idle */
+    struct tls_settings tls;
     struct str myhostname;
     enum dns_family families; /* inet_protocols */
     bool lookup_mx, native_hosts, dns_hosts;

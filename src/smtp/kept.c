@@ -96,9 +96,9 @@ struct session *kept_take(struct kept *k, struct str nexthop) {
     return NULL;
 }
 
-struct session *kept_take_at(struct kept *k, const struct endpoint *address) {
+struct session *kept_take_at(struct kept *k, const struct endpoint *address, struct str tls_key) {
     for (struct session *s = k->newest; s; s = s->older)
-        if (session_address_is(&s->address, address)) {
+        if (session_address_is(&s->address, address) && str_eq(s->tls_key, tls_key)) {
             unlink_session(k, s);
             return s;
         }

@@ -33,10 +33,10 @@ bool kept_wanted(struct kept *k, const struct client_config *c, struct str nexth
 bool kept_worn_out(const struct session *s);
 /* Takes `s` over, whole and with no transaction. Never waits for the server. */
 void kept_add(struct kept *k, struct session *s, struct str nexthop);
-/* The session for this nexthop, or to this server, that was used last. NULL: none. It is the caller's now, and may have
- * been closed by the server meanwhile. */
+/* The session for this nexthop, or to this server with the same TLS policy, that was used last. NULL: none. It is the
+ * caller's now, and may have been closed by the server meanwhile. */
 struct session *kept_take(struct kept *k, struct str nexthop);
-struct session *kept_take_at(struct kept *k, const struct endpoint *address);
+struct session *kept_take_at(struct kept *k, const struct endpoint *address, struct str tls_key);
 /* No more are kept; those there are end soon. */
 void kept_drain(struct kept *k);
 #endif

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "mail/dsn.h"
 #include "smtp/login.h"
+#include "smtp/starttls.h"
 
 bool session_address_is(const struct endpoint *a, const struct endpoint *b) {
     return a->len == b->len && memcmp(&a->u, &b->u, a->len) == 0;
@@ -36,9 +37,10 @@ void session_io_problem(struct session *s, error e, struct problem *ret) {
                                                        STR_ARG(s->host), STR_ARG(s->doing))
                                         : arena_printf(s->scratch, "lost connection with %.*s while %.*s",
                                                        STR_ARG(s->host), STR_ARG(s->doing));
-    s->broken = true;
+    s->broken = s->lost = true;
     *ret = session_problem(s, STR("4.4.2"), text);
     ret->session_dead = true;
+    ret->tls_failed = s->tls != NULL;
 }
 
 /* Several lines become one: log lines and reports have one. */
@@ -124,11 +126,9 @@ static void read_features(struct session *s, struct str text) {
     static const struct {
         struct str keyword;
         unsigned feature;
-    } table[] = { { STR_INIT("8BITMIME"), FEATURE_8BITMIME },
-                  { STR_INIT("PIPELINING"), FEATURE_PIPELINING },
-                  { STR_INIT("SIZE"), FEATURE_SIZE },
-                  { STR_INIT("SMTPUTF8"), FEATURE_SMTPUTF8 },
-                  { STR_INIT("DSN"), FEATURE_DSN } };
+    } table[] = { { STR_INIT("8BITMIME"), FEATURE_8BITMIME }, { STR_INIT("PIPELINING"), FEATURE_PIPELINING },
+                  { STR_INIT("SIZE"), FEATURE_SIZE },         { STR_INIT("SMTPUTF8"), FEATURE_SMTPUTF8 },
+                  { STR_INIT("DSN"), FEATURE_DSN },           { STR_INIT("STARTTLS"), FEATURE_STARTTLS } };
     struct str line, word, parameter;
     for (bool first = true; str_next(&text, STR("\n"), &line); first = false) {
         line = str_from(line, 4);
@@ -150,11 +150,20 @@ static struct str reply_host(struct str text) {
     return str_word(&rest, STR_SPACE, &word) ? word : STR("");
 }
 
+static void refused(struct session *s, const struct reply *r, struct problem *ret_why) {
+    struct str text = one_line(s->scratch, r->text);
+    *ret_why = session_problem(
+        s, reply_dsn(s->scratch, r),
+        arena_printf(s->scratch, "host %.*s refused to talk to me: %.*s", STR_ARG(s->host), STR_ARG(text)));
+    ret_why->diagnostic = text;
+    ret_why->session_dead = true;
+}
+
 static bool hello(struct session *s, const struct destination *d, struct str greeting, struct problem *ret_why) {
     const struct client_config *c = s->config;
     struct reply r;
     struct str name = c->helo_name;
-    bool try_ehlo = c->lmtp || (!c->never_ehlo && (c->always_ehlo || str_contains(greeting, STR("ESMTP"))));
+    bool try_ehlo = c->lmtp || s->tls || (!c->never_ehlo && (c->always_ehlo || str_contains(greeting, STR("ESMTP"))));
     buf_clear(&s->auth_offered);
     if (try_ehlo) {
         session_send(s, "%s %.*s", c->lmtp ? "LHLO" : "EHLO", STR_ARG(name));
@@ -164,6 +173,9 @@ static bool hello(struct session *s, const struct destination *d, struct str gre
         if (r.code / 100 == 2) {
             s->features |= FEATURE_ESMTP;
             read_features(s, r.text);
+        } else if (s->tls && !c->lmtp) { /* whoever knows STARTTLS knows EHLO */
+            refused(s, &r, ret_why);
+            return false;
         } else if (c->lmtp || r.code / 100 != 5) {
             session_reply_problem(s, &r, c->lmtp ? "LHLO command" : "EHLO command", ret_why);
             return false;
@@ -195,13 +207,8 @@ static bool greeting(struct session *s, struct str *ret_text, struct problem *re
         return false;
     *ret_text = arena_str(s->scratch, r.text);
     if (r.code / 100 == 2)
-        return true;
-    struct str text = one_line(s->scratch, r.text);
-    *ret_why = session_problem(
-        s, reply_dsn(s->scratch, &r),
-        arena_printf(s->scratch, "host %.*s refused to talk to me: %.*s", STR_ARG(s->host), STR_ARG(text)));
-    ret_why->diagnostic = text;
-    ret_why->session_dead = true;
+        return s->greeted = true;
+    refused(s, &r, ret_why);
     /* smtp_skip_5xx_greeting: a server that does not want to talk is one that is not there */
     if (s->config->skip_5xx_greeting && r.code / 100 == 5)
         ret_why->dsn = dsn_with_class(s->scratch, ret_why->dsn, '4');
@@ -237,6 +244,25 @@ static bool connect_to(struct session *s, const struct target *t, bool unix_path
     return false;
 }
 
+/* From the greeting to where MAIL may be said. */
+static bool begin(struct session *s, const struct destination *d, const struct tls_policy *p, struct problem *ret_why) {
+    struct str text = STR("");
+    bool wrapped = s->config->tls.wrapper && p->level != TLS_LEVEL_NONE;
+    if (wrapped && !starttls_wrap(s, p, ret_why))
+        return false;
+    if (!greeting(s, &text, ret_why) || !hello(s, d, text, ret_why))
+        return false;
+    switch (wrapped ? STARTTLS_NONE : starttls_begin(s, p, ret_why)) {
+    case STARTTLS_FAILED:
+        return false;
+    case STARTTLS_DONE:
+        return hello(s, d, text, ret_why);
+    case STARTTLS_NONE:
+        break;
+    }
+    return true;
+}
+
 struct session *session_open(const struct client_config *c, struct arena *scratch, const struct target *t,
                              const struct destination *d, const struct errand *errand, struct problem *ret_why) {
     char ip[INET6_ADDRSTRLEN];
@@ -254,15 +280,17 @@ struct session *session_open(const struct client_config *c, struct arena *scratc
     s->host =
         arena_printf(a, "%.*s[%.*s]", STR_ARG(name), STR_ARG(d->unix_path ? t->name : endpoint_address(&t->addr, ip)));
     s->relay = d->unix_path ? s->host : arena_printf(a, "%.*s:%u", STR_ARG(s->host), d->port);
-    struct str text = STR("");
+    s->tls_key = arena_str(a, errand->tls->key);
+    s->tls_may_be_kept = errand->tls->reuse;
     if (!connect_to(s, t, d->unix_path, ret_why)) {
         session_drop(s);
         return NULL;
     }
-    bool spoken = greeting(s, &text, ret_why) && hello(s, d, text, ret_why);
+    bool spoken = begin(s, d, errand->tls, ret_why);
     if (spoken && login_session(s, d, ret_why))
         return s;
-    if (!spoken && !ret_why->diagnostic.n) { /* nobody there that speaks */
+    /* nobody there that speaks */
+    if (!spoken && !ret_why->diagnostic.n && !s->greeted && !s->tls && !ret_why->tls_failed) {
         ret_why->relay = STR("none");
         ret_why->remote_mta = STR("");
     }

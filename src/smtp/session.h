@@ -4,7 +4,7 @@
 #define ANGARIUM_SMTP_SESSION_H
 
 #include "mail/reply.h"
-#include "smtp/destination.h"
+#include "smtp/tls_policy.h"
 
 enum { LINE_MAX_REPLY = 2048, COMMANDS_IN_FLIGHT = 100 };
 
@@ -16,13 +16,15 @@ enum session_features {
     FEATURE_SMTPUTF8 = 16,
     FEATURE_DSN = 32,
     FEATURE_AUTH = 64, /* offered; behind login_session(): logged in */
+    FEATURE_STARTTLS = 128,
 };
 
-/* Whose message a session is opened for. Strings live as long as the request. */
+/* What a session is opened for. Strings live as long as the request. */
 struct errand {
     struct str nexthop; /* as it was written */
     struct str sender;
     const char *id;
+    const struct tls_policy *tls;
 };
 
 struct session {
@@ -35,6 +37,11 @@ struct session {
     struct str remote_mta; /* "mx.example" */
     struct str doing;      /* what is waited for: "receiving the initial server greeting" */
     struct endpoint address;
+    struct tls *tls; /* NULL: in the clear */
+    enum tls_level tls_level;
+    bool tls_verified; /* the server has proved to be the one its policy wants */
+    bool tls_may_be_kept;
+    struct str tls_key; /* of the policy it was opened with, used or not */
     unsigned features;
     uint64_t size_limit; /* 0: none announced */
     struct reply_reader reader;
@@ -44,6 +51,8 @@ struct session {
     unsigned uses;           /* requests it has worked for, with this one */
     bool in_transaction;     /* MAIL was accepted, and neither a message nor RSET has ended that */
     bool broken;             /* no more can be said: no QUIT */
+    bool lost;               /* and that was the connection's end, or its silence */
+    bool greeted;            /* it has said who it is */
 
     /* while it is kept: kept.c */
     struct kept *kept;
@@ -59,9 +68,10 @@ struct problem {
     struct str relay, remote_mta; /* the server, or "none" and empty: none has answered */
     unsigned conn_use;
     bool session_dead; /* nothing more over this session */
+    bool tls_failed;   /* the TLS of this session: another one without might do */
 };
 
-/* Connect, greet, say hello. NULL with *ret_why. */
+/* Connect, greet, say hello, log in, with TLS as the errand wants. NULL with *ret_why. */
 struct session *session_open(const struct client_config *c, struct arena *scratch, const struct target *t,
                              const struct destination *d, const struct errand *errand, struct problem *ret_why);
 /* QUIT when the session is whole; the descriptor goes in any case. Frees `s`. */

@@ -8,7 +8,7 @@
 enum { FILE_PIECE = 64 * 1024 };
 
 struct attempts attempts_new(struct agent_request *r) {
-    return (struct attempts){ r, arena_array(r->arena, r->req.env.rcpt_count, sizeof(struct problem)) };
+    return (struct attempts){ .r = r, .refused = arena_array(r->arena, r->req.env.rcpt_count, sizeof(struct problem)) };
 }
 
 size_t attempts_unanswered(const struct attempts *t) {
@@ -111,10 +111,14 @@ struct transaction {
 };
 
 static void fail_rest(struct transaction *t, const struct problem *p, bool more_targets) {
-    if (p->session_dead && t->s->uses > 1 && !t->dot_sent)
+    bool plain_next = p->tls_failed && t->all->plain_next;
+    if (p->session_dead && !t->dot_sent && (t->s->uses > 1 || plain_next)) {
+        if (plain_next)
+            log_and_go_on(t->all, p);
         t->lost = true;
-    else
+    } else {
         attempts_fail(t->all, p, more_targets);
+    }
 }
 
 static bool is_probe(const struct transaction *t) {

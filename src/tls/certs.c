@@ -156,7 +156,7 @@ static bool load_pair(SSL_CTX *ctx, struct str cert, struct str key, const char 
     return true;
 }
 
-bool certs_load(SSL_CTX *ctx, const struct conf *c, const struct tls_server_params *p) {
+bool certs_load(SSL_CTX *ctx, const struct conf *c, const struct cert_params *p) {
     const struct {
         enum param cert, key;
         const char *type;
@@ -171,9 +171,10 @@ bool certs_load(SSL_CTX *ctx, const struct conf *c, const struct tls_server_para
         any = any || conf_str(c, pairs[i].cert).n;
     if (chain.n) {
         if (any)
-            log_warn("Both smtpd_tls_chain_files and one or more of the legacy  smtpd_tls_cert_file, "
-                     "smtpd_tls_eccert_file or smtpd_tls_dcert_file are non-empty; the legacy  parameters will be "
-                     "ignored");
+            log_warn("Both %s_tls_chain_files and one or more of the legacy  %s_tls_cert_file, "
+                     "%s_tls_eccert_file or %s_tls_dcert_file are non-empty; the legacy  parameters will be "
+                     "ignored",
+                     p->program, p->program, p->program, p->program);
         return load_chain_files(ctx, chain);
     }
     if (str_eq_icase(conf_str(c, p->cert_file), STR("none")))
@@ -215,7 +216,7 @@ static bool add_directory(X509_STORE *store, const char *path) {
     return true;
 }
 
-bool certs_load_authorities(SSL_CTX *ctx, const struct conf *c, const struct tls_server_params *p, bool send_names) {
+bool certs_load_authorities(SSL_CTX *ctx, const struct conf *c, const struct cert_params *p, bool send_names) {
     X509_STORE *store = SSL_CTX_get_cert_store(ctx);
     struct str file = conf_str(c, p->ca_file), path = conf_str(c, p->ca_path);
     if (file.n && !add_authorities(store, file.p)) {

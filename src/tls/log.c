@@ -95,6 +95,7 @@ int log_verify(const struct tls *t, int ok, X509_STORE_CTX *x) {
 }
 
 void log_distrust(const struct tls *t) {
+    const char *side = t->server ? "client" : "server"; /* whose certificate */
     switch (t->verify_error) {
     case X509_V_OK:
         return;
@@ -104,16 +105,29 @@ void log_distrust(const struct tls *t) {
     case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
         log_info("certificate verification failed for %.*s: untrusted issuer %s", STR_ARG(t->peer), t->verify_issuer);
         return;
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+    case X509_V_ERR_CERT_NOT_YET_VALID:
+        log_info("%s certificate verification failed for %.*s: %s", side, STR_ARG(t->peer),
+                 t->verify_error == X509_V_ERR_CERT_HAS_EXPIRED ? "certificate has expired"
+                                                                : "certificate not yet valid");
+        return;
+    case X509_V_ERR_CERT_CHAIN_TOO_LONG:
+        log_info("certificate verification failed for %.*s: certificate chain longer than limit(%d)", STR_ARG(t->peer),
+                 SSL_get_verify_depth(t->ssl));
+        return;
     default:
-        log_info("certificate verification failed for %.*s: num=%d:%s", STR_ARG(t->peer), t->verify_error,
+        log_info("%s certificate verification failed for %.*s: num=%d:%s", side, STR_ARG(t->peer), t->verify_error,
                  X509_verify_cert_error_string(t->verify_error));
     }
 }
 
 /* --- the summary --- */
 void tls_log_summary(const struct tls_facts *f, struct str peer) {
-    const char *kind = f->cert_print.n == 0 ? "Anonymous" : f->trusted ? "Trusted" : "Untrusted";
-    log_info("%s TLS connection established from %.*s%s%.*s: %.*s with cipher %.*s (%u/%u bits)%s%.*s", kind,
-             STR_ARG(peer), f->sni.n ? " to " : "", STR_ARG(f->sni), STR_ARG(f->protocol), STR_ARG(f->cipher), f->bits,
-             f->algorithm_bits, f->details.n ? " " : "", STR_ARG(f->details));
+    const char *kind = f->cert_print.n == 0 ? "Anonymous"
+                       : f->matched         ? "Verified"
+                       : f->trusted         ? "Trusted"
+                                            : "Untrusted";
+    log_info("%s TLS connection established %s %.*s%s%.*s: %.*s with cipher %.*s (%u/%u bits)%s%.*s", kind,
+             f->client ? "to" : "from", STR_ARG(peer), f->sni.n ? " to " : "", STR_ARG(f->sni), STR_ARG(f->protocol),
+             STR_ARG(f->cipher), f->bits, f->algorithm_bits, f->details.n ? " " : "", STR_ARG(f->details));
 }

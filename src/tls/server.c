@@ -141,7 +141,7 @@ static bool set_ciphers(struct tls_server *s, const struct conf *c, const struct
                               mandatory ? conf_str(c, p->mandatory_exclude_ciphers) : STR(""),
                               /* without a certificate of ours none can be asked of the client */
                               s->asks_cert ? STR("aNULL") : STR("") };
-    s->cipher_list = settings_ciphers(c, s->arena, grade, excluded, sizeof excluded / sizeof *excluded);
+    s->cipher_list = settings_ciphers(c, s->arena, STR(""), grade, excluded, sizeof excluded / sizeof *excluded);
     if (s->cipher_list.n == 0)
         return false;
     if (SSL_CTX_set_cipher_list(s->ctx, s->cipher_list.p) == 1)
@@ -178,7 +178,17 @@ static void set_tickets(struct tls_server *s, const struct conf *c, const struct
 }
 
 static bool set_certificates(struct tls_server *s, const struct conf *c, const struct tls_server_params *p) {
-    if (!certs_load(s->ctx, c, p) || !certs_load_authorities(s->ctx, c, p, s->asks_cert))
+    const struct cert_params files = { .ca_file = p->ca_file,
+                                       .ca_path = p->ca_path,
+                                       .chain_files = p->chain_files,
+                                       .cert_file = p->cert_file,
+                                       .key_file = p->key_file,
+                                       .eccert_file = p->eccert_file,
+                                       .eckey_file = p->eckey_file,
+                                       .dcert_file = p->dcert_file,
+                                       .dkey_file = p->dkey_file,
+                                       .program = "smtpd" };
+    if (!certs_load(s->ctx, c, &files) || !certs_load_authorities(s->ctx, c, &files, s->asks_cert))
         return false;
     const EVP_MD *md = EVP_get_digestbyname(conf_str(c, p->fingerprint_digest).p);
     if (!md) {

@@ -147,7 +147,7 @@ static ssize_t tls_write(void *ctx, const void *p, size_t n, uint32_t *ret_wait)
     return r;
 }
 
-static void tls_free(struct tls *t) {
+void tls_session_free(struct tls *t) {
     SSL_free(t->ssl);
     free(t->sni);
     buf_free(&t->began);
@@ -161,34 +161,42 @@ static void tls_close(void *ctx) {
         SSL_shutdown(t->ssl);
     ERR_clear_error();
     sys->close(t->fd);
-    tls_free(t);
+    tls_session_free(t);
 }
 
 static const struct io_transport tls_transport = { tls_read, tls_write, tls_close };
 
 /* --- handshakes --- */
-static struct tls *tls_new(struct tls_server *s, struct io *io, struct str peer, int log_level) {
+struct tls *tls_session_new(SSL_CTX *ctx, struct io *io, struct str peer, int log_level) {
     struct tls *t = calloc(1, sizeof *t);
     char *name = strndup(peer.p ? peer.p : "", peer.n);
     if (!t || !name)
         die_no_memory(sizeof *t);
-    t->server = s;
     t->fd = io_fd(io);
     t->peer = str_c(name);
     t->log_level = log_level;
-    t->ssl = SSL_new(s->ctx);
+    t->ssl = SSL_new(ctx);
     if (!t->ssl)
         die_no_memory(0);
     SSL_set_app_data(t->ssl, t);
     BIO *bio = socket_bio(t);
     SSL_set_bio(t->ssl, bio, bio);
     SSL_set_read_ahead(t->ssl, 1); /* a record in one read, not its head first; what is buffered is released as ever */
+    log_follow(t);
+    return t;
+}
+
+static struct tls *server_session(struct tls_server *s, struct io *io, struct str peer, int log_level) {
+    struct tls *t = tls_session_new(s->ctx, io, peer, log_level);
+    t->server = s;
+    t->fingerprint = s->fingerprint;
+    t->requested_cert = s->asks_cert;
+    t->distrust_matters = s->requires_cert;
     SSL_set_accept_state(t->ssl);
     if (!ticket_key_now(&s->keys, sys->wall_us() / US_PER_S)) { /* rather no ticket than an empty one */
         SSL_set_options(t->ssl, SSL_OP_NO_TICKET);
         SSL_set_num_tickets(t->ssl, 0);
     }
-    log_follow(t);
     return t;
 }
 
@@ -232,32 +240,22 @@ static bool handshake_goes_on(struct tls *t, error *ret, uint32_t *ret_wait) {
 static void log_handshake_failure(const struct tls *t, error e) {
     if (e == &err_cancelled)
         return;
-    if (e == &err_handshake)
-        log_info("SSL_accept error from %.*s: -1", STR_ARG(t->peer));
-    else if (e->kind == ERR_TIMEOUT)
-        log_info("SSL_accept error from %.*s: Connection timed out", STR_ARG(t->peer));
-    else if (e->kind == ERR_EOF)
-        log_info("SSL_accept error from %.*s: lost connection", STR_ARG(t->peer));
-    else
-        log_info("SSL_accept error from %.*s: %.*s", STR_ARG(t->peer), STR_ARG(e->text));
+    struct str why = e == &err_handshake      ? STR("-1")
+                     : e->kind == ERR_TIMEOUT ? STR("Connection timed out")
+                     : e->kind == ERR_EOF     ? STR("lost connection")
+                                              : e->text;
+    log_info("%s %.*s: %.*s", t->server ? "SSL_accept error from" : "SSL_connect error to", STR_ARG(t->peer),
+             STR_ARG(why));
     log_library_problems();
 }
 
-error tls_accept(struct tls_server *s, struct io *io, struct str began, struct str peer, int log_level,
-                 int64_t deadline, struct tls **ret) {
-    *ret = NULL;
-    struct tls *t = tls_new(s, io, peer, log_level);
-    buf_add(&t->began, began);
-    error e = io_switch(io, &tls_transport, t);
-    if (e) {
-        tls_free(t);
-        return e;
-    }
-    if (log_level >= TLS_LOG_STEPS) {
-        log_info("setting up TLS connection from %.*s", STR_ARG(peer));
-        log_info("%.*s: TLS cipher list \"%.*s\"", STR_ARG(peer), STR_ARG(s->cipher_list));
-    }
+error tls_session_attach(struct tls *t, struct io *io) {
+    return io_switch(io, &tls_transport, t);
+}
+
+error tls_session_shake(struct tls *t, int64_t deadline) {
     uint32_t wait;
+    error e;
     while (handshake_goes_on(t, &e, &wait)) {
         if (wait)
             e = wait == EPOLLIN ? wait_readable(t->fd, deadline) : wait_writable(t->fd, deadline);
@@ -271,6 +269,26 @@ error tls_accept(struct tls_server *s, struct io *io, struct str began, struct s
     }
     ERR_clear_error();
     t->shaken = true;
+    return NULL;
+}
+
+error tls_accept(struct tls_server *s, struct io *io, struct str began, struct str peer, int log_level,
+                 int64_t deadline, struct tls **ret) {
+    *ret = NULL;
+    struct tls *t = server_session(s, io, peer, log_level);
+    buf_add(&t->began, began);
+    error e = tls_session_attach(t, io);
+    if (e) {
+        tls_session_free(t);
+        return e;
+    }
+    if (log_level >= TLS_LOG_STEPS) {
+        log_info("setting up TLS connection from %.*s", STR_ARG(peer));
+        log_info("%.*s: TLS cipher list \"%.*s\"", STR_ARG(peer), STR_ARG(s->cipher_list));
+    }
+    e = tls_session_shake(t, deadline);
+    if (e)
+        return e;
     if (log_level >= TLS_LOG_STEPS && SSL_session_reused(t->ssl))
         log_info("%.*s: Reusing old session (RFC 5077 session ticket)", STR_ARG(peer));
     *ret = t;
@@ -317,18 +335,28 @@ static struct str hex_print(struct arena *a, const unsigned char *p, unsigned n)
     return s;
 }
 
-static void certificate_facts(const struct tls *t, X509 *cert, struct arena *a, struct tls_facts *ret) {
+struct str tls_session_cert_print(const struct tls *t, X509 *cert, struct arena *a) {
     unsigned char digest[EVP_MAX_MD_SIZE];
     unsigned n = 0;
+    return X509_digest(cert, t->fingerprint, digest, &n) == 1 ? hex_print(a, digest, n) : STR("");
+}
+
+struct str tls_session_key_print(const struct tls *t, X509 *cert, struct arena *a) {
+    unsigned char digest[EVP_MAX_MD_SIZE], *der = NULL;
+    unsigned n = 0;
+    struct str s = STR("");
+    int length = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &der);
+    if (length > 0 && EVP_Digest(der, (size_t)length, digest, &n, t->fingerprint, NULL) == 1)
+        s = hex_print(a, digest, n);
+    OPENSSL_free(der);
+    return s;
+}
+
+static void certificate_facts(const struct tls *t, X509 *cert, struct arena *a, struct tls_facts *ret) {
     ret->subject = common_name(a, X509_get_subject_name(cert));
     ret->issuer = common_name(a, X509_get_issuer_name(cert));
-    if (X509_digest(cert, t->server->fingerprint, digest, &n) == 1)
-        ret->cert_print = hex_print(a, digest, n);
-    unsigned char *der = NULL;
-    int length = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &der);
-    if (length > 0 && EVP_Digest(der, (size_t)length, digest, &n, t->server->fingerprint, NULL) == 1)
-        ret->key_print = hex_print(a, digest, n);
-    OPENSSL_free(der);
+    ret->cert_print = tls_session_cert_print(t, cert, a);
+    ret->key_print = tls_session_key_print(t, cert, a);
     BIGNUM *serial = ASN1_INTEGER_to_BN(X509_get0_serialNumber(cert), NULL);
     char *hex = serial ? BN_bn2hex(serial) : NULL;
     if (hex)
@@ -336,13 +364,17 @@ static void certificate_facts(const struct tls *t, X509 *cert, struct arena *a, 
     OPENSSL_free(hex);
     BN_free(serial);
     ret->trusted = SSL_get_verify_result(t->ssl) == X509_V_OK;
-    if (t->log_level >= TLS_LOG_STEPS) {
-        char line[256];
+    ret->matched = t->matched;
+    if (t->log_level < TLS_LOG_STEPS)
+        return;
+    char line[256];
+    if (t->server) {
         log_info("subject=%s", X509_NAME_oneline(X509_get_subject_name(cert), line, sizeof line));
         log_info("issuer=%s", X509_NAME_oneline(X509_get_issuer_name(cert), line, sizeof line));
-        log_info("%.*s: subject_CN=%.*s, issuer=%.*s, fingerprint=%.*s, pkey_fingerprint=%.*s", STR_ARG(t->peer),
-                 STR_ARG(ret->subject), STR_ARG(ret->issuer), STR_ARG(ret->cert_print), STR_ARG(ret->key_print));
     }
+    log_info("%.*s: subject_CN=%.*s, %s=%.*s, fingerprint=%.*s, pkey_fingerprint=%.*s", STR_ARG(t->peer),
+             STR_ARG(ret->subject), t->server ? "issuer" : "issuer_CN", STR_ARG(ret->issuer), STR_ARG(ret->cert_print),
+             STR_ARG(ret->key_print));
 }
 
 static struct str curve_of(const EVP_PKEY *key, char *name, size_t room) {
@@ -397,24 +429,27 @@ static void add_signature(struct buf *b, const char *side, const EVP_PKEY *key, 
         buf_printf(b, " %s-digest %s", side, OBJ_nid2sn(digest));
 }
 
+static void add_signatures(struct buf *b, const struct tls *t, X509 *peer_cert) {
+    const X509 *certs[] = { SSL_get_certificate(t->ssl), peer_cert };
+    for (int side = 0; side < 2; side++) { /* the server's first */
+        bool own = (side == 0) == (t->server != NULL);
+        const X509 *cert = certs[own ? 0 : 1];
+        int type = NID_undef, digest = NID_undef;
+        if (!cert ||
+            (own ? SSL_get_signature_type_nid(t->ssl, &type) : SSL_get_peer_signature_type_nid(t->ssl, &type)) != 1)
+            continue;
+        (void)(own ? SSL_get_signature_nid(t->ssl, &digest) : SSL_get_peer_signature_nid(t->ssl, &digest));
+        add_signature(b, side == 0 ? "server" : "client", X509_get0_pubkey(cert), type, digest);
+    }
+}
+
 /* How keys were agreed on and who proved what; before TLSv1.3 the cipher's name says it. A resumed session has no
  * signatures. */
 static struct str details(const struct tls *t, X509 *peer_cert, struct arena *a) {
     struct buf b = { 0 };
     add_key_exchange(&b, t->ssl);
-    if (b.n && !SSL_session_reused(t->ssl)) {
-        int type = NID_undef, digest = NID_undef;
-        const X509 *own = SSL_get_certificate(t->ssl);
-        if (own && SSL_get_signature_type_nid(t->ssl, &type) == 1) {
-            (void)SSL_get_signature_nid(t->ssl, &digest);
-            add_signature(&b, "server", X509_get0_pubkey(own), type, digest);
-        }
-        type = digest = NID_undef;
-        if (peer_cert && SSL_get_peer_signature_type_nid(t->ssl, &type) == 1) {
-            (void)SSL_get_peer_signature_nid(t->ssl, &digest);
-            add_signature(&b, "client", X509_get0_pubkey(peer_cert), type, digest);
-        }
-    }
+    if (b.n && !SSL_session_reused(t->ssl))
+        add_signatures(&b, t, peer_cert);
     struct str s = arena_str(a, buf_str(&b));
     buf_free(&b);
     return s;
@@ -423,7 +458,8 @@ static struct str details(const struct tls *t, X509 *peer_cert, struct arena *a)
 void tls_facts(struct tls *t, struct arena *a, struct tls_facts *ret) {
     int algorithm_bits = 0;
     *ret = (struct tls_facts){ .active = true,
-                               .requested_cert = t->server->asks_cert,
+                               .client = !t->server,
+                               .requested_cert = t->requested_cert,
                                .reused = SSL_session_reused(t->ssl),
                                .protocol = str_c(SSL_get_version(t->ssl)),
                                .cipher = str_c(SSL_get_cipher_name(t->ssl)),
@@ -432,8 +468,10 @@ void tls_facts(struct tls *t, struct arena *a, struct tls_facts *ret) {
     ret->algorithm_bits = (unsigned)algorithm_bits;
     X509 *cert = SSL_get0_peer_certificate(t->ssl);
     if (cert) {
+        if (!t->server && t->distrust_matters)
+            log_distrust(t);
         certificate_facts(t, cert, a, ret);
-        if (t->server->requires_cert)
+        if (t->server && t->distrust_matters)
             log_distrust(t);
     }
     if (SSL_version(t->ssl) >= TLS1_3_VERSION)

@@ -45,17 +45,17 @@ static bool version_bound(struct str name, int *ret) {
     return *end == 0 && v > 0 && v <= 0xffff;
 }
 
-bool settings_protocols(SSL_CTX *ctx, struct str list) {
+bool protocols_parse(struct str list, struct protocols *ret) {
+    *ret = (struct protocols){ 0 };
     struct str rest = list, word;
     unsigned included = 0, excluded = 0;
-    int low = 0, high = 0;
     bool ok = true;
     while (ok && str_word(&rest, STR(", \t\r\n:"), &word)) {
         bool not = word.p[0] == '!';
         if (str_starts(word, STR(">="))) {
-            ok = version_bound(str_from(word, 2), &low);
+            ok = version_bound(str_from(word, 2), &ret->low);
         } else if (str_starts(word, STR("<="))) {
-            ok = version_bound(str_from(word, 2), &high);
+            ok = version_bound(str_from(word, 2), &ret->high);
         } else {
             struct str name = str_from(word, not );
             int at = version_find(name);
@@ -65,27 +65,28 @@ bool settings_protocols(SSL_CTX *ctx, struct str list) {
                 *(not ? &excluded : &included) |= 1u << at;
         }
     }
-    if (!ok) {
-        log_warn("Invalid TLS protocol list \"%.*s\": disabling TLS support", STR_ARG(list));
-        return false;
-    }
-    uint64_t off = 0;
     for (unsigned i = 0; i < VERSIONS; i++)
         if ((excluded & 1u << i) || (included && !(included & 1u << i)))
-            off |= versions[i].off;
-    /* what openssl.cnf says of versions gives way to main.cf */
-    SSL_CTX_clear_options(ctx, SSL_OP_NO_SSL_MASK);
-    SSL_CTX_set_options(ctx, off);
-    if (SSL_CTX_set_min_proto_version(ctx, low) != 1 || SSL_CTX_set_max_proto_version(ctx, high) != 1) {
-        log_warn("Invalid TLS protocol list \"%.*s\": disabling TLS support", STR_ARG(list));
-        return false;
+            ret->off |= versions[i].off;
+    return ok;
+}
+
+bool settings_protocols(SSL_CTX *ctx, struct str list) {
+    struct protocols p;
+    bool ok = protocols_parse(list, &p);
+    if (ok) { /* what openssl.cnf says of versions gives way to main.cf */
+        SSL_CTX_clear_options(ctx, SSL_OP_NO_SSL_MASK);
+        SSL_CTX_set_options(ctx, p.off);
+        ok = SSL_CTX_set_min_proto_version(ctx, p.low) == 1 && SSL_CTX_set_max_proto_version(ctx, p.high) == 1;
     }
-    return true;
+    if (!ok)
+        log_warn("Invalid TLS protocol list \"%.*s\": disabling TLS support", STR_ARG(list));
+    return ok;
 }
 
 /* --- ciphers --- */
-struct str settings_ciphers(const struct conf *c, struct arena *a, struct str grade, const struct str *excluded,
-                            size_t excluded_count) {
+struct str settings_ciphers(const struct conf *c, struct arena *a, struct str peer, struct str grade,
+                            const struct str *excluded, size_t excluded_count) {
     static const struct {
         struct str name;
         enum param list;
@@ -102,7 +103,10 @@ struct str settings_ciphers(const struct conf *c, struct arena *a, struct str gr
                 list = conf_str(c, PARAM_tls_medium_cipherlist);
         }
     if (list.n == 0) {
-        log_warn("invalid TLS cipher grade: \"%.*s\"", STR_ARG(grade));
+        if (peer.n)
+            log_warn("%.*s: invalid cipher grade: \"%.*s\"", STR_ARG(peer), STR_ARG(grade));
+        else
+            log_warn("invalid TLS cipher grade: \"%.*s\"", STR_ARG(grade));
         return list;
     }
     struct buf b = { 0 };

@@ -1,4 +1,4 @@
-/* tls.h - TLS sessions under struct io (RFC 8446, RFC 5246), by OpenSSL 3.
+/* tls.h - TLS sessions under struct io (RFC 8446, RFC 5246), by OpenSSL 3. A client's side: client.h.
  *
  * A struct tls is the transport of an io: what reads and writes lines need not know of it. Handshakes wait in their
  * coroutine, reads and writes as the io does. A `struct tls_server` is what main.cf says, made ready once, while files
@@ -25,6 +25,22 @@ struct tls_server_params {
     enum param dh_param_file, always_issue_session_ids, session_cache_timeout;
 };
 extern const struct tls_server_params tls_smtpd_params; /* smtpd's */
+/* Of parameters and policies, weakest first; the last six are a client's. HALF_DANE has no name: DANE for a host whose
+ * MX record was not secure. */
+enum tls_level {
+    TLS_LEVEL_NONE,
+    TLS_LEVEL_MAY,
+    TLS_LEVEL_ENCRYPT,
+    TLS_LEVEL_FINGERPRINT,
+    TLS_LEVEL_HALF_DANE,
+    TLS_LEVEL_DANE,
+    TLS_LEVEL_DANE_ONLY,
+    TLS_LEVEL_VERIFY,
+    TLS_LEVEL_SECURE,
+};
+bool tls_level_parse(struct str name, enum tls_level *ret);
+struct str tls_level_name(enum tls_level l);
+
 /* none, may, encrypt; without a level the two older switches count. `name`: of the level's parameter, for warnings.
  * ERR_CONFIG: the text of the fatal line. */
 struct tls_level_params {
@@ -55,7 +71,9 @@ struct tls;
 /* What is known of a session; strings live as long as the arena given to tls_facts(). All zero and empty: no TLS. */
 struct tls_facts {
     bool active;
+    bool client;                   /* we are it */
     bool trusted;                  /* the peer's certificate chain leads to a CA we know */
+    bool matched;                  /* of a server: it has proved to be the one we wanted (tls/client.h) */
     bool requested_cert;           /* we asked for one */
     bool reused;                   /* an earlier session was resumed */
     struct str protocol, cipher;   /* "TLSv1.3", "TLS_AES_256_GCM_SHA384" */
@@ -74,7 +92,8 @@ struct tls_facts {
 error tls_accept(struct tls_server *s, struct io *io, struct str began, struct str peer, int log_level,
                  int64_t deadline, struct tls **ret);
 void tls_facts(struct tls *t, struct arena *a, struct tls_facts *ret);
-/* "Anonymous TLS connection established from PEER: TLSv1.3 with cipher ...", as log levels from 1 have it. */
+/* "Anonymous TLS connection established from PEER: TLSv1.3 with cipher ...", as log levels from 1 have it; "to" for a
+ * client. */
 void tls_log_summary(const struct tls_facts *f, struct str peer);
 /* Say goodbye (close_notify) and wait for the peer's. io_close() says it, too, but waits for nothing. */
 void tls_shutdown(struct tls *t, struct io *io, int64_t deadline);

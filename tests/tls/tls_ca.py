@@ -1,4 +1,5 @@
 """A small certificate authority for tests, made with openssl(1): nothing of it leaves the test's directory."""
+import datetime
 import socket
 import ssl
 import subprocess
@@ -11,6 +12,7 @@ class TestCA:
         self.directory = directory
         self.name = name
         self.made = 0
+        self.above = ""  # certificates between those it makes and the one that is trusted
         directory.mkdir(parents=True, exist_ok=True)
         self.cert = directory / "ca.pem"
         self._openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout",
@@ -20,8 +22,9 @@ class TestCA:
         return subprocess.run(["openssl", *args], cwd=self.directory, check=True, capture_output=True, text=True,
                               timeout=60).stdout
 
-    def make(self, name, key="rsa:2048", usage="serverAuth"):
-        """A key and a certificate: returns (key, certificate, chain): paths; the chain file has both."""
+    def make(self, name, key="rsa:2048", usage="serverAuth", days=3650):
+        """A key and a certificate: returns (key, certificate, chain): paths; the chain file has both, and what leads to
+        the authority. `days` below 0: it has ended that long ago."""
         self.made += 1
         base = f"{name}-{self.made}"
         kind, _, curve = key.partition(":")
@@ -29,11 +32,39 @@ class TestCA:
         self._openssl("req", "-new", "-newkey", *algorithm, "-nodes", "-keyout", f"{base}.key", "-out", f"{base}.csr",
                       "-subj", f"/CN={name}")
         (self.directory / f"{base}.ext").write_text(f"subjectAltName=DNS:{name}\nextendedKeyUsage={usage}\n")
-        self._openssl("x509", "-req", "-in", f"{base}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-                      "-days", "3650", "-extfile", f"{base}.ext", "-out", f"{base}.pem")
+        self._sign(base, days)
         paths = [self.directory / f"{base}.{kind}" for kind in ("key", "pem", "chain")]
-        paths[2].write_text(paths[0].read_text() + paths[1].read_text())
+        paths[2].write_text(paths[0].read_text() + paths[1].read_text() + self.above)
         return paths
+
+    def _sign(self, base, days):
+        if int(days) >= 0:
+            self._openssl("x509", "-req", "-in", f"{base}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+                          "-days", str(days), "-extfile", f"{base}.ext", "-out", f"{base}.pem")
+            return
+        end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=int(days))
+        begin = end - datetime.timedelta(days=30)
+        (self.directory / "index.txt").write_text("")
+        (self.directory / "ca.cnf").write_text("[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\nnew_certs_dir=.\n"
+                                               "default_md=sha256\npolicy=p\nrand_serial=yes\n[p]\n"
+                                               "commonName=supplied\n")
+        self._openssl("ca", "-batch", "-notext", "-config", "ca.cnf", "-cert", "ca.pem", "-keyfile", "ca.key", "-in",
+                      f"{base}.csr", "-out", f"{base}.pem", "-extfile", f"{base}.ext", "-startdate",
+                      f"{begin:%Y%m%d%H%M%SZ}", "-enddate", f"{end:%Y%m%d%H%M%SZ}")
+
+    def intermediate(self, name):
+        """An authority below this one."""
+        below = TestCA(self.directory / f"below-{name.replace(' ', '-')}", name)
+        (below.directory / "ca.ext").write_text("basicConstraints=critical,CA:TRUE\n")
+        below._openssl("req", "-new", "-key", "ca.key", "-out", "ca.csr", "-subj", f"/CN={name}")
+        below._openssl("x509", "-req", "-in", "ca.csr", "-CA", str(self.cert), "-CAkey",
+                       str(self.directory / "ca.key"), "-CAcreateserial", "-days", "3650", "-extfile", "ca.ext", "-out",
+                       "ca.pem")
+        below.above = below.cert.read_text() + self.above
+        return below
+
+    def hash(self):
+        return self._openssl("x509", "-in", "ca.pem", "-noout", "-hash").strip()
 
     def fingerprint(self, cert, digest="sha256"):
         return self._openssl("x509", "-in", str(cert), "-noout", "-fingerprint", f"-{digest}").split("=")[1].strip()

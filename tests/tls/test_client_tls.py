@@ -1,0 +1,391 @@
+"""TLS of the SMTP client: a table of settings, servers and what is seen. Debian's Postfix sees the same, where it is there.
+
+All cases run in one instance: each has a transport of its own (`c7`), with its own -o, to one of the servers."""
+import pathlib
+import re
+import smtplib
+import ssl
+import sys
+import time
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+import oracle as oracle_module  # noqa: E402
+from instance import Instance, wait_for  # noqa: E402
+from oracle import Oracle  # noqa: E402
+from tls_ca import TestCA  # noqa: E402
+from tls_sink import TlsSink, server_context  # noqa: E402
+
+TLS12 = ssl.TLSVersion.TLSv1_2
+CIPHERS = "aNULL:-aNULL:HIGH:MEDIUM:+RC4:@STRENGTH"  # the same list for both: the default has changed since 3.7
+MAY, ENCRYPT, VERIFY, SECURE, PRINT = (f"tls_security_level={level}" for level in
+                                       ("may", "encrypt", "verify", "secure", "fingerprint"))
+CA = "tls_CAfile={ca}"
+OLD = "/minimal_backoff_time=1s"
+T13 = r"TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 \(256/256 bits\) key-exchange X25519 server-signature RSA-PSS " \
+      r"\(2048 bits\) server-digest SHA256"
+
+
+def established(kind, details=T13):
+    return f"{kind} TLS connection established to localhost\\[127.0.0.1\\]:PORT: {details}$"
+
+
+SENT = r"status=sent \(250 2.0.0 ok\)"
+FAILED = r"dsn=4.7.5, status=deferred \(Cannot start TLS: handshake failure\)"
+UNVERIFIED = r"dsn=4.7.5, status=deferred \(Server certificate not verified\)"
+
+# name: (server, settings of smtp_..., what has to be seen in the log, in order; "-": and no TLS line at all)
+CASES = {
+    "off": ("good", [], ["-", SENT]),
+    "none": ("good", ["tls_security_level=none"], ["-", SENT]),
+    "may": ("good", [MAY], [established("Untrusted"), SENT]),
+    "may, CAfile": ("good", [MAY, CA], [established("Trusted"), SENT]),
+    "may, CApath": ("good", [MAY, "tls_CApath={ca_dir}"], [established("Trusted"), SENT]),
+    "may, steps": ("good", [MAY, CA, "tls_loglevel=2"], [
+        "initializing the client-side TLS engine", "setting up TLS connection to localhost",
+        'TLS cipher list "aNULL:-aNULL:HIGH:MEDIUM:\\+RC4:@STRENGTH"', "depth=1 verify=1 subject=/CN=Test CA",
+        "subject_CN=localhost, issuer_CN=Test CA, fingerprint=", established("Trusted"), SENT]),
+    "may, silent": ("good", [MAY, "tls_loglevel=0"], ["-", SENT]),
+    "may, another's name": ("wrong", [MAY, CA], [established("Trusted"), SENT]),
+    "may, not offered": ("plain", [MAY, CA], ["-", SENT]),
+    "may, refused": ("refused", [MAY, CA], ["-", SENT]),
+    "may, refused for good": ("refused for good", [MAY, CA], ["-", SENT]),
+    "may, text behind the reply": ("injected", [MAY, CA], [established("Trusted"), SENT]),
+    "may, closed": ("closed", [MAY], ["SSL_connect error to localhost.*: lost connection", FAILED]),
+    "may, garbage": ("garbage", [MAY], ["SSL_connect error to localhost", FAILED]),
+    "may, alert": ("alert", [MAY], ["SSL_connect error to localhost.*: -1", "handshake failure:.*SSL alert number 40",
+                                    FAILED]),
+    "may, silence": ("silent", [MAY, "starttls_timeout=1s"], ["SSL_connect error to localhost.*: Connection timed out",
+                                                              FAILED]),
+    "encrypt": ("good", [ENCRYPT, CA], [established("Trusted"), SENT]),
+    "encrypt, not offered": ("plain", [ENCRYPT], [
+        r"dsn=4.7.4, status=deferred \(TLS is required, but was not offered by host localhost\[127.0.0.1\]\)"]),
+    "encrypt, refused": ("refused", [ENCRYPT], [
+        r"dsn=4.7.0, status=deferred \(TLS is required, but host localhost\[127.0.0.1\] refused to start TLS: "
+        r"454 4.7.0 not now\)"]),
+    "encrypt, refused for good": ("refused for good", [ENCRYPT], [
+        r"dsn=5.5.1, status=bounced \(TLS is required, but host localhost\[127.0.0.1\] refused to start TLS: "
+        r"500 5.5.1 what\)"]),
+    "encrypt, no authorities": ("good", [ENCRYPT, "tls_CAfile=/nonexistent"], [
+        'cannot load Certification Authority data, CAfile="/nonexistent": disabling TLS support',
+        r"dsn=4.7.5, status=deferred \(TLS is required, but our TLS engine is unavailable\)"]),
+    "may, no authorities": ("good", [MAY, "tls_CAfile=/nonexistent"], ["cannot load Certification Authority", SENT]),
+    "wrapper": ("wrapped", [ENCRYPT, CA, "tls_wrappermode=yes"], [established("Trusted"), SENT]),
+    "wrapper, may": ("wrapped", [MAY, "tls_wrappermode=yes"], [
+        r'warning: smtp_tls_wrappermode requires "smtp_tls_security_level = encrypt" \(or stronger\)',
+        r"relay=none, .*dsn=4.3.0, status=deferred \(server unavailable or unable to receive mail\)"]),
+    "closed after the handshake": ("closed after", [ENCRYPT, CA], [
+        established("Trusted"), r"dsn=4.4.2, status=deferred \(lost connection with localhost\[127.0.0.1\] while "
+        r"performing the EHLO handshake\)"]),
+    "closed at MAIL": ("closed at MAIL", [MAY, CA], [
+        established("Trusted"), r"dsn=4.4.2, status=deferred \(lost connection with localhost\[127.0.0.1\] while "
+        r"sending MAIL FROM\)"]),
+    "offered again": ("offered again", [MAY, CA], [established("Trusted"), SENT]),
+    "EHLO refused": ("EHLO refused", [MAY, CA], [
+        established("Trusted"), r"dsn=5.5.1, status=bounced \(host localhost\[127.0.0.1\] refused to talk to me: "
+        r"500 5.5.1 no\)"]),
+    "use_tls": ("good", ["use_tls=yes"], [established("Untrusted"), SENT]),
+    "enforce_tls": ("good", ["enforce_tls=yes", CA], [established("Verified"), SENT]),
+    "enforce_tls, untrusted": ("stranger", ["enforce_tls=yes", CA], [
+        "certificate verification failed for localhost.*: untrusted issuer /CN=Other CA", established("Untrusted"),
+        UNVERIFIED]),
+    "enforce_peername": ("wrong", ["enforce_tls=yes", "tls_enforce_peername=no", CA], [established("Trusted"), SENT]),
+    "verify": ("good", [VERIFY, CA], [established("Verified"), SENT]),
+    "verify, another's name": ("wrong", [VERIFY, CA], [
+        "server certificate verification failed for localhost.*: num=62:hostname mismatch", established("Untrusted"),
+        UNVERIFIED]),
+    "verify, expired": ("expired", [VERIFY, CA], [
+        "server certificate verification failed for localhost.*: certificate has expired", UNVERIFIED]),
+    "verify, steps": ("wrong", [VERIFY, CA, "tls_loglevel=2"], [
+        "@STRENGTH:!aNULL", "depth=0 verify=0 subject=/CN=wrong.example", "num=62", "subject_CN=wrong.example",
+        UNVERIFIED]),
+    "verify, match": ("wrong", [VERIFY, CA, "tls_verify_cert_match=a.example:wrong.example"],
+                      [established("Verified"), SENT]),
+    "verify, match below": ("deep", [VERIFY, CA, "tls_verify_cert_match=.deep.example"],
+                            [established("Verified"), SENT]),
+    "verify, wildcard": ("wildcard", [VERIFY, CA, "tls_verify_cert_match=one.wild.example"],
+                         [established("Verified"), SENT]),
+    "verify, wildcard, labels": ("wildcard", [VERIFY, CA, "tls_verify_cert_match=two.one.wild.example"],
+                                 [established("Verified"), SENT]),
+    "verify, wildcard, one label": ("wildcard", [VERIFY, CA, "tls_verify_cert_match=two.one.wild.example",
+                                                 "/tls_wildcard_matches_multiple_labels=no"], ["num=62", UNVERIFIED]),
+    "verify, depth": ("intermediate", [VERIFY, CA, "tls_scert_verifydepth=0"], [
+        r"certificate verification failed for localhost.*: certificate chain longer than limit\(1\)", UNVERIFIED]),
+    "verify, depth enough": ("intermediate", [VERIFY, CA, "tls_scert_verifydepth=1"],
+                             [established("Verified"), SENT]),
+    "verify, no authorities": ("good", [VERIFY], ["untrusted issuer /CN=Test CA", UNVERIFIED]),
+    "secure": ("good", [SECURE, CA], [established("Verified"), SENT]),
+    "secure, dot-nexthop": ("good", [SECURE, CA, "tls_secure_cert_match=dot-nexthop"], ["num=62", UNVERIFIED]),
+    "secure, another's name": ("wrong", [SECURE, CA], ["num=62", UNVERIFIED]),
+    "fingerprint": ("good", [PRINT, "tls_fingerprint_digest=sha256", "tls_fingerprint_cert_match={print}"],
+                    [established("Verified"), SENT]),
+    "fingerprint, sha1": ("good", [PRINT, "tls_fingerprint_digest=sha1",
+                                   "tls_fingerprint_cert_match={print_sha1}"], [established("Verified"), SENT]),
+    "fingerprint, other": ("wrong", [PRINT, "tls_fingerprint_digest=sha256", "tls_fingerprint_cert_match={print}"], [
+        "num=65:no matching DANE TLSA records", established("Untrusted"), UNVERIFIED]),
+    "fingerprint, none": ("good", [PRINT], [
+        r"warning: nexthop domain \[localhost\]:PORT: configured at fingerprint security level, but with no "
+        r"fingerprints to match\.",
+        r"warning: TLS policy lookup for \[localhost\]:PORT/localhost: client TLS configuration problem",
+        r"relay=none, .*dsn=4.7.5, status=deferred \(client TLS configuration problem\)"]),
+    "note_starttls_offer": ("good", ["tls_note_starttls_offer=yes"], [r"Host offered STARTTLS: \[localhost\]", SENT]),
+    "certificate": ("asking", [ENCRYPT, CA, "tls_cert_file={client_cert}", "tls_key_file={client_key}"], [
+        established("Trusted", T13 + r" client-signature RSA-PSS \(2048 bits\) client-digest SHA256"), SENT]),
+    "EC certificate": ("asking", [ENCRYPT, CA, "tls_eccert_file={ec_cert}", "tls_eckey_file={ec_key}"], [
+        established("Trusted", T13 + r" client-signature ECDSA \(prime256v1\) client-digest SHA256"), SENT]),
+    "d certificate": ("asking", [ENCRYPT, CA, "tls_dcert_file={client_cert}", "tls_dkey_file={client_key}"], [
+        established("Trusted", T13 + r" client-signature RSA-PSS \(2048 bits\) client-digest SHA256"), SENT]),
+    "chain": ("asking", [ENCRYPT, CA, "tls_chain_files={client_chain}"], [
+        established("Trusted", T13 + r" client-signature RSA-PSS \(2048 bits\) client-digest SHA256"), SENT]),
+    "protocols unknown": ("good", [MAY, "tls_protocols=TLSv9"], [
+        'Invalid TLS protocol list "TLSv9": aborting TLS session', FAILED]),
+    "protocols": ("good", [MAY, "tls_protocols=<=TLSv1.2"], [
+        established("Untrusted", r"TLSv1.2 with cipher ECDHE-RSA-AES256-GCM-SHA384 \(256/256 bits\)"), SENT]),
+    "mandatory protocols": ("good", [ENCRYPT, "tls_mandatory_protocols=!TLSv1.3", "tls_protocols=TLSv1.3"], [
+        established("Untrusted", r"TLSv1.2 with cipher ECDHE-RSA-AES256-GCM-SHA384 \(256/256 bits\)"), SENT]),
+    "protocols, none in common": ("TLSv1.2", [MAY, "tls_protocols=>=TLSv1.3"], [
+        "SSL_connect error.*: -1", "alert protocol version", FAILED]),
+    "grade unknown": ("good", [MAY, "tls_ciphers=foo"], [
+        r'warning: localhost\[127.0.0.1\]:PORT: invalid cipher grade: "foo"', FAILED]),
+    "mandatory grade unknown": ("good", [ENCRYPT, "tls_mandatory_ciphers=foo"], [
+        'invalid cipher grade: "foo"', FAILED]),
+    "exclude": ("TLSv1.2", [MAY, "tls_exclude_ciphers=AES256, SHA384"], [
+        established("Untrusted", r"TLSv1.2 with cipher ECDHE-RSA-(CHACHA20-POLY1305|AES128-GCM-SHA256) .*"), SENT]),
+    "mandatory exclude": ("TLSv1.2", [ENCRYPT, "tls_mandatory_exclude_ciphers=CHACHA20, AESGCM, AES256"], [
+        established("Untrusted", "TLSv1.2 with cipher ECDHE-RSA-(AES128|ARIA128|CAMELLIA128).*"), SENT]),
+    "nothing left": ("good", [ENCRYPT, "tls_mandatory_exclude_ciphers=ALL"], [
+        'error setting cipher grade: "medium"', "no cipher match", FAILED]),
+    "SNI": ("named", [MAY, "tls_servername=hostname"], [established("Untrusted"), SENT]),
+    "SNI, nexthop": ("named", [MAY, "tls_servername=nexthop"], [established("Untrusted"), SENT]),
+    "SNI, literal": ("named", [MAY, "tls_servername=lit.example"], [established("Untrusted"), SENT]),
+    # of a message that is older than minimal_backoff_time: what fails is tried without TLS at once
+    "old, closed": ("closed", [MAY, OLD], ["SSL_connect error", SENT]),
+    "old, closed after": ("closed after", [MAY, OLD], [established("Untrusted"), SENT]),
+    "old, closed at MAIL": ("closed at MAIL", [MAY, OLD], [established("Untrusted"), SENT]),
+    "old, encrypt": ("closed", [ENCRYPT, OLD], ["SSL_connect error", FAILED]),
+}
+NAMES = {name: f"c{number}" for number, name in enumerate(CASES)}
+
+
+class Files(dict):
+    def __init__(self, directory):
+        super().__init__()
+        directory.chmod(0o755)
+        ca, other = TestCA(directory / "ca"), TestCA(directory / "other", "Other CA")
+        self.directory, self.authority = directory, ca
+        self.chains = {"good": ca.make("localhost"), "wrong": ca.make("wrong.example"),
+                       "stranger": other.make("localhost"), "wildcard": ca.make("*.wild.example"),
+                       "deep": ca.make("mx.deep.example"), "expired": ca.make("localhost", days="-10"),
+                       "intermediate": ca.intermediate("Middle CA").intermediate("Low CA").make("localhost")}
+        key, cert, chain = ca.make("client.example", usage="clientAuth")
+        ec_key, ec_cert, _ = ca.make("client.example", key="ec:prime256v1", usage="clientAuth")
+        good = self.chains["good"][1]
+        by_hash = directory / "by-hash"
+        by_hash.mkdir()
+        (by_hash / f"{ca.hash()}.0").write_text(ca.cert.read_text())
+        self.update(ca=ca.cert, ca_dir=by_hash, client_key=key, client_cert=cert, client_chain=chain, ec_key=ec_key,
+                    ec_cert=ec_cert, print=ca.fingerprint(good), print_sha1=ca.fingerprint(good, "sha1"))
+        for path in directory.rglob("*"):
+            path.chmod(0o755)
+
+    def context(self, name, **options):
+        return server_context(self.chains[name][2], **options)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    made = Files(tmp_path_factory.mktemp("ca"))
+    for parent in made.directory.parents:
+        if parent.owner() == made.directory.owner() and str(parent) not in ("/", "/tmp"):
+            parent.chmod(0o755)
+    return made
+
+
+@pytest.fixture(scope="module")
+def servers(files):
+    good = files.context
+    made = {name: TlsSink(good(name)) for name in files.chains}
+    made |= {
+        "plain": TlsSink(offer=False), "refused": TlsSink(answer=b"454 4.7.0 not now\r\n"),
+        "refused for good": TlsSink(answer=b"500 5.5.1 what\r\n"),
+        "injected": TlsSink(good("good"), answer=b"220 ok\r\n250 evil\r\n"), "closed": TlsSink(at_handshake="close"),
+        "garbage": TlsSink(at_handshake="garbage"), "alert": TlsSink(at_handshake="alert"),
+        "silent": TlsSink(at_handshake="stall"), "wrapped": TlsSink(good("good"), wrapped=True),
+        "TLSv1.2": TlsSink(good("good", highest=TLS12)), "closed after": TlsSink(good("good"), after="close"),
+        "closed at MAIL": TlsSink(good("good"), after="mail"), "offered again": TlsSink(good("good"), after="offer"),
+        "EHLO refused": TlsSink(good("good"), after="refuse"), "asking": TlsSink(good("good", ca=files["ca"])),
+        "named": TlsSink(good("good")),
+    }
+    yield made
+    for one in made.values():
+        one.close()
+
+
+def options(settings, files, program="smtp"):
+    """Of master.cf. "/name=value" is not one of smtp_..."""
+    def setting(text):
+        text = text.format(**files)
+        return text[1:] if text.startswith("/") else f"{program}_{text}"
+    every = ["tls_loglevel=1", "host_lookup=native", f"/tls_medium_cipherlist={CIPHERS}"]
+    return "".join(f" -o {{{setting(one)}}}" for one in every + settings)
+
+
+def set_up(kind, cases, files, servers, program="smtp", extra=""):
+    """A running system in which a@c7.example goes to the server of case 7."""
+    master = "".join(f"c{number} unix - - n - - {program} -o syslog_name=postfix/c{number}"
+                     + options(settings, files, program) + "\n"
+                     for number, (_, settings, _) in enumerate(cases.values()))
+    transports = ",".join(f"{{c{number}.example=c{number}:"
+                          f"{'inet:' if program == 'lmtp' else ''}[localhost]:{servers[server].port}}}"
+                          for number, (server, _, _) in enumerate(cases.values()))
+    main = f"transport_maps = inline:{{{transports}}}\nnotify_classes =\n{extra}"
+    if kind == "oracle":
+        if Oracle.why_not():
+            pytest.skip(Oracle.why_not())
+        system = Oracle(main_cf=main)
+        services = oracle_module.SERVICES
+        oracle_module.SERVICES += master.replace("{", "{{").replace("}", "}}")
+        try:
+            return system.start()
+        finally:
+            oracle_module.SERVICES = services
+    return Instance(main_cf=main, master_extra=master).start()
+
+
+def send(system, cases):
+    """One message to the servers of all cases, two seconds old when it is accepted."""
+    with smtplib.SMTP("127.0.0.1", system.port, timeout=60) as smtp:
+        smtp.ehlo()
+        smtp.mail("x@x.example")
+        for number in range(len(cases)):
+            assert smtp.rcpt(f"a@c{number}.example")[0] == 250
+        time.sleep(2.1)
+        assert smtp.data("Subject: x\r\n\r\nhello\r\n")[0] == 250
+
+
+def lines(system, number, server, program="smtp"):
+    """What the client of this case said; numbers of its own taken out."""
+    found = re.findall(rf" postfix/c{number}/{program}\[\d+\]: (.*)", system.log())
+    found = [re.sub(r"(\.\./\S+?|\.c):\d+:", r"\1:N:", line.replace(f":{server.port}", ":PORT")) for line in found]
+    return [re.sub(r"^[0-9A-F]+: |, delay=.*?(?=, dsn=)", "", line) for line in found]
+
+
+def results(system, cases, servers, wanted="status=", program="smtp"):
+    """The lines of each case, once each has an end."""
+    def ends():
+        return all(any(wanted in line for line in lines(system, n, servers[case[0]], program))
+                   for n, case in enumerate(cases.values()))
+    try:
+        wait_for(ends, 60, "an end of each case")
+    finally:
+        print(system.log())
+    return {name: lines(system, n, servers[case[0]], program) for n, (name, case) in enumerate(cases.items())}
+
+
+def check(cases, seen):
+    for name, (_, _, expected) in cases.items():
+        text, at = seen[name], 0
+        if expected[0] == "-":
+            assert len(text) == 1, (name, text)
+        for pattern in expected[expected[0] == "-":]:
+            found = next((i for i in range(at, len(text)) if re.search(pattern, text[i])), None)
+            assert found is not None, (name, pattern, text)
+            at = found + 1
+
+
+OURS = re.compile(r"warning: .*(sent plain text behind|disabling TLS support)")  # said in other words, or by us alone
+
+
+class Seen:
+    """What each system has made of the cases, as far as asked for: log lines by case; commands and handshakes of the
+    servers, by server."""
+
+    def __init__(self, files, servers):
+        self.files, self.servers = files, servers
+        self.lines, self.said, self.handshakes = {}, {}, {}
+
+    def get(self, kind, program="smtp"):
+        if (kind, program) not in self.lines:
+            system = set_up(kind, CASES, self.files, self.servers, program)
+            try:
+                send(system, CASES)
+                self.lines[kind, program] = results(system, CASES, self.servers, program=program)
+            finally:
+                system.stop()
+            for field in "said", "handshakes":
+                getattr(self, field)[kind, program] = {n: getattr(s, field)[:] for n, s in self.servers.items()}
+                for server in self.servers.values():
+                    getattr(server, field).clear()
+        return self.lines[kind, program]
+
+
+@pytest.fixture(scope="module")
+def seen(files, servers):
+    return Seen(files, servers)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_case(seen, name):
+    check({name: CASES[name]}, seen.get("angarium"))
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "EHLO refused"])
+def test_lmtp(seen, name):
+    """The same of lmtp(8), whose parameters are its own."""
+    server, settings, expected = CASES[name]
+    expected = [text.replace("smtp_tls", "lmtp_tls").replace("EHLO", "LHLO") for text in expected]
+    check({name: (server, settings, expected)}, seen.get("angarium", "lmtp"))
+
+
+# 3.7 forgets tls_wildcard_matches_multiple_labels where it looks for names
+@pytest.mark.parametrize("name", [name for name in CASES if name != "verify, wildcard, labels"])
+def test_same_as_postfix(seen, name):
+    theirs, ours = seen.get("oracle")[name], seen.get("angarium")[name]
+    assert [line for line in ours if not OURS.search(line)] == [line for line in theirs if not OURS.search(line)]
+
+
+@pytest.mark.parametrize("kind", ["angarium", "oracle"])
+def test_what_servers_are_told(seen, kind):
+    seen.get(kind)
+    said, handshakes = seen.said[kind, "smtp"], seen.handshakes[kind, "smtp"]
+    assert {name for _, name, _, _ in handshakes["named"]} == {"localhost", "lit.example"}
+    assert {name for _, name, _, _ in handshakes["good"]} == {None}
+    assert all(cert for _, _, _, cert in handshakes["asking"]) and len(handshakes["asking"]) == 4
+    # RFC 3207, 4.2: what was said in the clear does not count: EHLO again, and STARTTLS is not said twice
+    for number in {n for n, line, _ in said["offered again"]}:
+        assert [(line.split()[0], tls) for n, line, tls in said["offered again"] if n == number] == [
+            ("EHLO", False), ("STARTTLS", False), ("EHLO", True), ("MAIL", True), ("RCPT", True), ("DATA", True),
+            ("QUIT", True)]
+    assert not any(line.startswith("MAIL") for n, line, tls in said["good"] if not tls
+                   and any(m == n and other.startswith("STARTTLS") for m, other, _ in said["good"]))
+    assert all(tls for _, _, tls in said["wrapped"]) and said["wrapped"]
+
+
+REUSE = {  # two messages, one after the other: what the servers have seen
+    "kept": (["tls_connection_reuse=yes"], 1),
+    "not kept": (["tls_connection_reuse=no"], 2),
+}
+
+
+@pytest.mark.parametrize("program", ["smtp", "lmtp"])
+def test_connection_reuse(files, program):
+    servers = {name: TlsSink(files.context("good")) for name in REUSE}
+    cases = {name: (name, [MAY, *settings, "connection_cache_destinations=localhost", "connection_cache_time_limit=60s"],
+                    None) for name, (settings, _) in REUSE.items()}
+    system = set_up("angarium", cases, files, servers, program, "connection_cache_ttl_limit = 60s\n")
+    try:
+        for messages in 1, 2:
+            with smtplib.SMTP("127.0.0.1", system.port, timeout=60) as smtp:
+                smtp.sendmail("x@x.example", [f"a@c{n}.example" for n in range(len(cases))], "Subject: x\r\n\r\nx\r\n")
+            wait_for(lambda: all(len(server.messages) == messages for server in servers.values())
+                     and system.log().count("status=sent") == messages * len(cases), 60)
+        assert system.log().count("conn_use=2") == 1
+        for name, (_, connections) in REUSE.items():
+            assert (servers[name].connections, len(servers[name].handshakes)) == (connections, connections), name
+    finally:
+        print(system.log())
+        system.stop()
+        for server in servers.values():
+            server.close()
