@@ -7,7 +7,10 @@
 #include "mail/dsn.h"
 #include <errno.h>
 
-enum { AGENT_REPLY_TIME = 60 /* seconds qmgr has to take a result off the socket */ };
+enum {
+    AGENT_REPLY_TIME = 60, /* seconds qmgr has to take a result off the socket */
+    AGENT_THREADS = 128,   /* deliveries at a time that wait for disks, locks and programs to start */
+};
 
 /* A process runs one agent, and service_ctx.state belongs to that agent's program. */
 static struct agent the_agent;
@@ -269,6 +272,7 @@ static void agent_session(struct service_ctx *ctx, struct io *io, const struct e
 
 static error agent_init(struct service_ctx *ctx, struct arena *err_arena) {
     status_filter_open(ctx);
+    offload_set_threads(AGENT_THREADS);
     return the_agent.service.init ? the_agent.service.init(ctx, err_arena) : NULL;
 }
 

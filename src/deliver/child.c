@@ -89,31 +89,84 @@ static error reap(pid_t pid, int64_t deadline, int *ret_status) {
     }
 }
 
+/* --- start --- */
+struct start {
+    const struct child *c;
+    int out_fd;
+    _Atomic pid_t pid; /* 0: not yet, -1: failed */
+    int code;          /* errno then */
+    bool back;
+};
+
+static void kill_all(pid_t pid) {
+    if (pid <= 0)
+        return;
+    kill(-pid, SIGKILL);
+    kill(pid, SIGKILL);
+}
+
+/* In a thread, which the kernel stops until the program runs: a home on a server that does not answer stops no others.
+ */
+static void start_program(void *arg) {
+    struct start *s = arg;
+    pid_t pid = vfork(); /* NOLINT: what is allowed in between is in child.h */
+    if (pid == 0) {
+        s->pid = getpid();           /* NOLINT(clang-analyzer-unix.Vfork) */
+        child_main(s->c, s->out_fd); /* NOLINT(clang-analyzer-unix.Vfork) */
+    }
+    s->code = errno;
+    s->pid = pid;
+}
+
+static void came_back(void *arg) {
+    ((struct start *)arg)->back = true;
+}
+
+/* &err_timeout: it has a pid all the same, and has been killed. */
+static error start(struct start *s) {
+    if (!s->c->execs) {
+        pid_t pid = fork();
+        if (pid == 0)
+            child_main(s->c, s->out_fd);
+        s->code = errno;
+        s->pid = pid;
+    } else if (!offload_until(start_program, s, came_back, s->c->deadline)) {
+        int old = coro_shield(1);
+        while (!s->back) {
+            kill_all(s->pid);
+            wait_until(deadline_in_us(1000));
+        }
+        coro_shield(old);
+        return s->pid > 0 ? &err_timeout : err_errno(s->code);
+    }
+    if (s->pid < 0)
+        return err_errno(s->code);
+    setpgid(s->pid, s->pid); /* both sides, so that a kill can never come too early */
+    return NULL;
+}
+
 error child_run(const struct child *c, struct arena *a, struct child_result *ret) {
     *ret = (struct child_result){ .output = STR("") };
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0)
         return err_errno(errno);
     fcntl(ends[0], F_SETFL, O_NONBLOCK);
-    pid_t pid = fork();
-    if (pid < 0) {
-        int why = errno;
-        close(ends[0]);
-        close(ends[1]);
-        return err_errno(why);
-    }
-    if (pid == 0)
-        child_main(c, ends[1]);
-    setpgid(pid, pid); /* both sides, so that a kill can never come too early */
+    struct start s = { .c = c, .out_fd = ends[1] };
+    error e = start(&s);
+    pid_t pid = s.pid;
     close(ends[1]);
+    if (pid < 0) {
+        close(ends[0]);
+        return e;
+    }
     struct buf out = { 0 };
     int status = 0;
-    error e = collect(ends[0], c->deadline, c->output_max ? c->output_max : CHILD_OUTPUT_MAX, &out);
+    if (!e)
+        e = collect(ends[0], c->deadline, c->output_max ? c->output_max : CHILD_OUTPUT_MAX, &out);
     if (!e)
         e = reap(pid, c->deadline, &status);
     if (e) {
-        kill(-pid, SIGKILL);
-        kill(pid, SIGKILL);
+        kill_all(pid);
         int old = coro_shield(1);
         reap(pid, DEADLINE_NEVER, &status);
         coro_shield(old);

@@ -26,6 +26,9 @@ struct child {
      * `out_fd` is for the parent. Signals have their default actions, SIGPIPE is ignored. */
     int (*run)(void *arg, int out_fd);
     void *arg;
+    /* `run` does no more than take its place and execute a program: no copy of our memory is made for it (vfork(2)), so
+     * it may write to its own stack alone, must not allocate, and gives up rights with child_become(). */
+    bool execs;
 };
 
 struct child_result {

@@ -574,6 +574,35 @@ static void test_child_hangs(void **state) {
     arena_free(a);
 }
 
+/* A program that does not get as far as running (its directory does not answer) is killed in time, too. */
+static _Atomic pid_t stopped;
+static int hang_before_exec(void *arg, int out_fd) {
+    (void)arg;
+    (void)out_fd;
+    stopped = getpid(); /* our memory is the test's */
+    while (pause() < 0)
+        continue;
+    return 0;
+}
+static void test_start_hangs(void **state) {
+    (void)state;
+    struct arena *a = arena_new();
+    kid = (struct child){ .uid = getuid(),
+                          .gid = getgid(),
+                          .keep_fd = -1,
+                          .deadline = deadline_in_us(100000),
+                          .run = hang_before_exec,
+                          .execs = true };
+    assert_null(loop_init());
+    assert_non_null(coro_spawn(run_kid, a, "child"));
+    assert_null(loop_run());
+    loop_free();
+    assert_null(kid_error);
+    assert_true(kid_result.timed_out);
+    assert_true(stopped == 0 || kill(stopped, 0) != 0); /* and waited for */
+    arena_free(a);
+}
+
 /* CM-03: the ids at work are those asked for, and there is no way back. */
 static void test_child_ids(void **state) {
     (void)state;
@@ -618,6 +647,7 @@ int main(void) {
         BOX(test_big),
         cmocka_unit_test(test_child),
         cmocka_unit_test(test_child_hangs),
+        cmocka_unit_test(test_start_hangs),
         cmocka_unit_test(test_child_ids),
         { "test_mbox (content in the frame)", test_mbox, fresh_in_frame, clean_in_frame, NULL },
         { "test_maildir (content in the frame)", test_maildir, fresh_in_frame, clean_in_frame, NULL },

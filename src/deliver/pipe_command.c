@@ -7,20 +7,26 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
 
-/* --- in the child --- */
+enum { PATH_ROOM = 4096 };
+
+/* --- in the child, which may share the parent's memory (child.h, execs) --- */
 struct job {
     const struct pipe_command *command;
-    int in_fd; /* has the whole message; -1: it is still to be made */
+    int in_fd;     /* has the whole message; -1: it is still to be made */
+    char **script; /* arguments of a shell, with room for the name of a program that it must run */
 };
 
 static _Noreturn void refuse(const struct job *j, int out_fd, const char *what, const char *name) {
-    dprintf(out_fd, "%s: fatal: %s %s: %s\n", j->command->program, what, name, strerror(errno));
-    _exit(EX_TEMPFAIL);
+    char text[PATH_ROOM + 200];
+    int n = snprintf(text, sizeof text, "%s: fatal: %s %s: %s\n", j->command->program, what, name, strerror(errno));
+    ssize_t written = write(out_fd, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
+    _exit(written < 0 ? EX_OSERR : EX_TEMPFAIL);
 }
 
 static void take_place(const struct job *j, int out_fd) {
@@ -32,6 +38,42 @@ static void take_place(const struct job *j, int out_fd) {
     if (chdir(c->directory) != 0)
         refuse(j, out_fd, "cannot change directory to", c->directory);
     umask(077);
+    if (c->file_limit) {
+        const struct rlimit limit = { (rlim_t)c->file_limit, (rlim_t)c->file_limit };
+        setrlimit(RLIMIT_FSIZE, &limit);
+        signal(SIGXFSZ, SIG_IGN); /* it gets EFBIG */
+    }
+}
+
+/* As execvp(3), whose own look at PATH would be at ours. */
+static void execute(const struct job *j, char *path) {
+    execve(path, j->command->argv, j->command->envp);
+    if (errno != ENOEXEC)
+        return;
+    j->script[1] = path;
+    execve("/bin/sh", j->script, j->command->envp);
+}
+
+static void execute_in_path(const struct job *j) {
+    struct str path = STR("/usr/bin:/bin"), dir;
+    for (char **var = j->command->envp; *var; var++)
+        if (strncmp(*var, "PATH=", 5) == 0)
+            path = str_c(*var + 5);
+    bool denied = false;
+    while (path.n) {
+        char name[PATH_ROOM];
+        ptrdiff_t colon = str_index(path, ':');
+        dir = colon < 0 ? path : str_sub(path, 0, (size_t)colon);
+        path = colon < 0 ? STR("") : str_from(path, (size_t)colon + 1);
+        int n = snprintf(name, sizeof name, "%.*s/%s", STR_ARG(dir), j->command->argv[0]);
+        if (!dir.n || n < 0 || (size_t)n >= sizeof name)
+            continue;
+        execute(j, name);
+        denied |= errno == EACCES;
+        if (errno != ENOENT && errno != ENOTDIR && errno != EACCES)
+            return;
+    }
+    errno = denied ? EACCES : ENOENT;
 }
 
 static _Noreturn void start(const struct job *j, int in_fd, int out_fd) {
@@ -40,9 +82,11 @@ static _Noreturn void start(const struct job *j, int in_fd, int out_fd) {
         _exit(EX_OSERR);
     close_range(STDERR_FILENO + 1, ~0U, 0);
     signal(SIGPIPE, SIG_DFL);
-    environ = c->envp;
-    execvp(c->argv[0], c->argv);
-    refuse(j, STDERR_FILENO, "cannot execute", c->argv[0]);
+    if (strchr(c->argv[0], '/'))
+        execute(j, c->argv[0]);
+    else
+        execute_in_path(j);
+    refuse(j, STDERR_FILENO, "execvp", c->argv[0]);
 }
 
 /* A command may end without having read everything: that is its business. */
@@ -125,7 +169,13 @@ static int filled_pipe(const struct pipe_command *c) {
 }
 
 error pipe_command_run(const struct pipe_command *c, struct arena *a, struct child_result *ret) {
-    struct job job = { .command = c, .in_fd = filled_pipe(c) };
+    size_t n = 0;
+    while (c->argv[n])
+        n++;
+    struct job job = { .command = c, .in_fd = filled_pipe(c), .script = arena_array(a, n + 2, sizeof(char *)) };
+    job.script[0] = arena_cstr(a, STR("sh"));
+    for (size_t i = 1; i < n; i++)
+        job.script[i + 1] = c->argv[i];
     const struct child child = {
         .uid = c->uid,
         .gid = c->gid,
@@ -134,6 +184,7 @@ error pipe_command_run(const struct pipe_command *c, struct arena *a, struct chi
         .deadline = c->deadline,
         .run = run,
         .arg = &job,
+        .execs = job.in_fd >= 0,
     };
     error e = child_run(&child, a, ret);
     if (job.in_fd >= 0)

@@ -18,6 +18,7 @@ typedef bool pipe_command_put(void *to, struct str piece);
 struct pipe_command {
     char **argv, **envp;   /* argv[0] is looked up in the PATH of envp */
     const char *program;   /* who speaks when it cannot be started: "pipe" */
+    uint64_t file_limit;   /* bytes that it may make a file grow to; 0: no limit */
     const char *chroot;    /* root only; NULL: none */
     const char *directory; /* inside chroot; looked at with the command's rights */
     uid_t uid;             /* the command's rights; not as root: ours */

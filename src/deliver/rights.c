@@ -1,12 +1,15 @@
 #include "deliver/child.h"
 
-#include <grp.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 bool child_become(uid_t uid, gid_t gid) {
     if (geteuid() != 0)
         return uid == geteuid() && uid == getuid();
-    if (setgroups(1, &gid) != 0 || setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0)
+    /* the bare calls: those of the C library change all threads it knows of, which between vfork() and exec are the
+     * parent's */
+    if (syscall(SYS_setgroups, 1, &gid) != 0 || syscall(SYS_setresgid, gid, gid, gid) != 0 ||
+        syscall(SYS_setresuid, uid, uid, uid) != 0)
         return false;
     uid_t r, e, s;
     gid_t rg, eg, sg;

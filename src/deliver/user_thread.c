@@ -6,10 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum {
-    THREADS = 128,     /* deliveries at a time that wait for disks and locks */
-    STUCK_USERS = 256, /* remembered at most: beyond that a hanging delivery costs its thread, no more */
-};
+enum { STUCK_USERS = 256 /* remembered at most: beyond that a hanging delivery costs its thread, no more */ };
 
 struct job {
     struct arena *arena;
@@ -68,7 +65,6 @@ enum user_thread_result user_thread_run(struct arena *own, uid_t uid, gid_t gid,
         arena_free(own);
         return USER_THREAD_STUCK;
     }
-    offload_set_threads(THREADS);
     signal(SIGXFSZ, SIG_IGN); /* a limit of the process says EFBIG */
     struct job *job = ARENA_NEW(own, struct job);
     *job = (struct job){ .arena = own, .uid = uid, .gid = gid, .fn = fn, .arg = arg };

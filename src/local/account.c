@@ -1,7 +1,7 @@
 #include "local/local.h"
 
 #include "conf/expand.h"
-#include "deliver/child.h"
+#include "deliver/user_thread.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <pwd.h>
@@ -138,131 +138,113 @@ static void probe(void *arg) {
     }
 }
 
-static bool write_all(int fd, struct str s) {
-    while (s.n) {
-        ssize_t n = write(fd, s.p, s.n);
-        if (n < 0 && errno != EINTR)
-            return false;
-        if (n > 0)
-            s = str_from(s, (size_t)n);
+/* 0 or an errno value. */
+static int read_whole(int fd, struct buf *text) {
+    char piece[4096];
+    ssize_t n;
+    while ((n = read(fd, piece, sizeof(piece))) != 0) {
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno;
+        if (text->n + (size_t)n > LOCAL_FILE_MAX)
+            return EFBIG;
+        buf_add(text, str_n(piece, (size_t)n));
     }
-    return true;
+    return 0;
 }
 
-static int read_in_child(void *arg, int out_fd) {
-    const struct read_job *j = arg;
-    struct buf b = { 0 }, text = { 0 };
-    size_t which = 0;
-    int fd = -1, code = 0;
-    struct stat st = { 0 };
-    const char *refusal = "";
-    int no_links = j->flags & LOCAL_NO_LINKS ? O_NOFOLLOW : 0;
-    for (; which < j->n; which++) {
-        fd = sys->openat(AT_FDCWD, j->paths[which], O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | no_links, 0);
+/* In a thread; all of it, results included, in an arena of its own. */
+struct user_read {
+    struct read_job job;
+    struct local_file file;
+    bool found;
+    struct arena *arena;
+};
+
+static void read_as_user(void *arg) {
+    struct user_read *u = arg;
+    const struct read_job *j = &u->job;
+    struct local_file *f = &u->file;
+    int fd = -1, no_links = j->flags & LOCAL_NO_LINKS ? O_NOFOLLOW : 0;
+    for (; f->which < j->n; f->which++) {
+        fd = sys->openat(AT_FDCWD, j->paths[f->which], O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | no_links, 0);
         if (fd >= 0 || (errno != ENOENT && errno != ENOTDIR))
             break;
     }
-    if (which == j->n)
-        return 1;
+    u->found = f->which < j->n;
+    if (!u->found)
+        return;
+    struct stat st = { 0 };
+    struct buf text = { 0 };
     if (fd < 0 && errno == ELOOP && no_links)
-        refusal = "not a regular file";
+        f->refusal = STR("not a regular file");
     else if (fd < 0 || fstat(fd, &st) != 0)
-        code = errno;
+        f->code = errno;
     else if (!S_ISREG(st.st_mode))
-        refusal = "not a regular file";
+        f->refusal = STR("not a regular file");
     else if (st.st_mode & S_IWOTH)
-        refusal = "world writable";
-    else {
-        char piece[4096];
-        ssize_t n;
-        while ((n = read(fd, piece, sizeof(piece))) != 0) {
-            if (n < 0 && errno == EINTR)
-                continue;
-            if (n < 0) {
-                code = errno;
-                break;
-            }
-            if (text.n + (size_t)n > LOCAL_FILE_MAX) {
-                code = EFBIG;
-                break;
-            }
-            buf_add(&text, str_n(piece, (size_t)n));
-        }
-    }
-    pack_u32(&b, (uint32_t)which);
-    pack_u32(&b, (uint32_t)code);
-    pack_u32(&b, (uint32_t)st.st_uid);
-    pack_u32(&b, (uint32_t)st.st_gid);
-    pack_str(&b, str_c(refusal));
-    pack_str(&b, code ? STR("") : buf_str(&text));
-    return write_all(out_fd, buf_str(&b)) ? 0 : 2;
+        f->refusal = STR("world writable");
+    else
+        f->code = read_whole(fd, &text);
+    f->uid = st.st_uid;
+    f->gid = st.st_gid;
+    if (!f->code)
+        f->text = arena_str(u->arena, buf_str(&text));
+    buf_free(&text);
+    if (fd >= 0)
+        sys->close(fd);
 }
 
 bool local_read_file(struct agent_request *r, const struct account *rights, const struct str *paths, size_t n,
                      unsigned flags, struct local_file *ret) {
-    *ret = (struct local_file){ .text = STR(""), .refusal = STR("") };
-    const char **names = arena_array(r->arena, n, sizeof(*names));
+    *ret = (struct local_file){ .code = EAGAIN, .text = STR(""), .refusal = STR("") };
+    struct arena *own = arena_new();
+    struct user_read *u = ARENA_NEW(own, struct user_read);
+    const char **names = arena_array(own, n, sizeof(*names));
     for (size_t i = 0; i < n; i++)
-        names[i] = arena_cstr(r->arena, paths[i]);
-    struct read_job job = { .paths = names, .n = n, .flags = flags };
-    offload(probe, &job);
-    if (!job.any)
+        names[i] = arena_cstr(own, paths[i]);
+    u->job = (struct read_job){ .paths = names, .n = n, .flags = flags };
+    u->file = (struct local_file){ .text = STR(""), .refusal = STR("") };
+    u->arena = own;
+    offload(probe, &u->job);
+    if (!u->job.any) {
+        arena_free(own);
         return false;
-    struct child c = {
-        .uid = rights->uid,
-        .gid = rights->gid,
-        .keep_fd = -1,
-        .output_max = LOCAL_FILE_MAX + 4096,
-        .deadline = deadline_in(READ_TIME),
-        .run = read_in_child,
-        .arg = &job,
-    };
-    struct child_result result;
-    error e = child_run(&c, r->arena, &result);
-    if (e || result.timed_out || result.signal || result.status > 1) {
-        ret->code = EAGAIN;
-        return true;
     }
-    if (result.status == 1)
-        return false;
-    struct unpack u = unpack_from(result.output);
-    ret->which = unpack_u32(&u);
-    ret->code = (int)unpack_u32(&u);
-    ret->uid = unpack_u32(&u);
-    ret->gid = unpack_u32(&u);
-    ret->refusal = unpack_str(&u);
-    ret->text = unpack_str(&u);
-    if (!unpack_done(&u) || ret->which >= n) {
-        *ret = (struct local_file){ .code = EAGAIN, .text = STR(""), .refusal = STR("") };
+    if (user_thread_run(own, rights->uid, rights->gid, deadline_in(READ_TIME), read_as_user, u) != USER_THREAD_DONE)
         return true;
-    }
-    return true;
+    bool found = u->found;
+    *ret = u->file;
+    ret->text = arena_str(r->arena, ret->text);
+    arena_free(own);
+    return found;
 }
 
-static int stat_in_child(void *arg, int out_fd) {
-    (void)out_fd;
+struct home_look {
+    const char *path;
+    int code;
+};
+
+static void look_at_home(void *arg) {
+    struct home_look *l = arg;
     struct stat st;
-    if (sys->fstatat(AT_FDCWD, arg, &st, 0) == 0)
-        return 0;
-    return errno < CHILD_EXIT_RIGHTS ? errno : EIO;
+    l->code = sys->fstatat(AT_FDCWD, l->path, &st, 0) == 0 ? 0 : errno;
 }
 
-int local_home_error(struct agent_request *r, const struct account *user) {
-    struct child c = {
-        .uid = user->uid,
-        .gid = user->gid,
-        .keep_fd = -1,
-        .deadline = deadline_in(READ_TIME),
-        .run = stat_in_child,
-        .arg = arena_cstr(r->arena, user->home),
-    };
-    struct child_result result;
+int local_home_error(const struct account *user) {
+    struct arena *own = arena_new();
+    struct home_look *l = ARENA_NEW(own, struct home_look);
+    l->path = arena_cstr(own, user->home);
     if (!local_can_act_as(user)) { /* what can be seen of it from here */
-        struct stat st;
-        return sys->fstatat(AT_FDCWD, c.arg, &st, 0) == 0 ? 0 : errno;
+        look_at_home(l);
+    } else {
+        enum user_thread_result done =
+            user_thread_run(own, user->uid, user->gid, deadline_in(READ_TIME), look_at_home, l);
+        if (done != USER_THREAD_DONE)
+            return done == USER_THREAD_NO_RIGHTS ? EPERM : EAGAIN;
     }
-    error e = child_run(&c, r->arena, &result);
-    if (e || result.timed_out || result.signal)
-        return EAGAIN;
-    return result.status == CHILD_EXIT_RIGHTS ? EPERM : result.status;
+    int code = l->code;
+    arena_free(own);
+    return code;
 }

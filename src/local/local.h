@@ -117,7 +117,7 @@ enum { LOCAL_NO_LINKS = 1 /* a symbolic link is "not a regular file" */ };
 bool local_read_file(struct agent_request *r, const struct account *rights, const struct str *paths, size_t n,
                      unsigned flags, struct local_file *ret);
 /* Whether the user's home is there, as the user sees it: 0 or an errno value. */
-int local_home_error(struct agent_request *r, const struct account *user);
+int local_home_error(const struct account *user);
 /* May this process act as that user? */
 bool local_can_act_as(const struct account *rights);
 

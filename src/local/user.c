@@ -91,7 +91,7 @@ static bool passed_on(struct delivery *d, struct maps *maps, const char *maps_na
 }
 
 static bool home_is_there(struct delivery *d, const struct local_user *user) {
-    int code = conf_bool(d->r->ctx->conf, PARAM_require_home_directory) ? local_home_error(d->r, user->account) : 0;
+    int code = conf_bool(d->r->ctx->conf, PARAM_require_home_directory) ? local_home_error(user->account) : 0;
     if (code)
         delivery_result(d, user->address, STR("4.3.0"),
                         arena_printf(d->arena, "cannot access home directory %.*s: %s", STR_ARG(user->account->home),
