@@ -30,6 +30,9 @@ struct rule {
     struct regexp *regexp;
     pcre2_code *pcre; /* also of a regexp with back-references */
     unsigned asked;   /* how often, up to when it is made machine code */
+    bool machine;     /* it has been */
+    char prefix[32];  /* pcre: what a key begins with that matches, in lower case without regard to case, or */
+    unsigned char prefix_length; /* 0: nothing that can be said */
     struct cidr cidr;
 };
 

@@ -279,11 +279,51 @@ static int tear_down(void **state) {
     return 0;
 }
 
+/* What a pattern begins with is looked at before it is asked: that must not change what matches. */
+static void prefixes(void **state) {
+    (void)state;
+    static const struct {
+        const char *pattern, *key;
+        bool matches;
+    } rows[] = {
+        { "/^Subject: x/", "subject: X", true },
+        { "/^Subject: x/", "subject:x", false },
+        { "/^Subject: x/", "Subject", false },
+        { "/^Subject: x/i", "subject: x", false },
+        { "/^Subject: x/i", "Subject: x", true },
+        { "/^ab?c/", "ac", true },
+        { "/^ab*$/", "a", true },
+        { "/^ab{0,1}c/", "ac", true },
+        { "/^ab+c/", "abbc", true },
+        { "/^a?/", "", true },
+        { "/^abc|x/", "x", true },
+        { "/^a[(]b|x/", "x", true },
+        { "/^a[])]b|x/", "x", true },
+        { "/^a[[:alpha:](]|x/", "x", true },
+        { "/^a[\\](]|x/", "x", true },
+        { "/^a\\(|x/", "x", true },
+        { "/^a\\Q(\\E|x/", "x", true },
+        { "/^a(?#()|x/", "x", true },
+        { "/^a(b|x)/", "x", false },
+        { "/^a(b|x)/", "AX", true },
+        { "/^b/m", "a\nb", true },
+        { "/^a b/x", "ab", true },
+        { "/^abcdefghijklmnopqrstuvwxyz0123456789$/", "abcdefghijklmnopqrstuvwxyz0123456789", true },
+        { "/^abcdefghijklmnopqrstuvwxyz0123456789$/", "abcdefghijklmnopqrstuvwxyz01234567890", false },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char spec[200];
+        snprintf(spec, sizeof spec, "pcre:{{%s yes}}", rows[i].pattern);
+        check(spec, 0, str_c(rows[i].key), rows[i].matches ? "yes" : "-");
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(folding),         cmocka_unit_test(random_picks),    cmocka_unit_test(debug_tables),
-        cmocka_unit_test(limits),          cmocka_unit_test(back_references), cmocka_unit_test(nesting),
-        cmocka_unit_test(no_substitution), cmocka_unit_test(growth),          cmocka_unit_test(machine_code),
+        cmocka_unit_test(prefixes),     cmocka_unit_test(folding),         cmocka_unit_test(random_picks),
+        cmocka_unit_test(debug_tables), cmocka_unit_test(limits),          cmocka_unit_test(back_references),
+        cmocka_unit_test(nesting),      cmocka_unit_test(no_substitution), cmocka_unit_test(growth),
+        cmocka_unit_test(machine_code),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
