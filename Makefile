@@ -50,7 +50,7 @@ run: build
 	@/usr/bin/python3 tools/demo.py --build $(BUILD) --foreground
 
 bench: build
-	@status=0; for script in relay backlog sessions postconf; do \
+	@status=0; for script in relay delivery backlog sessions postconf; do \
 	    /usr/bin/python3 bench/$$script.py --build $(BUILD) --write docs/benchmarks.md || status=1; \
 	done; exit $$status
 

@@ -4,31 +4,34 @@ usage: delivery.py [--build DIR] [--only NAME,...] [--quick] [--sessions N,...] 
 
   maildir  4 KiB into virtual Maildirs of 100 users; 10, 50 and 100 sessions
   mbox     the same into mbox files of 100 users
-  local    4 KiB to 30 users through an alias, a ~/.forward or mailbox_command
+  local    4 KiB to 100 names: a third each an alias of a file, a ~/.forward, mailbox_command
+  list     one message to an alias of 100,000 members, who are rewritten and discarded; most memory of all processes
+  checks   100 KiB through header_checks and body_checks of 200 pcre rules each, discarded
   pipe     4 KiB to pipe(8) with a trivial command
 
 Runs alternate A B A B, as in relay.py. A run lasts from the first connection of the load tool until the log has a
 `status=sent` for every message; the CPU time counts until the server is idle again. --quick: one pair of short runs. Needs root.
 """
-import argparse
 import contextlib
 import os
 import pathlib
 import pwd
 import shutil
-import sys
 import tempfile
 import time
 
-from measure import ROOT, Load
+from measure import Load, pss_kib
 from relay import SIZE, median, shown
-from report import Report
+from report import run_scenarios
 from servers import Angarium, Postfix, unpacked
 
 UID = 10099
 DOMAIN = "v.example"
 USERS = 100
-UNSENT = ("status=deferred", "status=bounced", "status=SOFTBOUNCE")
+MEMBERS = 100000
+CHECKED = 100 * 1024
+RULES = 200
+UNSENT = ("fatal: ", "status=deferred", "status=bounced", "status=SOFTBOUNCE")
 
 
 class Deliveries:
@@ -77,11 +80,11 @@ class Bench:
         finally:
             shutil.rmtree(path)
 
-    def run(self, server, log, messages, sessions, count=False):
+    def run(self, server, log, messages, sessions, size, count=False):
         deliveries = Deliveries(log)
         before = deliveries.look()
         usage = server.usage().start(count)
-        got = self.load(server.port, s=sessions, m=messages, l=SIZE, t=DOMAIN, a=USERS)
+        got = self.load(server.port, s=sessions, m=messages, l=size, t=DOMAIN, a=USERS)
         deliveries.wait(before + messages)
         end = time.monotonic()
         server.wait_until_idle()
@@ -100,14 +103,9 @@ class Bench:
                 result.append({**one, **{key: counted[key] for key in ("switches", "syncs", "calls")}})
         return results
 
-    def compare(self, title, wanted, settings, sessions, master=lambda top: "", prepare=lambda top: None):
-        """`settings` and `master` of a folder: additions to main.cf and master.cf."""
-        say = self.say
-        say(f"### {title}")
-        say()
-        say("| sessions | server | messages/s | CPU s per 1,000 | context switches | system calls | sync calls | disk flushes |")
-        say("|---|---|---|---|---|---|---|---|")
-        ratios = []
+    @contextlib.contextmanager
+    def both(self, settings, master, prepare):
+        """Both servers, and the log file of each. `settings` and `master` of a folder: additions to main.cf and master.cf."""
         with contextlib.ExitStack() as stack:
             servers, logs = [], {}
             for make in (lambda cf: Angarium(self.args.build, 9, main_cf=cf), lambda cf: Postfix(self.postfix_root, 9, main_cf=cf)):
@@ -118,9 +116,19 @@ class Bench:
                     f.write(master(top))
                 servers.append(stack.enter_context(server))
                 logs[server] = pathlib.Path(server.server.directory) / "log"
+            yield servers, logs
+
+    def compare(self, title, wanted, settings, sessions, master=lambda top: "", prepare=lambda top: None, size=SIZE):
+        say = self.say
+        say(f"### {title}")
+        say()
+        say("| sessions | server | messages/s | CPU s per 1,000 | context switches | system calls | sync calls | disk flushes |")
+        say("|---|---|---|---|---|---|---|---|")
+        ratios = []
+        with self.both(settings, master, prepare) as (servers, logs):
             for n in sessions:
                 both = self.pairs(servers, lambda server, messages, count, n=n: self.run(
-                    server, logs[server], messages, n, count))
+                    server, logs[server], messages, n, size, count))
                 for server, results in zip(servers, both):
                     m = {key: median([r[key] for r in results]) for key in results[0]}
                     say(f"| {n} | {server.name} | {m['rate']:.0f} | {m['cpu']:.3f} | {shown(m['switches'], 1)} | "
@@ -186,34 +194,55 @@ class Bench:
                      master=lambda top: "trivial unix - n n - - pipe user=nobody argv=/bin/true $recipient\n")
 
 
-SCENARIOS = ["maildir", "mbox", "local", "pipe"]
+    def scenario_list(self):
+        def prepare(top):
+            (top / "members").write_text("".join(f"Member{n}@far\n" for n in range(MEMBERS)))
+            (top / "aliases").write_text(f"/^user0$/ :include:{top}/members\n")
+
+        def settings(top):
+            return (f"mailbox_size_limit = 0\nalias_maps = regexp:{top}/aliases\nmydestination = $myhostname, localhost, {DOMAIN}\nmydomain = example\n"
+                    "append_dot_mydomain = yes\ntransport_maps = inline:{far.example=discard:}\n")
+
+        self.say(f"### One message to an alias of {MEMBERS} members")
+        self.say()
+        self.say("| server | members/s | CPU s | most memory of all processes (PSS), MiB |")
+        self.say("|---|---|---|---|")
+        rates = []
+        with self.both(settings, lambda top: "", prepare) as (servers, logs):
+            for server in servers:
+                deliveries = Deliveries(logs[server])
+                usage, most, begin = server.usage().start(), 0, time.monotonic()
+                self.load(server.port, s=1, m=1, l=SIZE, t=DOMAIN, a=1)
+                while deliveries.look() < MEMBERS + 1:  # and the alias itself
+                    most = max(most, pss_kib(server.pids()))
+                    if time.monotonic() > begin + 300:
+                        raise RuntimeError(f"{server.name}: {deliveries.sent} members in 300 s")
+                    time.sleep(0.05)
+                rates.append(MEMBERS / (time.monotonic() - begin))
+                server.wait_until_idle()
+                self.say(f"| {server.name} | {rates[-1]:.0f} | {usage.stop()['cpu']:.2f} | {most / 1024:.1f} |")
+        self.say()
+        self.say(f"Ratio: {rates[0] / rates[1]:.1f}; wanted 5, and memory that does not grow with the list.")
+        self.say()
+
+    def scenario_checks(self):
+        def prepare(top):
+            (top / "dynamicmaps.cf").write_text(f"pcre {self.postfix_root}/usr/lib/postfix/postfix-pcre.so dict_pcre_open\n")
+            for part in ("header", "body"):
+                (top / part).write_text("".join(f"/^{part}-{n}:\\s*(bad|worse) +[a-z]+\\d{{3}}$/ REJECT rule {n}\n" for n in range(RULES)))
+
+        self.compare("header_checks and body_checks of 200 pcre rules each, 100 KiB", "rate 3",
+                     lambda top: f"meta_directory = {top}\nheader_checks = pcre:{top}/header\nbody_checks = pcre:{top}/body\n"
+                     f"transport_maps = inline:{{{DOMAIN}=discard:}}\n", [50], prepare=prepare, size=CHECKED)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
-    parser.add_argument("--only", default=",".join(SCENARIOS), help="scenarios, with commas between")
+SCENARIOS = ["maildir", "mbox", "local", "list", "checks", "pipe"]
+
+
+def add_options(parser):
+    parser.set_defaults(seconds=2.5)
     parser.add_argument("--sessions", type=lambda text: [int(n) for n in text.split(",")], default=[10, 50, 100])
-    parser.add_argument("--seconds", type=float, default=4)
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--write", type=pathlib.Path, help="also put the result into this file")
-    args = parser.parse_args()
-    args.build = args.build.resolve()
-    if args.quick:
-        args.seconds, args.pairs = 0.5, 1
-    report = Report("Mail delivered on this host (bench/delivery.py)")
-    report.say(f"{report.machine()}.")
-    report.say()
-    bench = Bench(args, report)
-    for name in args.only.split(","):
-        if name not in SCENARIOS:
-            parser.error(f"{name}: no such scenario; there are {', '.join(SCENARIOS)}")
-    failed = report.run((name, getattr(bench, f"scenario_{name}")) for name in args.only.split(","))
-    if args.write:
-        report.write(args.write)
-    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":
-    main()
+    run_scenarios("Mail delivered on this host (bench/delivery.py)", __doc__, SCENARIOS, Bench, add_options)
