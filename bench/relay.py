@@ -1,6 +1,6 @@
 """Mail on its way: Angarium beside Debian's Postfix (and Exim), in one run, with one load tool, all durable.
 
-usage: relay.py [--build DIR] [--only NAME,...] [--quick] [--seconds S] [--pairs N] [--write FILE]
+usage: relay.py [--build DIR] [--only NAME,...] [--quick] [--seconds S] [--pairs N] [--own SETTING] [--write FILE]
 
   limits       what the loopback and the disk allow without a server
   relay        4 KiB through a relay to a sink; 1, 10, 50 and 100 sessions
@@ -12,6 +12,7 @@ usage: relay.py [--build DIR] [--only NAME,...] [--quick] [--seconds S] [--pairs
 Runs alternate A B A B; a run has as many messages as the server handles in --seconds; what is quoted are medians of the
 pairs. A run lasts from the first connection of the load tool until the sink has got the last message; the CPU time counts
 until the server is idle again. --quick: one pair of short runs, to see that it works. Needs root (Debian's Postfix does).
+--own 'service_worker_limit = 2': a setting that only Angarium has, given to it in all scenarios and named in the report.
 """
 import contextlib
 import re
@@ -50,6 +51,9 @@ class Bench:
         self.load, self.sink_port = Load(args.build), free_port()
         self.postfix_root, self.exim_root = unpacked(args.build)
         self.tools_cpu = []
+        if args.own:
+            self.say(f"Angarium alone: {', '.join(args.own)}.")
+            self.say()
 
     def relay(self, server, sink, messages, sessions, size=SIZE, recipients=1, count=False):
         """One run. Rates in messages or, with many recipients, in recipients a second."""
@@ -88,8 +92,10 @@ class Bench:
                 one.update({key: counted[key] for key in COUNTED if key in counted})
         return results
 
-    def servers(self, sink, **options):
-        return Angarium(self.args.build, sink.port, **options), Postfix(self.postfix_root, sink.port, **options)
+    def servers(self, sink, main_cf="", **options):
+        own = "".join(f"{setting}\n" for setting in self.args.own)
+        return (Angarium(self.args.build, sink.port, main_cf=main_cf + own, **options),
+                Postfix(self.postfix_root, sink.port, main_cf=main_cf, **options))
 
     # --- scenarios ---
     def scenario_relay(self):
@@ -274,6 +280,7 @@ SCENARIOS = ["limits", "relay", "accept", "held", "recipients", "large"]
 
 def add_options(parser):
     parser.add_argument("--sessions", type=lambda text: [int(n) for n in text.split(",")], default=[1, 10, 50, 100])
+    parser.add_argument("--own", action="append", default=[], metavar="SETTING")
 
 
 if __name__ == "__main__":
