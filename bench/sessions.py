@@ -110,7 +110,8 @@ class Bench:
         self.args, self.say = args, report.say
         self.load, self.sessions, self.sink_port = Load(args.build), Sessions(args.build), free_port()
         self.postfix_root, _ = unpacked(args.build)
-        self.tls = TLS.format(chain=make_chain(folder))
+        self.chain = make_chain(folder)
+        self.tls = TLS.format(chain=self.chain)
         self.say("Both sides: " + ", ".join([*TUNED.split("\n")[:-1], *DOOR.split("\n")[:-2]]) + ".")
         self.say()
         self.idle, self.many = (200, 1000) if args.quick else (IDLE, MANY)
@@ -242,7 +243,11 @@ class Bench:
                 self.say(f"### Sessions with STARTTLS and one message, {how}; 20 at a time, TLS 1.3, P-256")
                 self.say()
                 self.table(results, "session", wanted)
-                self.say("Resumed: " + ", ".join(f"{share} with {name}" for name, share in resumed.items()) + ".")
+                floor = parse(subprocess.run([self.args.build / "bench/tls_floor", self.chain, "500" if self.args.quick else "5000",
+                                              "resumed" if options else "full"], capture_output=True, text=True, check=True).stdout)
+                self.say("Resumed: " + ", ".join(f"{share} with {name}" for name, share in resumed.items()) + ". OpenSSL alone, both "
+                         f"ends in one process without a socket, takes {floor['server']:.0f} us of a session as the server and "
+                         f"{floor['client']:.0f} us as the client.")
                 self.say()
 
     def scenario_filters(self):
@@ -271,32 +276,35 @@ class Bench:
         say = self.say
         say(f"### Good clients beside {self.many} connections that never speak; 4 KiB, 50 sessions")
         say()
-        say("| the door | messages/s without them | with them | share |")
-        say("|---|---|---|---|")
+        say("| the door | messages/s without them | with them | share (from, to) | CPU us a message without | with |")
+        say("|---|---|---|---|---|---|")
         for name in ("smtpd", "postscreen"):
-            # Good clients come from the one address of mynetworks, the others do not.
-            server = self.ours(limit=self.many + 1000, main_cf="mynetworks = 127.0.0.1\npostscreen_greet_action = enforce\n",
-                               postscreen=name == "postscreen")
+            # Good clients come from the one address of mynetworks, the others do not; they all wait for their greeting.
+            server = self.ours(limit=self.many + 1000, postscreen=name == "postscreen",
+                               main_cf="mynetworks = 127.0.0.1\npostscreen_greet_action = enforce\npostscreen_greet_wait = 300s\n")
             with Sink(self.args.build, self.sink_port) as sink, server:
-                def run(_, count):
+                def run(count):
+                    server.wait_until_idle()  # what was done for those who came or went is not the good clients' time
                     sink.expect(count)
+                    usage = server.usage().start()
                     got = self.load(server.port, s=50, m=count, l=4096)
-                    return count / (sink.wait()["last"] - got["start"])
-                count = int(run(server, 500) * self.args.seconds)
+                    rate = count / (sink.wait()["last"] - got["start"])
+                    server.wait_until_idle()
+                    return rate, usage.stop()["cpu"] / count * 1e6
+                run(500)
+                count = int(run(500)[0] * self.args.seconds)
                 without, beside = [], []
-
-                def quietly(rates):
-                    server.wait_until_idle()  # what was done to those who came or went is not the good clients' time
-                    rates.append(run(server, count))
-                for i in range(self.args.pairs):
+                for i in range(self.args.pairs + 2):
                     if i % 2 == 0:
-                        quietly(without)
+                        without.append(run(count))
                     with self.sessions.held(server.port, [], self.many, q=True, s=200):
-                        quietly(beside)
+                        beside.append(run(count))
                     if i % 2:
-                        quietly(without)
-            share = statistics.median(b / a for a, b in zip(without, beside))
-            say(f"| {name} | {statistics.median(without):.0f} | {statistics.median(beside):.0f} | {share:.2f} |")
+                        without.append(run(count))
+            shares = [b[0] / a[0] for a, b in zip(without, beside)]
+            (rate, cpu), (rate_beside, cpu_beside) = ([statistics.median(values) for values in zip(*runs)] for runs in (without, beside))
+            say(f"| {name} | {rate:.0f} | {rate_beside:.0f} | {statistics.median(shares):.2f} ({min(shares):.2f}, {max(shares):.2f}) | "
+                f"{cpu:.0f} | {cpu_beside:.0f} |")
         say()
         say("Wanted: a share of at least 0.9.")
         say()
