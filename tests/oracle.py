@@ -7,6 +7,7 @@ import grp
 import os
 import pathlib
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -49,6 +50,15 @@ def ended(pid):
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
         return True
+
+
+def last_of_each(main_cf):
+    """Without lines that later ones override: each process would warn of them, postlogd, too, through the very socket that it
+    reads and has not read yet. When others have filled that by then (a busy machine), it waits for itself, and all for it."""
+    of = {}
+    for line in re.findall(r"^\S.*(?:\n[ \t].*)*", main_cf, re.M):
+        of[line.partition("=")[0].strip()] = line + "\n"
+    return "".join(of.values())
 
 
 class Oracle:
@@ -96,7 +106,7 @@ class Oracle:
         self.directory.chmod(0o755)
         for name in ("etc", "data", "queue"):
             (self.directory / name).mkdir()
-        (self.directory / "etc/main.cf").write_text(f"""\
+        (self.directory / "etc/main.cf").write_text(last_of_each(f"""\
 compatibility_level = 3.6
 queue_directory = {self.directory}/queue
 data_directory = {self.directory}/data
@@ -115,7 +125,7 @@ maillog_file_prefixes = {self.directory}
 import_environment = MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ LANG=C LD_LIBRARY_PATH
 alias_maps =
 {self.extra}
-""")
+"""))
         (self.directory / "etc/master.cf").write_text(
             SERVICES.format(smtpd=f"127.0.0.1:{self.port} inet n - n - - smtpd\n"))
         queue = self.directory / "queue"

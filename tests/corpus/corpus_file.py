@@ -11,7 +11,7 @@
     see: PATTERN             a line of what is seen here (fnmatch), where nobody can be asked
     quiet                    the server says nothing until it was spoken to
     > TEXT                   the client sends TEXT and CRLF, and takes a reply
-    slow> TEXT               the same, noted when it takes more than two seconds
+    slow> TEXT               the same, noted when it takes more than SLOW seconds
     + TEXT                   it sends TEXT and CRLF
     >| TEXT                  it sends TEXT
     <                        it takes a reply
@@ -32,6 +32,7 @@ import re
 from smtpd.dialogue import Dialogue, dialogues, unescape
 
 FOLDER = pathlib.Path(__file__).resolve().parent
+SLOW = 1.8  # seconds: less than what a pause takes, more than a busy machine needs
 SETTINGS = ("conf", "cleanup", "shows", "shows cleanup")
 MAIL = ["EHLO client.example", "MAIL FROM:<a@there.example>", "RCPT TO:<user@here.example>"]
 
@@ -56,7 +57,7 @@ class Conversation:
         if line.startswith("> "):
             self.ask(data(line[2:]))
         elif line.startswith("slow> "):
-            self.steps += [("send", data(line[6:]) + b"\r\n"), ("slow", 2.0)]
+            self.steps += [("send", data(line[6:]) + b"\r\n"), ("slow", SLOW)]
         elif line.startswith(">| "):
             self.steps.append(("send", data(line[3:])))
         elif line == "+" or line.startswith("+ "):
@@ -89,6 +90,13 @@ class Conversation:
             self.quiet = True
         else:
             raise ValueError(f"{self.name}: {line}")
+
+    def connections(self):
+        return 1 + sum(kind == "again" for kind, _ in self.steps)
+
+    def weight(self):
+        """Seconds, about."""
+        return 0.1 + sum({"wait": what, "slow": 4 * SLOW}.get(kind, 0) for kind, what in self.steps if kind in ("wait", "slow"))
 
     def without(self, cleanup, name):
         """The same session where that parameter has its default."""

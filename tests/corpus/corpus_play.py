@@ -1,15 +1,17 @@
 """Plays the dialogues of corpus_file and writes down what is seen: replies, log records, and what is in the queue."""
 import concurrent.futures
 import contextlib
+import os
 import re
 import socket
 import ssl
 import time
 
-from instance import free_port
+from instance import free_port, wait_for
 
 PATIENCE = 60  # seconds; for hangs, not for speed
 AT_A_TIME = 8
+IN_A_ROW = 8  # sessions that follow each other with one smtpd
 
 
 class Line:
@@ -55,8 +57,8 @@ class Line:
     def end(self):
         """What is left until the server closes."""
         rest = []
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.socket.fileno())) as plain:
+            plain.shutdown(socket.SHUT_WR)  # of TLS, too: its own shutdown() forgets the keys, and the rest cannot be read
         while True:
             lines = self.take()
             if lines is None or lines[-1].startswith("("):
@@ -110,53 +112,95 @@ def play(conversation, port):
 
 
 class Stage:
-    """master.cf lines for the conversations: each has a smtpd, and a cleanup where it wants one, whose log records have its
-    own name."""
+    """master.cf lines for the conversations. Those that want the same smtpd share one, in which they follow each other; those
+    that want a cleanup of their own, or whose log has no clear end, have one each. The log records of each smtpd (and of its
+    cleanup) have a name of their own."""
 
     def __init__(self, conversations, columns, common=(), substitute=lambda value: value):
-        self.conversations = conversations
-        self.ports, self.tags, self.lines = {}, {}, []
+        self.groups, self.lines = {}, []  # tag: (port, conversations)
+        same = {}
         for number, c in enumerate(conversations):
-            tag = f"c{number:04}"
-            self.ports[c.name], self.tags[c.name] = free_port(), tag
-            smtpd = {**dict(common), **c.smtpd, "syslog_name": tag}
-            if c.cleanup:
-                smtpd["cleanup_service_name"] = f"cleanup-{tag}"
-                self.lines.append(f"cleanup-{tag} unix n - n - 0 cleanup" +
-                                  self.options({**c.cleanup, "syslog_name": tag}, substitute))
-            self.lines.append(f"127.0.0.1:{self.ports[c.name]} inet {columns} smtpd" + self.options(smtpd, substitute))
+            key = tuple(sorted(c.smtpd.items())) if self.may_share(c) else number
+            if key not in same or len(same[key]) >= IN_A_ROW:
+                tag, port = f"c{number:04}", free_port()
+                same[key] = []
+                self.groups[tag] = port, same[key]
+                self.lines += self.services(c, tag, port, columns, common, substitute)
+            same[key].append(c)
 
     @staticmethod
-    def options(settings, substitute):
-        return "".join(f" -o {{ {name} = {substitute(value)} }}" for name, value in settings.items())
+    def may_share(c):
+        return not c.cleanup and not any(name.startswith(("smtpd_upstream_proxy", "debug_peer")) for name in c.smtpd)
+
+    @staticmethod
+    def services(c, tag, port, columns, common, substitute):
+        def options(settings):
+            return "".join(f" -o {{ {name} = {substitute(value)} }}" for name, value in settings.items())
+
+        smtpd, lines = {**dict(common), **c.smtpd, "syslog_name": tag}, []
+        if c.cleanup:
+            smtpd["cleanup_service_name"] = f"cleanup-{tag}"
+            lines.append(f"cleanup-{tag} unix n - n - 0 cleanup" + options({**c.cleanup, "syslog_name": tag}))
+        return [*lines, f"127.0.0.1:{port} inet {columns} smtpd" + options(smtpd)]
 
     def master_cf(self):
         return "".join(line + "\n" for line in self.lines)
 
-    def play(self):
+    def play(self, log):
+        """{name: replies}; `log()` is what the server has logged so far."""
+        def in_a_row(tag):
+            port, members = self.groups[tag]
+            done, ended = [], 0
+            for c in members:
+                done.append((c.name, play(c, port)))
+                ended += c.connections()
+                if c is not members[-1]:
+                    wait_for(lambda: len(ends(log(), tag)) >= ended, PATIENCE, f"the end of {c.name} in the log")
+            return done
+
+        longest = sorted(self.groups, key=lambda tag: -sum(c.weight() for c in self.groups[tag][1]))
         with concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:
-            done = pool.map(lambda c: (c.name, play(c, self.ports[c.name])), self.conversations)
-            return dict(done)
+            return dict(one for group in pool.map(in_a_row, longest) for one in group)
+
+
+def ends(text, tag):
+    return re.findall(rf" {tag}/smtpd\[\d+\]: disconnect from ", text)
 
 
 RECORD = re.compile(r"^\S+ +\S+ \S+ \S+ (\S+)/(\S+)\[\d+\]: (.*)$")
 QUEUE_ID = re.compile(r"^([0-9A-Za-z]{6,}): ")
 
 
-def split_log(text, tags):
+class Turns:
+    """Whose a record of a shared smtpd is: sessions end with a record that says so, and follow each other."""
+
+    def __init__(self, members):
+        self.left = [[c.name, c.connections()] for c in members]
+
+    def name(self, record):
+        name = self.left[0][0]
+        if record.startswith("disconnect from "):
+            self.left[0][1] -= 1
+            if self.left[0][1] == 0 and len(self.left) > 1:
+                self.left.pop(0)
+        return name
+
+
+def split_log(text, stage):
     """{name: (records of smtpd and of its own cleanup, records of cleanup about its messages, queue ids in their order)}"""
-    names = {tag: name for name, tag in tags.items()}
-    found = {name: ([], [], []) for name in tags}
+    turns = {tag: Turns(members) for tag, (_, members) in stage.groups.items()}
+    found = {c.name: ([], [], []) for _, members in stage.groups.values() for c in members}
     owner, others = {}, []
     for line in text.splitlines():
         m = RECORD.match(line)
         if not m:
             continue
         tag, program, record = m.groups()
-        name = names.get(tag)
+        turn = turns.get(tag)
         if program.rpartition("/")[2] == "cleanup":
-            others.append((name, record))
-        elif name:
+            others.append((turn and turn.left[0][0], record))
+        elif turn:
+            name = turn.name(record)
             found[name][0].append(record)
             m = re.match(r"(\w+): client=", record)
             if m:
@@ -168,18 +212,6 @@ def split_log(text, tags):
         if name:
             found[name][1].append(record)
     return found
-
-
-def quiet_log(log, seconds=20):
-    """The log when nothing has been added to it for a while."""
-    text, end = log(), time.monotonic() + seconds
-    while time.monotonic() < end:
-        time.sleep(0.7)
-        more = log()
-        if more == text:
-            break
-        text = more
-    return text
 
 
 def split_postcat(text):

@@ -1,9 +1,9 @@
 """The two servers that play the corpus, and what is seen of each conversation, in a form that can be compared."""
 import re
-import time
 import subprocess
+import time
 
-from corpus.corpus_play import Stage, quiet_log, split_log, split_postcat
+from corpus.corpus_play import Stage, split_log, split_postcat
 from instance import Instance
 from login_server import LoginServer
 from oracle import Oracle
@@ -13,10 +13,15 @@ from smtpd.test_differential import OLD_DEFAULTS
 from tls.tls_ca import TestCA
 
 A_BATCH = 310  # services of one server at a time
+QUEUES = ("maildrop", "incoming", "active", "deferred", "hold")
 
-# Messages stay in the queue, where postcat finds them.
+# Messages stay in the queue, where postcat finds them: there is nobody to deliver them to. (With defer_transports a message or two
+# are delivered all the same now and then, there and here; and smtpd refuses what would go to the agent "retry".)
 CORPUS_WORLD = WORLD + """\
-defer_transports = discard
+local_transport = lmtp:unix:private/nobody
+virtual_transport = lmtp:unix:private/nobody
+relay_transport = lmtp:unix:private/nobody
+default_transport = lmtp:unix:private/nobody
 minimal_backoff_time = 4000s
 maximal_backoff_time = 4000s
 queue_run_delay = 3000s
@@ -48,15 +53,39 @@ relay.example A 198.51.100.7
 """
 
 
-def in_queue(listing, ids):
-    """Those of `ids` that are: refused and discarded messages have one, too."""
-    there = set(re.findall(r'"queue_id": ?"(\w+)"', listing))
-    return [i for i in ids if i in there]
+def in_queue(queue):
+    """{queue id: queue} of the files there. Our held messages have none."""
+    return {path.name: name for name in QUEUES for path in (queue / name).rglob("*") if path.is_file()}
+
+
+def taken(replies, log):
+    """The ids of the messages that must be in the queue: the client was told so, and nothing was thrown away."""
+    return {i for name, said in replies.items() for lines in said for line in lines for i in re.findall(r"queued as (\w+)", line)
+            if not any("discard: " in record for record in log[name][0] + log[name][1])}
+
+
+def settle(server, stage, replies, seconds=60):
+    """The log, and the ids of the messages, when nothing is on its way: what clients were told is there, all of it is deferred
+    or on hold, listing and files are of one mind, and the log did not grow meanwhile. A single look may miss a message that
+    is just moved. When the bound is over: as things are then."""
+    end = time.monotonic() + seconds
+    before = None
+    while True:
+        listed = {i: name for name, i in re.findall(r'"queue_name": ?"(\w+)", ?"queue_id": ?"(\w+)"', server.listing_text())}
+        files, text = in_queue(server.queue), server.log()
+        now, log = (text, listed, files), split_log(text, stage)
+        if now == before and files.items() <= listed.items() and taken(replies, log) <= set(listed) and \
+                set(listed.values()) <= {"deferred", "hold"} or time.monotonic() > end:
+            return log, sorted(files | listed)
+        before = now
+        time.sleep(0.3)
 
 
 class Ours(Instance):
+    def listing_text(self):
+        return self.command("postqueue", "-j", capture_output=True).stdout
+
     def stored(self, ids):
-        ids = in_queue(self.command("postqueue", "-j", capture_output=True).stdout, ids)
         done = self.command("postcat", "-q", *ids, capture_output=True, text=False, timeout=120)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -77,8 +106,10 @@ class Theirs(Oracle):
             raise RuntimeError(f"no master: {self.log()}")
         return self
 
+    def listing_text(self):
+        return self.command("postqueue", "-j", capture_output=True, text=True).stdout
+
     def stored(self, ids):
-        ids = in_queue(self.command("postqueue", "-j", capture_output=True, text=True).stdout, ids)
         done = self.command("postcat", "-q", *ids, capture_output=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -193,14 +224,8 @@ def plain_message(lines, ids):
 
 
 def observe(server, stage, replies):
-    log = split_log(quiet_log(server.log), stage.tags)
-    every_id = [i for name in log for i in log[name][2]]
-    stored = {}
-    for _ in range(4):  # a message that is just moved from one queue to another may be missed; some are not there at all
-        missing = [i for i in every_id if i not in stored]
-        if missing:
-            stored |= split_postcat(server.stored(missing).decode("utf-8", "surrogateescape"))
-            time.sleep(0.3)
+    log, there = settle(server, stage, replies)
+    stored = split_postcat(server.stored(there).decode("utf-8", "surrogateescape")) if there else {}
     seen = {}
     for name, said in replies.items():
         smtpd, cleanup, ids = log[name]
@@ -244,7 +269,7 @@ def play_all(conversations, world, make):
         server, stage = begin(some, world, make)
         try:
             with LoginServer(server.queue / "private/login"):
-                seen |= observe(server, stage, stage.play())
+                seen |= observe(server, stage, stage.play(server.log))
         finally:
             server.stop()
     return seen

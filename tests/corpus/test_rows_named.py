@@ -27,7 +27,7 @@ def texts():
 
 @pytest.fixture(scope="module")
 def words():
-    return set(re.findall(r"\w+", "\n".join(texts())))
+    return set(re.findall(r"\w+", "\n".join(texts()).replace("\\n", " ")))  # behind a \n of a string, too
 
 
 def status():
