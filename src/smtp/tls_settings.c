@@ -1,5 +1,6 @@
 #include "smtp/tls_settings.h"
 
+#include "base/log.h"
 #include <stddef.h>
 
 /* One row a setting: where it goes, and its name in either program. */
@@ -25,6 +26,8 @@ static const struct {
     ROW(T_STR, mandatory_ciphers, PARAM_smtp_tls_mandatory_ciphers, PARAM_lmtp_tls_mandatory_ciphers),
     ROW(T_STR, exclude, PARAM_smtp_tls_exclude_ciphers, PARAM_lmtp_tls_exclude_ciphers),
     ROW(T_STR, mandatory_exclude, PARAM_smtp_tls_mandatory_exclude_ciphers, PARAM_lmtp_tls_mandatory_exclude_ciphers),
+    ROW(T_STR, policy_list, PARAM_smtp_tls_policy_maps, PARAM_lmtp_tls_policy_maps),
+    ROW(T_STR, site_list, PARAM_smtp_tls_per_site, PARAM_lmtp_tls_per_site),
     ROW(T_STR, servername, PARAM_smtp_tls_servername, PARAM_lmtp_tls_servername),
     ROW(T_STR, verify_match, PARAM_smtp_tls_verify_cert_match, PARAM_lmtp_tls_verify_cert_match),
     ROW(T_STR, secure_match, PARAM_smtp_tls_secure_cert_match, PARAM_lmtp_tls_secure_cert_match),
@@ -70,6 +73,16 @@ static bool read_level(struct tls_settings *s) {
     return true;
 }
 
+static void open_tables(struct tls_settings *s, const struct conf *c) {
+    const char *program = s->lmtp ? "lmtp" : "smtp";
+    if (s->policy_list.n && s->site_list.n)
+        log_warn("%s_tls_per_site ignored when %s_tls_policy_maps is not empty.", program, program);
+    if (s->policy_list.n)
+        s->policies = maps_open(c, s->policy_list, TABLE_FOLD);
+    else if (s->site_list.n)
+        s->sites = maps_open(c, s->site_list, TABLE_FOLD);
+}
+
 error tls_settings_load(const struct conf *c, bool lmtp, struct arena *err_arena, struct tls_settings *ret) {
     struct tls_settings *s = ret;
     *s = (struct tls_settings){ .lmtp = lmtp };
@@ -92,7 +105,8 @@ error tls_settings_load(const struct conf *c, bool lmtp, struct arena *err_arena
     if (!read_level(s))
         return err_make(err_arena, ERR_CONFIG, "Invalid TLS level \"%.*s\"", STR_ARG(s->level_name));
     s->log_level = tls_log_level(s->log_level_name, lmtp ? "lmtp_tls_loglevel" : "smtp_tls_loglevel");
-    if (s->level > TLS_LEVEL_NONE)
+    open_tables(s, c);
+    if (s->level > TLS_LEVEL_NONE || s->policies || s->sites)
         s->client = tls_client_open(c, lmtp ? &lmtp_files : &smtp_files, s->log_level);
     return NULL;
 }
@@ -100,4 +114,9 @@ error tls_settings_load(const struct conf *c, bool lmtp, struct arena *err_arena
 void tls_settings_free(struct tls_settings *s) {
     tls_client_close(s->client);
     s->client = NULL;
+    if (s->policies)
+        maps_close(s->policies);
+    if (s->sites)
+        maps_close(s->sites);
+    s->policies = s->sites = NULL;
 }

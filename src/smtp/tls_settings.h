@@ -19,6 +19,8 @@ struct tls_settings {
     int64_t starttls_timeout;  /* seconds */
     int64_t retry_plain_after; /* age of a message in seconds: minimal_backoff_time */
     struct str protocols, mandatory_protocols, ciphers, mandatory_ciphers, exclude, mandatory_exclude;
+    struct str policy_list, site_list;
+    struct maps *policies, *sites; /* smtp_tls_policy_maps, or the older smtp_tls_per_site; NULL: none */
     struct str servername, verify_match, secure_match, print_match, print_digest;
 };
 
