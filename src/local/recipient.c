@@ -75,23 +75,12 @@ static bool may(struct delivery *d, unsigned allowed, const struct origin *from,
 /* user, extension and the byte between them; of an address without extension the first of recipient_delimiter. */
 static void split(const struct conf *c, struct str local, struct str *user, struct str *extension,
                   struct str *delimiter) {
-    struct str delimiters = conf_str(c, PARAM_recipient_delimiter);
+    struct extension_rules rules = addr_extension_rules(c);
     *user = local;
     *extension = STR("");
-    *delimiter = str_sub(delimiters, 0, 1);
-    if (!delimiters.n)
-        return;
-    if (!address_split_extension(local, delimiters, user, extension)) {
-        /* owner-list and list-request are whole names, unless they mean nothing here */
-        ptrdiff_t at = str_index_any(local, delimiters);
-        bool special = conf_bool(c, PARAM_owner_request_special) || str_eq(local, STR("mailer-daemon")) ||
-                       str_eq(local, STR("double-bounce"));
-        if (special || at <= 0)
-            return;
-        *user = str_sub(local, 0, (size_t)at);
-        *extension = str_from(local, (size_t)at + 1);
-    }
-    *delimiter = str_sub(local, user->n, 1);
+    *delimiter = str_sub(rules.delimiters, 0, 1);
+    if (address_split_extension(local, rules, user, extension))
+        *delimiter = str_sub(local, user->n, 1);
 }
 
 /* What is not this message's: mail of another user than the forward file's, mail with a list's sender. And each of an

@@ -234,13 +234,15 @@ struct address_parts address_split(struct str internal) {
     return (struct address_parts){ str_sub(internal, 0, (size_t)at), str_from(internal, (size_t)at + 1), true };
 }
 
-bool address_split_extension(struct str local, struct str delimiters, struct str *ret_user, struct str *ret_extension) {
-    if (delimiters.n == 0 || str_eq_icase(local, STR("mailer-daemon")) || str_eq_icase(local, STR("double-bounce")))
+bool address_split_extension(struct str local, struct extension_rules rules, struct str *ret_user,
+                             struct str *ret_extension) {
+    if (rules.delimiters.n == 0 || str_eq_icase(local, STR("mailer-daemon")) ||
+        str_eq_icase(local, STR("double-bounce")))
         return false;
-    if (str_index(delimiters, '-') >= 0 &&
+    if (rules.owner_request_special && str_index(rules.delimiters, '-') >= 0 &&
         (str_starts_icase(local, STR("owner-")) || str_ends_icase(local, STR("-request"))))
         return false;
-    ptrdiff_t at = str_index_any(local, delimiters);
+    ptrdiff_t at = str_index_any(local, rules.delimiters);
     if (at <= 0) /* none, or nothing would be left of the user */
         return false;
     *ret_user = str_sub(local, 0, (size_t)at);

@@ -37,9 +37,15 @@ struct address_parts {
 };
 struct address_parts address_split(struct str internal);
 
-/* user+ext: at the first byte of `delimiters` in `local` (recipient_delimiter; owner-foo, foo-request are left
- * whole where '-' delimits; the reserved names mailer-daemon, double-bounce are never split). False: no extension. */
-bool address_split_extension(struct str local, struct str delimiters, struct str *ret_user, struct str *ret_extension);
+/* What an extension is: at the first byte of `delimiters` (recipient_delimiter). Where '-' is one of them owner-foo and
+ * foo-request are whole names if `owner_request_special`. */
+struct extension_rules {
+    struct str delimiters;
+    bool owner_request_special;
+};
+/* user+ext. The reserved names mailer-daemon, double-bounce are never split. False: no extension. */
+bool address_split_extension(struct str local, struct extension_rules rules, struct str *ret_user,
+                             struct str *ret_extension);
 
 /* [1.2.3.4], [IPv6:...]: brackets there and the inside a valid literal (RFC 5321, 4.1.3). */
 bool address_domain_is_literal(struct str domain);

@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         address_domain_is_literal(p.domain);
         hostname_valid(p.domain);
         struct str user, extension;
-        address_split_extension(p.local, STR("+-"), &user, &extension);
+        address_split_extension(p.local, (struct extension_rules){ STR("+-"), true }, &user, &extension);
         struct str quoted = address_quote(a, address);
         /* the domain goes out as it is, so only a clean one must come back the same */
         if ((!p.has_domain || hostname_valid(p.domain)) && address.n &&

@@ -238,8 +238,8 @@ static void extension_splitting(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof extensions / sizeof extensions[0]; i++) {
         struct str user, extension;
-        bool ok =
-            address_split_extension(str_c(extensions[i].local), str_c(extensions[i].delimiters), &user, &extension);
+        struct extension_rules rules = { str_c(extensions[i].delimiters), true };
+        bool ok = address_split_extension(str_c(extensions[i].local), rules, &user, &extension);
         if (ok != (extensions[i].user != NULL))
             fail_msg("%s", extensions[i].local);
         if (ok) {
@@ -247,6 +247,20 @@ static void extension_splitting(void **state) {
             assert_str(extension, extensions[i].extension);
         }
     }
+}
+
+/* owner_request_special = no: only the reserved names stay whole. */
+static void owner_splitting(void **state) {
+    (void)state;
+    const struct extension_rules rules = { STR("+-"), false };
+    struct str user, extension;
+    assert_true(address_split_extension(STR("owner-list"), rules, &user, &extension));
+    assert_str(user, "owner");
+    assert_str(extension, "list");
+    assert_true(address_split_extension(STR("list-request"), rules, &user, &extension));
+    assert_str(user, "list");
+    assert_str(extension, "request");
+    assert_false(address_split_extension(STR("double-bounce"), rules, &user, &extension));
 }
 
 static const struct {
@@ -299,8 +313,9 @@ static void domain_forms(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(smtp_paths), cmocka_unit_test(path_limits),         cmocka_unit_test(quoting),
-        cmocka_unit_test(splitting),  cmocka_unit_test(extension_splitting), cmocka_unit_test(domain_forms),
+        cmocka_unit_test(smtp_paths),   cmocka_unit_test(path_limits),         cmocka_unit_test(quoting),
+        cmocka_unit_test(splitting),    cmocka_unit_test(extension_splitting), cmocka_unit_test(owner_splitting),
+        cmocka_unit_test(domain_forms),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

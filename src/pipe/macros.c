@@ -7,7 +7,7 @@ struct subject {
     struct arena *a;
     const struct pipe_attributes *attributes;
     const struct delivery_request *r;
-    struct str delimiters;
+    struct extension_rules extensions;
     const struct rcpt *rcpt; /* NULL: an argument that is there once */
 };
 
@@ -40,7 +40,7 @@ static struct str value_domain(const struct subject *s) {
 }
 static struct str split(const struct subject *s, bool want_user) {
     struct str local = address_split(s->rcpt->address).local, user = local, extension = STR("");
-    if (s->delimiters.n && !address_split_extension(local, s->delimiters, &user, &extension))
+    if (!address_split_extension(local, s->extensions, &user, &extension))
         user = local, extension = STR("");
     return folded(s, want_user ? user : extension, PIPE_FOLD_USER);
 }
@@ -182,10 +182,10 @@ static error add(struct arena *a, struct list *l, struct str value) {
 }
 
 error pipe_arguments(struct arena *a, const struct pipe_attributes *attributes, const struct delivery_request *r,
-                     struct str delimiters, char ***ret) {
+                     struct extension_rules extensions, char ***ret) {
     struct list l = { 0 };
     for (size_t i = 0; i < attributes->argc; i++) {
-        struct subject s = { a, attributes, r, delimiters, NULL };
+        struct subject s = { a, attributes, r, extensions, NULL };
         struct str value;
         bool each;
         error e = expand(&s, attributes->argv[i], &value, &each);

@@ -9,13 +9,14 @@
 #ifndef ANGARIUM_PIPE_MACROS_H
 #define ANGARIUM_PIPE_MACROS_H
 
+#include "mail/address.h"
 #include "pipe/attributes.h"
 #include "proto/delivery.h"
 
 enum { PIPE_ARGUMENTS_MAX = 100000, PIPE_ARGUMENT_BYTES_MAX = 16 * 1024 * 1024 /* of one command, all together */ };
 
-/* argv for execve(), in `a`. `delimiters` is recipient_delimiter. ERR_CONFIG: a macro that does not exist, or none at
+/* argv for execve(), in `a`. `extensions`: addr_extension_rules(). ERR_CONFIG: a macro that does not exist, or none at
  * all behind a "$"; ERR_LIMIT: over PIPE_ARGUMENTS_MAX or PIPE_ARGUMENT_BYTES_MAX. */
 error pipe_arguments(struct arena *a, const struct pipe_attributes *attributes, const struct delivery_request *r,
-                     struct str delimiters, char ***ret);
+                     struct extension_rules extensions, char ***ret);
 #endif

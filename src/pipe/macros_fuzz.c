@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         rcpts[r.env.rcpt_count++] = (struct rcpt){ .address = part, .orig = part };
     r.env.sender = in;
     char **argv;
-    if (!pipe_arguments(a, &attributes, &r, STR("+-"), &argv)) {
+    if (!pipe_arguments(a, &attributes, &r, (struct extension_rules){ STR("+-"), true }, &argv)) {
         size_t n = 0;
         while (argv[n])
             n++;

@@ -160,7 +160,7 @@ static void test_macros(void **state) {
         struct pipe_attributes p = { .flags = rows[i].flags, .argv = &argument, .argc = 1 };
         char **argv;
         struct buf b = { 0 };
-        error e = pipe_arguments(a, &p, &r, STR("+"), &argv);
+        error e = pipe_arguments(a, &p, &r, (struct extension_rules){ STR("+"), true }, &argv);
         if (e)
             buf_add(&b, e->text);
         for (size_t k = 0; !e && argv[k]; k++)
@@ -192,7 +192,7 @@ static void test_addresses(void **state) {
             .flags = rows[i].flags, .null_sender = str_c(rows[i].null_sender), .argv = &argument, .argc = 1
         };
         char **argv;
-        assert_null(pipe_arguments(a, &p, &r, STR(""), &argv));
+        assert_null(pipe_arguments(a, &p, &r, (struct extension_rules){ STR(""), true }, &argv));
         assert_string_equal(argv[0], rows[i].want);
     }
     arena_free(a);

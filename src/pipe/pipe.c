@@ -7,6 +7,7 @@
 #include "mail/address.h"
 #include "pipe/form.h"
 #include "pipe/macros.h"
+#include "table/table.h"
 #include <unistd.h>
 
 enum { PIECE = 32 * 1024 };
@@ -142,7 +143,7 @@ void pipe_deliver(struct agent_request *r) {
     if (loops(r, a))
         return;
     char **argv;
-    error e = pipe_arguments(r->arena, a, &r->req, conf_str(c, PARAM_recipient_delimiter), &argv);
+    error e = pipe_arguments(r->arena, a, &r->req, addr_extension_rules(c), &argv);
     if (e) {
         log_warn("file %.*s/master.cf: service %.*s: %.*s", STR_ARG(conf_directory(c)), STR_ARG(r->ctx->name),
                  STR_ARG(e->text));

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "mail/address.h"
 #include "route/probe.h"
+#include "table/table.h"
 #include <stdlib.h>
 
 enum {
@@ -339,7 +340,7 @@ static struct str destination_name(const struct message *m, const struct transpo
     if (local) {
         struct address_parts parts = address_split(address);
         struct str user, extension;
-        if (address_split_extension(parts.local, conf_str(m->q->conf, PARAM_recipient_delimiter), &user, &extension))
+        if (address_split_extension(parts.local, addr_extension_rules(m->q->conf), &user, &extension))
             address = user;
         else
             address = parts.local;

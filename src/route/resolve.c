@@ -201,7 +201,7 @@ static error transport_lookup(struct router *r, struct arena *a, struct str reci
         return NULL;
     struct str value, extension;
     enum table_result found = addr_find(r->transport, recipient, false, ADDR_FIND_DOMAIN | r->transport_parents,
-                                        r->delimiter, a, &value, &extension);
+                                        r->extensions, a, &value, &extension);
     if (found == TABLE_NOT_FOUND)
         found = maps_get_partial(r->transport, STR("*"), a, &value, NULL);
     if (found == TABLE_ERROR)

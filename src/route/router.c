@@ -110,7 +110,7 @@ struct router *router_new(const struct conf *c) {
     r->myorigin = conf_str(c, PARAM_myorigin);
     r->mydomain = conf_str(c, PARAM_mydomain);
     r->myhostname = conf_str(c, PARAM_myhostname);
-    r->delimiter = conf_str(c, PARAM_recipient_delimiter);
+    r->extensions = addr_extension_rules(c);
     struct str parents = conf_str(c, PARAM_parent_domain_matches_subdomains), word;
     while (str_word(&parents, STR_COMMA_SPACE, &word))
         if (str_eq_icase(word, STR("transport_maps")))
@@ -193,7 +193,7 @@ enum table_result router_find(struct router *r, struct maps *m, struct str addre
             return TABLE_ERROR;
         ours = local > 0;
     }
-    return addr_find(m, address, ours, flags, r->delimiter, a, ret_value, ret_extension);
+    return addr_find(m, address, ours, flags, r->extensions, a, ret_value, ret_extension);
 }
 
 enum table_result route_find(struct router *r, struct maps *maps, struct arena *a, struct str address,

@@ -33,7 +33,8 @@ struct router {
     VEC(struct own_address) own;
     VEC(struct service_lists) services;
     /* main.cf values asked for with every address */
-    struct str myorigin, mydomain, myhostname, delimiter;
+    struct str myorigin, mydomain, myhostname;
+    struct extension_rules extensions;
     bool append_at_myorigin, append_dot_mydomain, percent_hack, swap_bangpath;
     unsigned transport_parents; /* ADDR_FIND_PARENT_NO_DOT: transport_maps is in parent_domain_matches_subdomains */
 };

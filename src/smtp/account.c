@@ -18,8 +18,8 @@ enum table_result account_find(const struct account_tables *t, const struct sess
                                        : STR("") };
     enum table_result r = TABLE_NOT_FOUND;
     if (t->by_sender && s->errand.sender.n)
-        r = addr_find(t->passwords, s->errand.sender, false, ADDR_FIND_BARE_LOCAL | ADDR_FIND_AT_DOMAIN,
-                      t->recipient_delimiter, a, &value, &ignored);
+        r = addr_find(t->passwords, s->errand.sender, false, ADDR_FIND_BARE_LOCAL | ADDR_FIND_AT_DOMAIN, t->extensions,
+                      a, &value, &ignored);
     for (size_t i = 0; r == TABLE_NOT_FOUND && i < sizeof keys / sizeof *keys; i++)
         r = find(t, keys[i], a, &value);
     if (r != TABLE_FOUND)

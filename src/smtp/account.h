@@ -11,7 +11,8 @@ struct account { /* strings in an arena, and to be wiped: account_wipe() */
 
 struct account_tables {
     struct maps *passwords;
-    struct str delimiter, recipient_delimiter;
+    struct str delimiter;
+    struct extension_rules extensions;
     bool by_sender, lmtp;
     struct table *refused; /* NULL: none are remembered */
     int64_t refused_time;  /* seconds */

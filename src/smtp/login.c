@@ -72,7 +72,7 @@ static error read_settings(struct login_config *l, const struct conf *conf, bool
         .passwords = maps_open(conf, conf_str(conf, passwords), TABLE_FOLD),
         .delimiter =
             conf_str(conf, PICK(PARAM_smtp_sasl_password_result_delimiter, PARAM_lmtp_sasl_password_result_delimiter)),
-        .recipient_delimiter = conf_str(conf, PARAM_recipient_delimiter),
+        .extensions = addr_extension_rules(conf),
         .by_sender = conf_bool(
             conf, PICK(PARAM_smtp_sender_dependent_authentication, PARAM_lmtp_sender_dependent_authentication)),
         .lmtp = lmtp,

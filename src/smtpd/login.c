@@ -26,7 +26,7 @@ static bool find_owners(struct checks *c, struct str *ret, enum verdict *ret_ver
         return false;
     enum table_result found =
         addr_find(s->set->login_maps, complete(c), !about.unroutable && about.class == CLASS_LOCAL,
-                  ADDR_FIND_BARE_LOCAL | ADDR_FIND_AT_DOMAIN, s->set->delimiter, c->arena, ret, &extension);
+                  ADDR_FIND_BARE_LOCAL | ADDR_FIND_AT_DOMAIN, s->set->extensions, c->arena, ret, &extension);
     if (found == TABLE_NOT_FOUND)
         *ret = STR("");
     if (found != TABLE_ERROR)

@@ -262,7 +262,7 @@ error settings_load(const struct conf *c, struct str service, struct arena *err_
     s->mail_name = conf_str(c, PARAM_mail_name);
     s->banner = conf_str(c, PARAM_smtpd_banner);
     s->null_sender_key = conf_str(c, PARAM_smtpd_null_access_lookup_key);
-    s->delimiter = conf_str(c, PARAM_recipient_delimiter);
+    s->extensions = addr_extension_rules(c);
     s->rbl_reply = conf_str(c, PARAM_default_rbl_reply);
     s->reject_footer = conf_str(c, PARAM_smtpd_reject_footer);
     s->expansion_filter = expansion_filter(s->arena, conf_str(c, PARAM_smtpd_expansion_filter));

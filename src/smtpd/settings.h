@@ -11,6 +11,7 @@
 #include "smtpd/auth.h"
 #include "smtpd/xclient.h"
 #include "table/match.h"
+#include "table/table.h"
 
 struct tls_server;      /* tls/tls.h */
 struct restriction_row; /* restriction.h */
@@ -134,7 +135,8 @@ struct settings {
     struct match *log_permit_actions, *mx_backup_networks;
     bool access_parents; /* example.com in an access table is also for x.example.com */
     int access_reject_code, access_defer_code;
-    struct str null_sender_key, delimiter;
+    struct str null_sender_key;
+    struct extension_rules extensions;
 
     struct milter_configs milters; /* smtpd_milters */
     struct milter_macros milter_macros;

@@ -95,10 +95,12 @@ static void keys_in_order(void **state) {
         struct maps *m = maps_open(NULL, STR("debug:inline:{zz=zz}"), 0);
         struct str key = str_c(rows[i].key), value, extension;
         buf_clear(&asked);
-        enum table_result r = rows[i].find == NAME ? name_find(m, key, rows[i].flags, a, &value)
-                              : rows[i].find == IP ? ip_find(m, key, a, &value)
-                                                   : addr_find(m, key, rows[i].local, rows[i].flags,
-                                                               str_c(rows[i].delimiter), a, &value, &extension);
+        enum table_result r =
+            rows[i].find == NAME ? name_find(m, key, rows[i].flags, a, &value)
+            : rows[i].find == IP
+                ? ip_find(m, key, a, &value)
+                : addr_find(m, key, rows[i].local, rows[i].flags,
+                            (struct extension_rules){ str_c(rows[i].delimiter), true }, a, &value, &extension);
         assert_int_equal(r, TABLE_NOT_FOUND);
         if (!str_eq(buf_str(&asked), str_c(rows[i].want)))
             fail_msg("%s, %s: %.*s", rows[i].use, rows[i].key, STR_ARG(buf_str(&asked)));
@@ -111,6 +113,7 @@ static void keys_in_order(void **state) {
 static void answers(void **state) {
     (void)state;
     struct arena *a = arena_new();
+    const struct extension_rules no_extensions = { STR(""), true };
     struct str value;
     struct maps *m = maps_open(NULL, STR("inline:{.b.c=parent, 192.0=net, 2001:db8=six}"), TABLE_FOLD);
     assert_int_equal(name_find(m, STR("A.B.C"), 0, a, &value), TABLE_FOUND);
@@ -135,8 +138,9 @@ static void answers(void **state) {
     maps_close(m);
     /* external form only, where asked for */
     m = maps_open(NULL, STR("regexp:{{/^a b@d$/ plain}}"), 0);
-    assert_int_equal(addr_find(m, STR("a b@d"), false, 0, STR(""), a, &value, NULL), TABLE_FOUND);
-    assert_int_equal(addr_find(m, STR("a b@d"), false, ADDR_FIND_EXTERNAL, STR(""), a, &value, NULL), TABLE_NOT_FOUND);
+    assert_int_equal(addr_find(m, STR("a b@d"), false, 0, no_extensions, a, &value, NULL), TABLE_FOUND);
+    assert_int_equal(addr_find(m, STR("a b@d"), false, ADDR_FIND_EXTERNAL, no_extensions, a, &value, NULL),
+                     TABLE_NOT_FOUND);
     maps_close(m);
     arena_free(a);
 }

@@ -147,8 +147,13 @@ enum table_result ip_find(struct maps *m, struct str address, struct arena *a, s
     return r;
 }
 
+struct extension_rules addr_extension_rules(const struct conf *c) {
+    return (struct extension_rules){ conf_str(c, PARAM_recipient_delimiter),
+                                     conf_bool(c, PARAM_owner_request_special) };
+}
+
 enum table_result addr_find(struct maps *m, struct str address, bool local_domain, unsigned flags,
-                            struct str recipient_delimiter, struct arena *a, struct str *ret_value,
+                            struct extension_rules extensions, struct arena *a, struct str *ret_value,
                             struct str *ret_extension) {
     struct addr_search s = { m, a, ret_value, (flags & ADDR_FIND_EXTERNAL) != 0 };
     struct str unmatched = STR("");
@@ -161,7 +166,7 @@ enum table_result addr_find(struct maps *m, struct str address, bool local_domai
     struct address_parts p = address_split(address);
     struct str at_domain = p.has_domain ? str_from(address, p.local.n) : STR("");
     struct str user = p.local, extension = STR("");
-    bool extended = address_split_extension(p.local, recipient_delimiter, &user, &extension);
+    bool extended = address_split_extension(p.local, extensions, &user, &extension);
     struct str delimited = str_from(p.local, user.n); /* "+ext" */
 
     enum table_result r = find_form(&s, p.local, at_domain, false);

@@ -119,8 +119,9 @@ static void addresses(void **state) {
         struct maps *m = maps_open(NULL, list, TABLE_FOLD);
         assert_null(maps_error(m));
         struct str value, extension;
-        enum table_result r = addr_find(m, str_c(finds[i].address), finds[i].local, finds[i].flags,
-                                        str_c(finds[i].delimiter), a, &value, &extension);
+        enum table_result r =
+            addr_find(m, str_c(finds[i].address), finds[i].local, finds[i].flags,
+                      (struct extension_rules){ str_c(finds[i].delimiter), true }, a, &value, &extension);
         if (r != (finds[i].found ? TABLE_FOUND : TABLE_NOT_FOUND) || !str_eq(value, str_c(finds[i].found)))
             fail_msg("row %zu: %d %.*s", i, r, STR_ARG(value));
         if (!str_eq(extension, str_c(finds[i].extension)))
@@ -132,11 +133,14 @@ static void addresses(void **state) {
     struct arena *a = arena_new();
     struct str value;
     struct maps *m = maps_open(NULL, STR("regexp:{ {/^u@d$/ x} {/^@d$/ y} }"), 0);
-    assert_int_equal(addr_find(m, STR("u+e@d"), true, 31, STR("+"), a, &value, NULL), TABLE_NOT_FOUND);
-    assert_int_equal(addr_find(m, STR("u@d"), true, 31, STR("+"), a, &value, NULL), TABLE_FOUND);
+    assert_int_equal(addr_find(m, STR("u+e@d"), true, 31, (struct extension_rules){ STR("+"), true }, a, &value, NULL),
+                     TABLE_NOT_FOUND);
+    assert_int_equal(addr_find(m, STR("u@d"), true, 31, (struct extension_rules){ STR("+"), true }, a, &value, NULL),
+                     TABLE_FOUND);
     maps_close(m);
     m = maps_open(NULL, STR("inline:{@d=x} fail:y"), 0);
-    assert_int_equal(addr_find(m, STR("u@d"), true, 31, STR("+"), a, &value, NULL), TABLE_ERROR);
+    assert_int_equal(addr_find(m, STR("u@d"), true, 31, (struct extension_rules){ STR("+"), true }, a, &value, NULL),
+                     TABLE_ERROR);
     maps_close(m);
     arena_free(a);
 }

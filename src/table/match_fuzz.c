@@ -38,8 +38,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (!str_starts(in, types[i]) || !str_ends(in, STR("}")))
             continue;
         struct maps *maps = maps_open(NULL, in, TABLE_FOLD);
-        addr_find(maps, name, true, 31, STR("+"), a, &value, NULL);
-        addr_find(maps, name, true, ADDR_FIND_EXTERNAL, STR("+-"), a, &value, NULL);
+        addr_find(maps, name, true, 31, (struct extension_rules){ STR("+"), true }, a, &value, NULL);
+        addr_find(maps, name, true, ADDR_FIND_EXTERNAL, (struct extension_rules){ STR("+-"), true }, a, &value, NULL);
         name_find(maps, name, ADDR_FIND_PARENT_NO_DOT, a, &value);
         ip_find(maps, address, a, &value);
         maps_close(maps);

@@ -9,6 +9,7 @@
 #include "base/arena.h"
 #include "base/err.h"
 #include "conf/conf.h"
+#include "mail/address.h"
 
 enum table_result { TABLE_FOUND, TABLE_NOT_FOUND, TABLE_ERROR };
 
@@ -96,7 +97,7 @@ enum table_result maps_get_partial(struct maps *m, struct str key, struct arena 
  *   access(5)                                            DOMAIN | LOCAL_AT, PARENT_NO_DOT where smtpd_access_maps
  * stands in parent_domain_matches_subdomains
  *
- * `recipient_delimiter` is a set of bytes. */
+ * `extensions`: those of addr_extension_rules(), or none. */
 enum addr_find_flags {
     ADDR_FIND_BARE_LOCAL = 1,    /* also plain user+ext, user when the domain is ours (`local_domain` true) */
     ADDR_FIND_AT_DOMAIN = 2,     /* also @domain */
@@ -106,9 +107,12 @@ enum addr_find_flags {
     ADDR_FIND_EXTERNAL = 32,     /* "a b"@dom only as it is quoted here; else also without quotes, a b@dom */
 };
 enum table_result addr_find(struct maps *m, struct str address, bool local_domain, unsigned flags,
-                            struct str recipient_delimiter, struct arena *a, struct str *ret_value,
+                            struct extension_rules extensions, struct arena *a, struct str *ret_value,
                             struct str *ret_extension /* the +ext that was not matched, with its delimiter;
                                                          none when @domain was */);
+
+/* recipient_delimiter and owner_request_special */
+struct extension_rules addr_extension_rules(const struct conf *c);
 
 /* A host name as access(5) asks: name, .parents (with ADDR_FIND_PARENT_NO_DOT: parents); the only flag that counts.
  * Also for smtp_tls_policy_maps. An address, [name] and name:port have no parents. Tables of patterns see the whole

@@ -40,8 +40,8 @@ static void misconfigured(struct agent_request *r, size_t i) {
 
 static enum table_result look_up(struct agent_request *r, struct maps *m, struct str address, struct str *ret) {
     struct str extension;
-    return addr_find(m, address, false, ADDR_FIND_AT_DOMAIN, conf_str(r->ctx->conf, PARAM_recipient_delimiter),
-                     r->arena, ret, &extension);
+    return addr_find(m, address, false, ADDR_FIND_AT_DOMAIN, addr_extension_rules(r->ctx->conf), r->arena, ret,
+                     &extension);
 }
 
 /* virtual_uid_maps, virtual_gid_maps. False: the recipient is answered. */
