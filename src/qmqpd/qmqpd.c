@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "mail/address.h"
 #include "mail/date.h"
+#include "mail/verp.h"
 #include "proto/receive.h"
 #include "qmqpd/netstring.h"
 
@@ -17,6 +18,7 @@ struct session {
     struct submit_link *link;
     struct submit *message;
     struct str sender;
+    struct str verp; /* delimiters that the sender asks for (mail/verp.h), or empty */
     VEC(struct str) rcpts;
     struct buf content; /* held until the recipients are known: Received: names a single one */
     uint64_t held;      /* of q->held */
@@ -123,12 +125,28 @@ static error read_content(struct session *s, uint64_t limit) {
 }
 
 static error read_address(struct session *s, struct str *ret) {
-    struct str text;
     s->in.deadline = deadline(s);
-    error e = netstring_whole(&s->in, s->arena, QMQP_ADDRESS_MAX, &text);
-    if (!e && !address_unquote(s->arena, text, ret))
-        *ret = text;
-    return e;
+    return netstring_whole(&s->in, s->arena, QMQP_ADDRESS_MAX, ret);
+}
+
+static struct str internal(struct session *s, struct str text) {
+    struct str found;
+    return address_unquote(s->arena, text, &found) ? found : text;
+}
+
+/* list-@origin-@[], in qmail's way: the sender is list@origin, and each recipient gets one of its own. What stands in
+ * front of the @ is VERP's first delimiter, its second is always "=". */
+static struct str take_verp(struct session *s, struct str sender) {
+    static const struct str mark = STR_INIT("-@[]");
+    if (!str_ends(sender, mark))
+        return sender;
+    struct str address = str_sub(sender, 0, sender.n - mark.n);
+    struct address_parts p = address_split(address);
+    if (!p.has_domain || p.local.n < 2)
+        return sender;
+    struct str user = str_sub(p.local, 0, p.local.n - 1);
+    s->verp = arena_printf(s->arena, "%c=", p.local.p[user.n]);
+    return arena_printf(s->arena, "%.*s@%.*s", STR_ARG(user), STR_ARG(p.domain));
 }
 
 static error read_message(struct session *s) {
@@ -142,12 +160,14 @@ static error read_message(struct session *s) {
     s->doing = e ? s->doing : "receiving sender address";
     if (!e)
         e = read_address(s, &s->sender);
+    if (!e)
+        s->sender = internal(s, take_verp(s, s->sender));
     s->doing = e ? s->doing : "receiving recipient address";
     while (!e && s->in.left > 0) {
         struct str rcpt;
         e = read_address(s, &rcpt);
         if (!e)
-            *vec_add(s->arena, &s->rcpts) = rcpt;
+            *vec_add(s->arena, &s->rcpts) = internal(s, rcpt);
     }
     s->doing = e ? s->doing : "receiving QMQP packet trailer";
     return e ? e : netstring_close(&s->in);
@@ -176,6 +196,8 @@ static error send_message(struct session *s, int64_t now_us, struct submit_resul
                                         .address = s->address,
                                         .port = s->port,
                                         .protocol = STR("QMQP") } };
+    if (s->verp.n)
+        memcpy(env.verp_delimiters, s->verp.p, VERP_DELIMITERS);
     error e = submit_envelope(s->message, &env, deadline(s));
     for (size_t i = 0; i < s->rcpts.n && !e; i++)
         e = submit_rcpt(s->message, &(struct rcpt){ .address = s->rcpts.at[i], .orig = s->rcpts.at[i] }, deadline(s));
@@ -221,6 +243,15 @@ static void take_message(struct session *s) {
     }
     if (s->rcpts.n == 0) {
         refused(s, 'D', "no recipients specified");
+        return;
+    }
+    char delimiters[VERP_DELIMITERS];
+    struct str filter = conf_str(s->q->conf, PARAM_verp_delimiter_filter);
+    if (s->verp.n && !verp_delimiters_parse(s->verp, filter, delimiters)) {
+        refused(s, 'D',
+                arena_printf(s->arena, "Invalid VERP delimiters: \"%.*s\". Need two characters from \"%.*s\"",
+                             STR_ARG(s->verp), STR_ARG(filter))
+                    .p);
         return;
     }
     struct submit_result r = { 0 };

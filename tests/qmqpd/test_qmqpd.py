@@ -93,6 +93,9 @@ PACKAGES = {
     "one recipient": (package(MESSAGE, b"a@b.example", b"u@localhost"), False),
     "null sender, two recipients": (package(MESSAGE, b"", b"u@localhost", b"v@localhost"), False),
     "no recipients": (package(MESSAGE, b"a@b.example"), False),
+    **{f"VERP, {sender}": (package(MESSAGE, sender, b"u@localhost"), False) for sender in (
+        b"list-@b.example-@[]", b"list+@b.example-@[]", b"li=@b.example-@[]", b"list@b.example-@[]", b"-@b.example-@[]",
+        b"list-@[]", b'l"x-@b.example-@[]')},
     "no content": (package(b"", b"a@b", b"u@localhost"), False),
     "no netstring": (b"xyz", True),
     "no inner netstring": (b"5:abc", True),
@@ -161,3 +164,14 @@ def test_large_messages_wait_for_room():
                 second.sendall(package(small, b"a@b", b"u@localhost"))
         first.sendall(data[1000:])
         assert b":KOk: queued as " in first.recv(100)
+
+
+def test_verp():
+    """The mail of a list comes with a sender for each recipient, if its delimiters are allowed."""
+    main_cf = "defer_transports =\ntransport_maps = inline:{ {localhost=error:5.1.1 gone} }\nnotify_classes =\n"
+    for extra, answer in (("", ":KOk: queued as "), ("verp_delimiter_filter = +=\n", "Invalid VERP delimiters: \"-=\"")):
+        with Ours(main_cf + extra) as ours:
+            assert answer in ask(ours, package(MESSAGE, b"list-@localhost-@[]", b"u@localhost", b"v@localhost"))
+            if not extra:
+                for name in ("u", "v"):  # the notice of each goes to a sender of its own
+                    ours.wait_log(f"to=<list-{name}=localhost@localhost>")
