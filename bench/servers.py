@@ -10,6 +10,7 @@ import pwd
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -304,6 +305,58 @@ class Exim(_Server):
 
     def version(self):
         return self._run("-bV").split()[2]
+
+
+class OpenSMTPD(_Server):
+    """opensmtpd, unpacked; its paths are its own in a mount namespace. Names are looked up in /etc/hosts alone."""
+    name = "OpenSMTPD"
+    START = """\
+mount --make-rprivate / && mount -t tmpfs tmpfs /var/spool && mount -t tmpfs tmpfs /var/lib && mount -t tmpfs tmpfs /run || exit 1
+mkdir -p /var/lib/opensmtpd/empty /var/spool/smtpd && chmod 711 /var/spool/smtpd
+mount --bind "$1/usr/libexec" /usr/libexec && mount --bind "$2/resolv.conf" /etc/resolv.conf || exit 1
+exec "$1/usr/sbin/smtpd" -d -f "$2/smtpd.conf"
+"""
+
+    def __init__(self, root):
+        self.root, self.port = root, free_port()
+        self.directory = self.queue = pathlib.Path(tempfile.mkdtemp(prefix="opensmtpd-"))
+        for user in ("opensmtpd", "opensmtpq"):
+            try:
+                pwd.getpwnam(user)
+            except KeyError:
+                subprocess.run(["useradd", "-r", "-d", "/nonexistent", "-s", "/usr/sbin/nologin", user], check=True)
+        (self.directory / "resolv.conf").write_text("lookup file\n")
+        (self.directory / "smtpd.conf").write_text(
+            f'listen on lo port {self.port}\naction "relay" relay host smtp://127.0.0.1:9\nmatch from any for any action "relay"\n')
+
+    @staticmethod
+    def unpack(directory):
+        """The folder with Debian's OpenSMTPD, downloaded if need be; None when it cannot be had."""
+        program = directory / "usr/sbin/smtpd"
+        if not program.exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            subprocess.run(["apt-get", "download", "-q", "opensmtpd"], cwd=directory, capture_output=True)
+            for package in directory.glob("opensmtpd_*.deb"):
+                subprocess.run(["dpkg", "-x", package, directory], check=True)
+        works = program.exists() and subprocess.run([program, "-h"], capture_output=True).returncode != 127
+        return directory if works and pathlib.Path("/usr/libexec").is_dir() else None
+
+    def _start(self):
+        self.process = subprocess.Popen(["unshare", "-m", "sh", "-c", self.START, "sh", self.root, self.directory],
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return
+            time.sleep(0.1)
+        raise RuntimeError("OpenSMTPD does not listen")
+
+    def _stop(self):
+        self.process.terminate()
+        self.process.wait(10)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _pids(self):
+        return [self.process.pid]
 
 
 def unpacked(build):

@@ -2,7 +2,8 @@
 
 usage: sessions.py [--build DIR] [--only NAME,...] [--quick] [--seconds S] [--pairs N] [--write FILE]
 
-  idle         2,000 plain sessions after EHLO: memory of all processes, and the banner of a new one; 10,000 of ours
+  idle         2,000 plain sessions after EHLO, beside OpenSMTPD, too: memory of all processes, and the banner of a new one;
+               10,000 of ours
   idletls      2,000 sessions after STARTTLS and EHLO
   refused      sessions refused at RCPT by the last of 20 restrictions, three tables asked
   tls          sessions with STARTTLS and one message, full and resumed handshakes
@@ -20,7 +21,7 @@ import tempfile
 
 from measure import Load, Sink, parse, pss_kib
 from report import run_scenarios
-from servers import TUNED, Angarium, Postfix, unpacked
+from servers import TUNED, Angarium, OpenSMTPD, Postfix, unpacked
 
 from instance import free_port
 
@@ -151,12 +152,12 @@ class Bench:
         self.say()
 
     # --- scenarios ---
-    def memory(self, server, script, count):
+    def memory(self, server, script, count, at_a_time=20):
         """KiB of all processes of the server with `count` sessions held, and the median banner of new ones, in ms: sessions
         that stay like the others, so that none gets what another has just left."""
         with server:
             self.sessions(server.port, [EHLO, "QUIT"], n=5)
-            with self.sessions.held(server.port, script, count, i=True, s=20):
+            with self.sessions.held(server.port, script, count, i=True, s=at_a_time):
                 kib = pss_kib(server.pids())
                 with self.sessions.held(server.port, [], BANNERS, i=True) as banners:
                     return kib, banners["banner50"]
@@ -171,9 +172,15 @@ class Bench:
         got = {server.name: self.memory(server, [EHLO], n) for server in (ours, theirs)}
         for name, (kib, banner) in got.items():
             say(f"| {name} | {kib / 1024:.1f} | {banner:.2f} |")
+        third = OpenSMTPD.unpack(self.args.build / "opensmtpd")
+        if third:  # of sessions that begin together, some get no answer from it for ever
+            kib, banner = got["OpenSMTPD"] = self.memory(OpenSMTPD(third), [EHLO], n, at_a_time=1)
+            say(f"| OpenSMTPD | {kib / 1024:.1f} | {banner:.2f} |")
         many = self.memory(self.ours(limit=self.many + 2 * BANNERS), [EHLO], self.many)
         say(f"| Angarium, {self.many} sessions | {many[0] / 1024:.1f} | {many[1]:.2f} |")
         say()
+        if third:
+            say(f"Memory: 1/{got['OpenSMTPD'][0] / got['Angarium'][0]:.1f} of OpenSMTPD's (wanted 1/4).")
         say(f"Memory: 1/{got['Postfix'][0] / got['Angarium'][0]:.1f} of Postfix's (wanted 1/60); wanted {self.many} within 160 MiB; "
             f"banner: {got['Angarium'][1] / got['Postfix'][1]:.2f} of Postfix's (wanted 0.5).")
         say()
