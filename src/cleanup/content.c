@@ -1,10 +1,10 @@
 #include "cleanup/content.h"
 
 #include "base/utf8.h"
-#include "cleanup/header_rewrite.h"
 #include "mail/address.h"
 #include "mail/date.h"
 #include "mail/encoded_word.h"
+#include "mail/header_rewrite.h"
 
 enum { REJECTED_LINE_MAX = 200 };
 

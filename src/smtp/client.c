@@ -49,6 +49,7 @@ static bool use(struct client *c, struct attempts *t, struct session *s, const s
 
 static bool use_kept(struct client *c, struct attempts *t, struct session *s, const struct route *way) {
     s->scratch = t->r->arena;
+    s->errand = (struct errand){ .nexthop = way->text, .sender = t->r->req.env.sender, .id = t->r->req.id.text };
     s->uses++;
     t->r->start_us = sys->mono_us();
     return use(c, t, s, way, true); /* what is refused waits for the end: other servers are not looked up yet */

@@ -1,7 +1,9 @@
 #include "smtp/config.h"
 
 #include "base/log.h"
+#include "conf/params.h"
 #include "smtp/login.h"
+#include "smtp/outgoing.h"
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <netdb.h>
@@ -41,6 +43,10 @@ static const struct {
     ROW(T_STR, discard_keywords, PARAM_smtp_discard_ehlo_keywords, PARAM_lmtp_discard_lhlo_keywords),
     ROW(T_BOOL, skip_5xx_greeting, PARAM_smtp_skip_5xx_greeting, PARAM_lmtp_skip_5xx_greeting),
     ROW(T_BOOL, skip_quit_response, PARAM_smtp_skip_quit_response, PARAM_lmtp_skip_quit_response),
+    ROW(T_BOOL, send_xforward, PARAM_smtp_send_xforward_command, PARAM_lmtp_send_xforward_command),
+    ROW(T_TIME, xforward_timeout, PARAM_smtp_xforward_timeout, PARAM_lmtp_xforward_timeout),
+    ROW(T_BOOL, per_request_deadline, PARAM_smtp_per_request_deadline, PARAM_lmtp_per_request_deadline),
+    ROW(T_INT, min_data_rate, PARAM_smtp_min_data_rate, PARAM_lmtp_min_data_rate),
     ROW(T_BOOL, dummy_mail_auth, PARAM_smtp_send_dummy_mail_auth, PARAM_lmtp_send_dummy_mail_auth),
     ROW(T_BOOL, quote_envelope, PARAM_smtp_quote_rfc821_envelope, PARAM_lmtp_quote_rfc821_envelope),
     ROW(T_BOOL, randomize, PARAM_smtp_randomize_addresses, PARAM_lmtp_randomize_addresses),
@@ -169,6 +175,48 @@ static enum dns_family protocols(struct str list) {
     return f ? (enum dns_family)f : DNS_FAMILY_ANY;
 }
 
+/* NULL: none are named. */
+static struct maps *open_maps(const struct conf *conf, enum param p) {
+    struct str list = str_trim(conf_str(conf, p));
+    struct maps *m = list.n ? maps_open(conf, list, 0) : NULL;
+    error e = m ? maps_error(m) : NULL;
+    if (e)
+        log_warn("%.*s: %.*s", STR_ARG(param_row(p)->name), STR_ARG(e->text));
+    return m;
+}
+
+/* smtp_dns_reply_filter: there is one resolver in a process. */
+static struct record_filter {
+    struct maps *maps;
+    struct str parameter;
+} record_filter;
+
+static enum dns_verdict filter_record(void *ctx, struct str record) {
+    const struct record_filter *f = ctx;
+    struct arena *a = arena_new();
+    struct str found, table;
+    enum dns_verdict v = DNS_KEEP;
+    switch (maps_get(f->maps, record, a, &found, &table)) {
+    case TABLE_NOT_FOUND:
+        break;
+    case TABLE_ERROR:
+        log_warn("%.*s lookup error for \"%.*s\"", STR_ARG(f->parameter), STR_ARG(record));
+        v = DNS_FAIL;
+        break;
+    case TABLE_FOUND:
+        v = DNS_DROP;
+        log_info("ignoring DNS RR: %.*s", STR_ARG(record));
+        if (str_starts_icase(found, STR("IGNORE")))
+            break;
+        log_warn("%.*s: table %.*s: unknown action \"%.*s\": there is only IGNORE", STR_ARG(f->parameter),
+                 STR_ARG(table), STR_ARG(found));
+        v = DNS_FAIL;
+        break;
+    }
+    arena_free(a);
+    return v;
+}
+
 error client_config_load(struct service_ctx *ctx, bool lmtp, struct arena *err_arena, struct client_config *ret) {
     const struct conf *conf = ctx->conf;
     struct client_config *c = ret;
@@ -218,7 +266,18 @@ error client_config_load(struct service_ctx *ctx, bool lmtp, struct arena *err_a
     e = login_load(ctx, lmtp, err_arena, &c->login);
     if (e)
         return e;
+    outgoing_load(conf, lmtp, &c->outgoing);
+    c->reply_filter = open_maps(conf, lmtp ? PARAM_lmtp_reply_filter : PARAM_smtp_reply_filter);
+    c->discard_maps = open_maps(conf, lmtp ? PARAM_lmtp_discard_lhlo_keyword_address_maps
+                                           : PARAM_smtp_discard_ehlo_keyword_address_maps);
+    enum param dns_filter = lmtp ? PARAM_lmtp_dns_reply_filter : PARAM_smtp_dns_reply_filter;
+    c->dns_filter = open_maps(conf, dns_filter);
     struct dns_options o = { .servers = conf_str(conf, PARAM_dns_resolvers) };
+    if (c->dns_filter) {
+        record_filter = (struct record_filter){ c->dns_filter, param_row(dns_filter)->name };
+        o.filter = filter_record;
+        o.filter_ctx = &record_filter;
+    }
     return dns_open(&o, err_arena, &c->dns);
 }
 
@@ -227,6 +286,10 @@ void client_config_free(struct client_config *c) {
     dns_close(c->dns);
     match_close(c->cache_destinations);
     login_free(c->login);
+    outgoing_free(c->outgoing);
+    maps_close(c->reply_filter);
+    maps_close(c->discard_maps);
+    maps_close(c->dns_filter);
     free(c->own);
     *c = (struct client_config){ 0 };
 }

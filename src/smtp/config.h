@@ -8,7 +8,8 @@
 #include "smtp/tls_settings.h"
 #include "table/match.h"
 
-struct login_config; /* login.h */
+struct login_config;   /* login.h */
+struct outgoing_rules; /* outgoing.h */
 
 struct client_config {
     bool lmtp;
@@ -28,8 +29,12 @@ struct client_config {
     struct str myhostname;
     enum dns_family families; /* inet_protocols */
     bool lookup_mx, native_hosts, dns_hosts;
-    bool dummy_mail_auth;       /* AUTH=<> with MAIL where we have logged in */
-    struct login_config *login; /* NULL: no logins */
+    bool dummy_mail_auth;                                  /* AUTH=<> with MAIL where we have logged in */
+    struct login_config *login;                            /* NULL: no logins */
+    struct outgoing_rules *outgoing;                       /* NULL: messages go out as they are */
+    struct maps *reply_filter, *discard_maps, *dns_filter; /* NULL: none */
+    bool send_xforward, per_request_deadline;
+    int64_t xforward_timeout, min_data_rate; /* bytes a second */
 
     struct dns *dns;
     struct endpoint *own; /* our addresses: mail must not loop back (RFC 5321, 5.1) */

@@ -69,6 +69,7 @@ void kept_add(struct kept *k, struct session *s, struct str nexthop) {
         end_session(k, k->oldest);
     s->kept = k;
     s->scratch = NULL;
+    s->errand = (struct errand){ .id = "NOQUEUE" };
     buf_clear(&s->nexthop);
     buf_add(&s->nexthop, nexthop);
     s->quit_us = deadline_in(c->cache_time_limit);

@@ -8,10 +8,13 @@
 #include "sasl/native.h"
 #include "smtp/account.h"
 #include "table/file_values.h"
+#include "tls/client.h"
 #include <stdlib.h>
 #include <sys/socket.h>
 
 enum { OFFERED_MAX = 4096 /* bytes of mechanisms that are looked at */ };
+
+enum { NO_TLS, ANY_TLS, VERIFIED_TLS };
 
 struct login_config {
     struct service_ctx *ctx;
@@ -20,10 +23,10 @@ struct login_config {
     struct account_tables accounts;
     struct match *filter; /* NULL: no filter */
     struct str filter_name;
-    struct {
+    struct security { /* smtp_sasl_..._options, by what is known of the connection */
         struct str parameter;
         struct sasl_policy policy;
-    } security; /* without TLS */
+    } security[VERIFIED_TLS + 1];
     struct str proxymap;
 };
 
@@ -53,11 +56,18 @@ static error read_type(const struct conf *conf, enum param p, struct arena *err_
 }
 
 static error read_settings(struct login_config *l, const struct conf *conf, bool lmtp, struct arena *err_arena) {
-    enum param passwords = PICK(PARAM_smtp_sasl_password_maps, PARAM_lmtp_sasl_password_maps),
-               security = PICK(PARAM_smtp_sasl_security_options, PARAM_lmtp_sasl_security_options);
+    enum param passwords = PICK(PARAM_smtp_sasl_password_maps, PARAM_lmtp_sasl_password_maps);
+    const enum param security[] = {
+        [NO_TLS] = PICK(PARAM_smtp_sasl_security_options, PARAM_lmtp_sasl_security_options),
+        [ANY_TLS] = PICK(PARAM_smtp_sasl_tls_security_options, PARAM_lmtp_sasl_tls_security_options),
+        [VERIFIED_TLS] =
+            PICK(PARAM_smtp_sasl_tls_verified_security_options, PARAM_lmtp_sasl_tls_verified_security_options),
+    };
     error e = read_type(conf, PICK(PARAM_smtp_sasl_type, PARAM_lmtp_sasl_type), err_arena, &l->cyrus);
-    if (!e)
-        e = read_policy(conf, security, err_arena, &l->security.policy);
+    for (size_t i = 0; !e && i <= VERIFIED_TLS; i++) {
+        l->security[i].parameter = param_row(security[i])->name;
+        e = read_policy(conf, security[i], err_arena, &l->security[i].policy);
+    }
     if (!e && str_trim(conf_str(conf, passwords)).n == 0)
         e = err_make(err_arena, ERR_CONFIG, "specify a password table via the `%s' configuration parameter",
                      param_row(passwords)->name.p);
@@ -65,7 +75,6 @@ static error read_settings(struct login_config *l, const struct conf *conf, bool
         e = err_make(err_arena, ERR_CONFIG, "OpenSSL has no random numbers, SHA-1 or SHA-256");
     if (e)
         return e;
-    l->security.parameter = param_row(security)->name;
     l->soft_bounce = conf_bool(conf, PICK(PARAM_smtp_sasl_auth_soft_bounce, PARAM_lmtp_sasl_auth_soft_bounce));
     l->authzid = conf_bool(conf, PARAM_send_cyrus_sasl_authzid);
     l->accounts = (struct account_tables){
@@ -126,6 +135,11 @@ struct str login_kept_key(const struct client_config *c, struct arena *a, struct
     return arena_printf(a, "%.*s\n%.*s", STR_ARG(nexthop), STR_ARG(sender));
 }
 
+static const struct security *security_of(const struct session *s) {
+    const struct login_config *l = s->config->login;
+    return &l->security[!s->tls ? NO_TLS : s->tls_verified ? VERIFIED_TLS : ANY_TLS];
+}
+
 /* --- what the server offers --- */
 static bool has_word(struct str list, struct str wanted) {
     struct str word;
@@ -182,8 +196,8 @@ static bool fail(struct session *s, const char *dsn, struct str text, struct pro
 
 static bool table_failed(struct session *s, const char *what, struct problem *ret_why) {
     log_warn("%s: %s%s lookup error", s->errand.id, s->config->lmtp ? "lmtp" : "smtp", what);
-    return fail(s, "4.3.0", arena_printf(s->scratch, "local data error while talking to %.*s", STR_ARG(s->host)),
-                ret_why);
+    session_data_problem(s, ret_why);
+    return false;
 }
 
 static bool cannot(struct session *s, struct str why, struct problem *ret_why) {
@@ -210,13 +224,13 @@ static void explain(const struct session *s, const struct login_config *l, struc
     while (str_word(&rest, STR_SPACE, &word)) {
         struct sasl_mechanism m;
         bool known = sasl_mechanism_known(word, &m);
-        struct str against = known ? sasl_policy_against(&l->security.policy, &m) : STR("");
+        struct str against = known ? sasl_policy_against(&security_of(s)->policy, &m) : STR("");
         if (against.n)
             buf_printf(&excluded, "%s%.*s (%.*s)", excluded.n ? ", " : "", STR_ARG(word), STR_ARG(against));
         else
             buf_printf(&unknown, "%s%.*s", unknown.n ? ", " : "", STR_ARG(word));
     }
-    struct str by = arena_printf(s->scratch, "%.*s excludes", STR_ARG(l->security.parameter));
+    struct str by = arena_printf(s->scratch, "%.*s excludes", STR_ARG(security_of(s)->parameter));
     add_list(&line, by, buf_str(&excluded));
     struct str type = l->cyrus ? STR("smtp_sasl_type = cyrus has no plug-in for")
                       : token  ? STR("an access token is no use with")
@@ -423,13 +437,15 @@ static bool log_in(struct session *s, const struct login_config *l, struct str m
                                      .local = end_of(s->scratch, &local),
                                      .remote = end_of(s->scratch, &s->address),
                                      .mechanisms = mechanisms,
-                                     .policy = l->security.policy,
+                                     .policy = security_of(s)->policy,
                                      .username = k->username,
                                      .authzid = l->authzid ? k->username : STR(""),
                                      .password = k->password,
                                      .binding_type = STR(""),
                                      .binding = STR(""),
                                      .plus_excluded = plus_excluded } };
+    if (s->tls && !l->cyrus)
+        (void)tls_binding(s->tls, s->scratch, &x.login.binding_type, &x.login.binding);
     struct str dsn, text;
     struct reply cached = { 0 };
     account_refused_get(&l->accounts, s->remote_mta, k, s->scratch, &cached.code, &dsn, &text);

@@ -2,8 +2,10 @@
 
 #include "base/log.h"
 #include "mail/dsn.h"
+#include "sasl/server.h"
 #include "smtp/login.h"
 #include "smtp/starttls.h"
+#include "smtp/xforward.h"
 
 bool session_address_is(const struct endpoint *a, const struct endpoint *b) {
     return a->len == b->len && memcmp(&a->u, &b->u, a->len) == 0;
@@ -43,6 +45,12 @@ void session_io_problem(struct session *s, error e, struct problem *ret) {
     ret->tls_failed = s->tls != NULL;
 }
 
+void session_data_problem(struct session *s, struct problem *ret) {
+    *ret = session_problem(s, STR("4.3.0"),
+                           arena_printf(s->scratch, "local data error while talking to %.*s", STR_ARG(s->host)));
+    ret->session_dead = true;
+}
+
 /* Several lines become one: log lines and reports have one. */
 static struct str one_line(struct arena *a, struct str text) {
     char *p = arena_cstr(a, text);
@@ -75,6 +83,27 @@ void session_reply_problem(struct session *s, const struct reply *r, const char 
     }
 }
 
+/* smtp_reply_filter, with the line as it is without its end. */
+static bool filter_line(struct session *s, struct str *line, struct problem *ret_why) {
+    struct str found, table = STR("");
+    if (!s->config->reply_filter)
+        return true;
+    struct str text = str_trim_right(*line);
+    switch (maps_get(s->config->reply_filter, text, s->scratch, &found, &table)) {
+    case TABLE_FOUND:
+        *line = found;
+        return true;
+    case TABLE_NOT_FOUND:
+        return true;
+    case TABLE_ERROR:
+        break;
+    }
+    log_warn("%s: table %.*s lookup error for %.*s", s->errand.id, STR_ARG(table),
+             STR_ARG(sasl_printable(s->scratch, text, 200)));
+    session_data_problem(s, ret_why);
+    return false;
+}
+
 bool session_reply(struct session *s, const char *doing, int64_t timeout, struct reply *ret, struct problem *ret_why) {
     s->doing = str_c(doing);
     int64_t deadline = deadline_in(timeout);
@@ -95,6 +124,8 @@ bool session_reply(struct session *s, const char *doing, int64_t timeout, struct
             return false;
         }
         log_debug("< %.*s: %.*s", STR_ARG(s->host), STR_ARG(str_trim_right(line)));
+        if (!filter_line(s, &line, ret_why))
+            return false;
         switch (reply_line(&s->reader, line, ret)) {
         case REPLY_MORE:
             continue;
@@ -111,14 +142,45 @@ bool session_reply(struct session *s, const char *doing, int64_t timeout, struct
     }
 }
 
-static bool discarded(const struct client_config *c, struct str keyword) {
+static bool discarded(const struct session *s, struct str keyword) {
     if (str_starts_icase(keyword, STR("AUTH=")))
         keyword = STR("AUTH");
-    struct str list = c->discard_keywords, word;
+    struct str list = s->discard, word;
     while (str_word(&list, STR_COMMA_SPACE, &word))
         if (str_eq_icase(word, keyword))
             return true;
     return false;
+}
+
+/* Which keywords do not count here: those of smtp_discard_ehlo_keyword_address_maps for this server, or of
+ * smtp_discard_ehlo_keywords. */
+static bool choose_keywords(struct session *s, struct problem *ret_why) {
+    static const char *const known[] = {
+        "8BITMIME", "AUTH",     "ETRN",     "PIPELINING",          "SIZE", "VERP",     "VRFY",
+        "XCLIENT",  "XFORWARD", "STARTTLS", "ENHANCEDSTATUSCODES", "DSN",  "SMTPUTF8", "REQUIRETLS",
+        "CHUNKING"
+    };
+    const struct client_config *c = s->config;
+    char ip[INET6_ADDRSTRLEN];
+    struct str address = endpoint_address(&s->address, ip);
+    struct buf names = { 0 };
+    struct str own = STR("");
+    enum table_result found =
+        c->discard_maps && address.n ? maps_get(c->discard_maps, address, s->arena, &own, NULL) : TABLE_NOT_FOUND;
+    s->discard = found == TABLE_FOUND ? own : c->discard_keywords;
+    if (found == TABLE_ERROR) {
+        log_warn("%s: %s_keyword_address_maps map lookup error for %.*s", s->errand.id,
+                 c->lmtp ? "lmtp_discard_lhlo" : "smtp_discard_ehlo", STR_ARG(address));
+        session_data_problem(s, ret_why);
+        return false;
+    }
+    for (size_t i = 0; s->discard.n && i < sizeof known / sizeof *known; i++)
+        if (discarded(s, str_c(known[i])))
+            buf_printf(&names, " %s", known[i]);
+    if (names.n && !discarded(s, STR("silent-discard")))
+        log_info("discarding EHLO keywords:%.*s", STR_ARG(buf_str(&names)));
+    buf_free(&names);
+    return true;
 }
 
 /* EHLO keywords, one a line (RFC 5321, 4.1.1.1); `text` is "250-HOST\n250-PIPELINING\n..." */
@@ -129,15 +191,18 @@ static void read_features(struct session *s, struct str text) {
     } table[] = { { STR_INIT("8BITMIME"), FEATURE_8BITMIME }, { STR_INIT("PIPELINING"), FEATURE_PIPELINING },
                   { STR_INIT("SIZE"), FEATURE_SIZE },         { STR_INIT("SMTPUTF8"), FEATURE_SMTPUTF8 },
                   { STR_INIT("DSN"), FEATURE_DSN },           { STR_INIT("STARTTLS"), FEATURE_STARTTLS } };
+    s->xforward = 0;
     struct str line, word, parameter;
     for (bool first = true; str_next(&text, STR("\n"), &line); first = false) {
         line = str_from(line, 4);
-        if (first || !str_word(&line, STR_SPACE, &word) || discarded(s->config, word) || login_offered(s, word, line))
+        if (first || !str_word(&line, STR_SPACE, &word) || discarded(s, word) || login_offered(s, word, line))
             continue;
         for (size_t i = 0; i < sizeof table / sizeof *table; i++)
             if (str_eq_icase(word, table[i].keyword))
                 s->features |= table[i].feature;
         uint64_t size;
+        if (str_eq_icase(word, STR("XFORWARD")))
+            xforward_offered(s, line);
         if (str_eq_icase(word, STR("SIZE")) && str_word(&line, STR_SPACE, &parameter) &&
             str_to_u64(parameter, UINT64_MAX, &size))
             s->size_limit = size;
@@ -250,7 +315,7 @@ static bool begin(struct session *s, const struct destination *d, const struct t
     bool wrapped = s->config->tls.wrapper && p->level != TLS_LEVEL_NONE;
     if (wrapped && !starttls_wrap(s, p, ret_why))
         return false;
-    if (!greeting(s, &text, ret_why) || !hello(s, d, text, ret_why))
+    if (!greeting(s, &text, ret_why) || !choose_keywords(s, ret_why) || !hello(s, d, text, ret_why))
         return false;
     switch (wrapped ? STARTTLS_NONE : starttls_begin(s, p, ret_why)) {
     case STARTTLS_FAILED:
@@ -289,8 +354,9 @@ struct session *session_open(const struct client_config *c, struct arena *scratc
     bool spoken = begin(s, d, errand->tls, ret_why);
     if (spoken && login_session(s, d, ret_why))
         return s;
+    bool ours = str_eq(ret_why->dsn, STR("4.3.0"));
     /* nobody there that speaks */
-    if (!spoken && !ret_why->diagnostic.n && !s->greeted && !s->tls && !ret_why->tls_failed) {
+    if (!spoken && !ours && !ret_why->diagnostic.n && !s->greeted && !s->tls && !ret_why->tls_failed) {
         ret_why->relay = STR("none");
         ret_why->remote_mta = STR("");
     }
@@ -311,6 +377,7 @@ void session_close(struct session *s) {
         struct reply r;
         struct problem ignored;
         s->scratch = s->arena;
+        s->errand = (struct errand){ .id = "NOQUEUE" };
         session_send(s, "QUIT");
         if (s->config->skip_quit_response)
             io_flush(s->io, deadline_in(s->config->quit_timeout));

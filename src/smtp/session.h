@@ -47,6 +47,8 @@ struct session {
     struct reply_reader reader;
     struct errand errand;    /* while it is opened */
     struct buf auth_offered; /* mechanisms, with blanks between */
+    unsigned xforward;       /* attributes that are offered: xforward.c */
+    struct str discard;      /* keywords of EHLO that are left alone */
     int64_t connected_us;    /* when connecting began (mono) */
     unsigned uses;           /* requests it has worked for, with this one */
     bool in_transaction;     /* MAIL was accepted, and neither a message nor RSET has ended that */
@@ -90,6 +92,8 @@ bool session_reply(struct session *s, const char *doing, int64_t timeout, struct
 void session_io_problem(struct session *s, error e, struct problem *ret);
 /* "host H said: TEXT (in reply to CMD command)"; the status is the reply's, or made from its code. */
 void session_reply_problem(struct session *s, const struct reply *r, const char *command, struct problem *ret);
+/* A table of ours failed, which the caller has logged: nothing more can be done with this server now. */
+void session_data_problem(struct session *s, struct problem *ret);
 /* A problem of our own with it. */
 struct problem session_problem(struct session *s, struct str dsn, struct str text);
 #endif

@@ -4,6 +4,8 @@
 #include "mail/address.h"
 #include "mail/dsn.h"
 #include "smtp/content.h"
+#include "smtp/outgoing.h"
+#include "smtp/xforward.h"
 
 enum { FILE_PIECE = 64 * 1024 };
 
@@ -60,12 +62,20 @@ void attempts_end(struct attempts *t, const struct problem *otherwise) {
             answer_problem(t->r, i, t->refused[i].dsn.n ? &t->refused[i] : otherwise);
 }
 
-static struct str path(struct session *s, struct str address) {
-    return s->config->quote_envelope ? address_quote(s->scratch, address) : address;
+/* smtp_generic_maps and smtp_quote_rfc821_envelope. False: a table failed. */
+static bool path(struct session *s, const struct agent_request *r, struct str address, struct str *ret) {
+    if (!outgoing_address(s->config->outgoing, r->req.id.text, s->scratch, address, ret))
+        return false;
+    if (s->config->quote_envelope)
+        *ret = address_quote(s->scratch, *ret);
+    return true;
 }
 
-static void send_mail_from(struct session *s, const struct agent_request *r) {
+static bool send_mail_from(struct session *s, const struct agent_request *r) {
     const struct envelope *e = &r->req.env;
+    struct str sender;
+    if (!path(s, r, e->sender, &sender))
+        return false;
     struct str size = STR(""), body = STR("");
     if (s->features & FEATURE_SIZE)
         size = arena_printf(s->scratch, " SIZE=%llu", (unsigned long long)r->req.content.size);
@@ -77,13 +87,16 @@ static void send_mail_from(struct session *s, const struct agent_request *r) {
     if ((s->features & FEATURE_DSN) && e->dsn_ret)
         ret = e->dsn_ret == DSN_RET_HDRS ? STR(" RET=HDRS") : STR(" RET=FULL");
     struct str auth = s->config->dummy_mail_auth && (s->features & FEATURE_AUTH) ? STR(" AUTH=<>") : STR("");
-    session_send(s, "MAIL FROM:<%.*s>%.*s%.*s%.*s%.*s%.*s", STR_ARG(path(s, e->sender)), STR_ARG(size), STR_ARG(body),
+    session_send(s, "MAIL FROM:<%.*s>%.*s%.*s%.*s%.*s%.*s", STR_ARG(sender), STR_ARG(size), STR_ARG(body),
                  STR_ARG(auth), STR_ARG(envid), STR_ARG(ret));
+    return true;
 }
 
 /* RFC 3461, 5.2.1: what the sender asked for goes on as it is, and where the recipient came from does in any case. */
-static void send_rcpt_to(struct session *s, const struct rcpt *r) {
-    struct str orcpt = STR(""), notify = STR("");
+static bool send_rcpt_to(struct session *s, const struct agent_request *request, const struct rcpt *r) {
+    struct str address, orcpt = STR(""), notify = STR("");
+    if (!path(s, request, r->address, &address))
+        return false;
     if (s->features & FEATURE_DSN) {
         struct str orig = r->orig.n ? r->orig : r->address;
         struct str whole =
@@ -94,7 +107,8 @@ static void send_rcpt_to(struct session *s, const struct rcpt *r) {
         if (r->dsn_notify)
             notify = arena_cat(s->scratch, STR(" NOTIFY="), dsn_notify_format(s->scratch, r->dsn_notify));
     }
-    session_send(s, "RCPT TO:<%.*s>%.*s%.*s", STR_ARG(path(s, r->address)), STR_ARG(orcpt), STR_ARG(notify));
+    session_send(s, "RCPT TO:<%.*s>%.*s%.*s", STR_ARG(address), STR_ARG(orcpt), STR_ARG(notify));
+    return true;
 }
 
 /* What one transaction goes through; indices refer to the request's recipients. */
@@ -195,6 +209,15 @@ static bool read_rcpt_reply(struct transaction *t, size_t k) {
     return true;
 }
 
+/* A table of ours failed in the middle: what the server has heard so far is not to become a message. */
+static bool data_failed(struct transaction *t) {
+    struct problem p;
+    session_data_problem(t->s, &p);
+    t->s->broken = true;
+    attempts_fail(t->all, &p, false);
+    return false;
+}
+
 /* MAIL, RCPT and DATA, in groups when the server can take them: DATA is then the end of the last one (RFC 2920, 3.1).
  * False: the transaction is over. */
 static bool envelope_phase(struct transaction *t) {
@@ -202,7 +225,13 @@ static bool envelope_phase(struct transaction *t) {
     const struct envelope *e = &t->all->r->req.env;
     bool pipelining = s->features & FEATURE_PIPELINING, mail_read = false;
     size_t in_flight_limit = pipelining ? COMMANDS_IN_FLIGHT : 1, read = 0, next = 0;
-    send_mail_from(s, t->all->r);
+    struct problem p;
+    if (!xforward_send(s, t->all->r, &p)) {
+        fail_rest(t, &p, t->more_targets);
+        return false;
+    }
+    if (!send_mail_from(s, t->all->r))
+        return data_failed(t);
     if (!pipelining) {
         if (!read_mail_reply(t) || t->mail_refused)
             return false;
@@ -212,7 +241,8 @@ static bool envelope_phase(struct transaction *t) {
         for (; next < e->rcpt_count && t->named_count - read < in_flight_limit; next++) {
             if (t->all->r->answered[next])
                 continue;
-            send_rcpt_to(s, &e->rcpts[next]);
+            if (!send_rcpt_to(s, t->all->r, &e->rcpts[next]))
+                return data_failed(t);
             t->named[t->named_count++] = (uint32_t)next;
         }
         if (pipelining && next == e->rcpt_count && !t->data_sent && !is_probe(t)) {
@@ -237,15 +267,34 @@ static bool content_failed(struct transaction *t, const struct problem *p) {
     return false;
 }
 
-static bool send_pieces(struct transaction *t, struct buf *out) {
+/* One piece of the content, as it goes out. */
+static bool add_piece(struct outgoing *o, struct content_writer *w, struct str piece, bool last) {
+    if (!o)
+        content_add(w, piece);
+    else if (!outgoing_add(o, piece) || (last && !outgoing_end(o)))
+        return false;
+    if (last)
+        content_end(w);
+    return true;
+}
+
+/* When the piece that is written now must have gone: each has its time, or, with smtp_per_request_deadline, all
+ * together, and more for what has gone at smtp_min_data_rate. */
+static int64_t content_deadline(const struct client_config *c, int64_t started_us, uint64_t sent) {
+    if (!c->per_request_deadline)
+        return deadline_in(c->data_xfer_timeout);
+    return started_us + (c->data_xfer_timeout + (int64_t)(sent / (uint64_t)c->min_data_rate)) * US_PER_S;
+}
+
+static bool send_pieces(struct transaction *t, struct buf *out, struct outgoing *changed, struct content_writer *w) {
     struct session *s = t->s;
     struct agent_request *r = t->all->r;
     const struct spool_content *c = &r->req.content;
-    struct content_writer w = { .out = out, .line_limit = content_line_limit(s->config->line_length_limit) };
     char *room = c->fd >= 0 ? arena_alloc(r->arena, FILE_PIECE) : NULL;
+    const int64_t started = sys->mono_us();
     s->doing = STR("sending message body");
     struct problem p;
-    for (uint64_t at = 0;;) {
+    for (uint64_t at = 0, sent = 0;;) {
         struct str piece;
         error e = content_read(c, at, room, FILE_PIECE, &piece);
         if (e) { /* our own disk: the server must not take half a message for a whole one */
@@ -254,17 +303,17 @@ static bool send_pieces(struct transaction *t, struct buf *out) {
                                 arena_printf(s->scratch, "queue file read error: %s", strerror(e->sys)));
             return content_failed(t, &p);
         }
-        content_add(&w, piece);
         at += piece.n;
-        if (at >= c->size) {
-            if (!agent_go_on_after_wait(r)) {
-                s->broken = true;
-                return false;
-            }
-            content_end(&w);
-            t->dot_sent = true;
+        bool last = at >= c->size;
+        if (last && !agent_go_on_after_wait(r)) {
+            s->broken = true;
+            return false;
         }
-        int64_t deadline = deadline_in(s->config->data_xfer_timeout);
+        if (!add_piece(changed, w, piece, last))
+            return data_failed(t);
+        t->dot_sent = last;
+        int64_t deadline = content_deadline(s->config, started, sent);
+        sent += out->n;
         io_set_write_deadline(s->io, deadline);
         io_write(s->io, buf_str(out));
         if (t->dot_sent) /* the rest goes out, and a failure shows, with the reply that is read next */
@@ -279,8 +328,12 @@ static bool send_pieces(struct transaction *t, struct buf *out) {
 
 /* The content and the lone dot. False: recipients have been told why, or the request is nobody's any more. */
 static bool send_content(struct transaction *t) {
+    const struct client_config *c = t->s->config;
     struct buf out = { 0 };
-    bool good = send_pieces(t, &out);
+    struct content_writer w = { .out = &out, .line_limit = content_line_limit(c->line_length_limit) };
+    struct outgoing *changed = c->outgoing ? outgoing_begin(c->outgoing, t->all->r->req.id.text, &w) : NULL;
+    bool good = send_pieces(t, &out, changed, &w);
+    outgoing_close(changed);
     buf_free(&out);
     return good;
 }

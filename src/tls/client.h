@@ -40,4 +40,8 @@ struct tls_wants {
 /* ERR_SYNTAX: the io holds input; nothing has been changed. Any other error has been logged; the io is good for nothing
  * but io_close() then, or, for ERR_CONFIG (what is wanted cannot be had), as it was. */
 error tls_connect(struct tls_client *c, struct io *io, const struct tls_wants *w, int64_t deadline, struct tls **ret);
+
+/* What a login can be bound to (RFC 5056): "tls-exporter" or "tls-unique", and its bytes. False: the session has none
+ * that is safe. */
+bool tls_binding(struct tls *t, struct arena *a, struct str *ret_type, struct str *ret_bytes);
 #endif

@@ -1,7 +1,7 @@
 /* header_rewrite.h - complete the addresses inside one header field and leave every other byte alone: display names,
  * comments, folding. */
-#ifndef ANGARIUM_CLEANUP_HEADER_REWRITE_H
-#define ANGARIUM_CLEANUP_HEADER_REWRITE_H
+#ifndef ANGARIUM_MAIL_HEADER_REWRITE_H
+#define ANGARIUM_MAIL_HEADER_REWRITE_H
 
 #include "base/arena.h"
 

@@ -1,4 +1,4 @@
-#include "cleanup/header_rewrite.h"
+#include "mail/header_rewrite.h"
 
 #include "mail/address.h"
 #include "mail/header.h"

@@ -1,8 +1,8 @@
 /* Address fields with groups, comments, routes and what looks like them: each address gets a domain, the field stays
  * the one field it was. */
-#include "cleanup/header_rewrite.h"
 #include "mail/address.h"
 #include "mail/header.h"
+#include "mail/header_rewrite.h"
 
 #include <stdlib.h>
 
