@@ -5,10 +5,12 @@ import base64
 import hashlib
 import hmac
 import os
+import pathlib
 import re
 import shutil
 import smtplib
 import ssl
+import tempfile
 
 import pytest
 
@@ -23,12 +25,12 @@ ACCOUNTS = {"office": "o", "anna": "geheim", "berta": "b"}
 
 
 @pytest.fixture(scope="module")
-def ca(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("ca")
-    for path in (directory, *directory.parents):
-        if path.owner() == directory.owner() and str(path) not in ("/", "/tmp"):
-            path.chmod(path.stat().st_mode | 0o055)
-    return TestCA(directory / "ca")
+def ca():
+    """Where anybody may read: each start of a pytest shuts its own directory to others."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="angarium-ca-"))
+    directory.chmod(0o755)
+    yield TestCA(directory / "ca")
+    shutil.rmtree(directory)
 
 
 def send(mail, sender, to="x@far.example", text="Subject: x\r\n\r\nhello\r\n"):
