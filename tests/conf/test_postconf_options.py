@@ -35,7 +35,7 @@ def postconf(etc):
 
 def test_lists_what_is_built(postconf):
     assert postconf("-a") == (0, "cyrus\ndovecot\n", "")
-    assert postconf("-A") == (0, "", "")
+    assert postconf("-A") == (0, "cyrus\nnative\n", "")
     assert postconf("-l") == (0, "flock\nfcntl\ndotlock\n", "")
     types = postconf("-m")[1].split()
     assert types == sorted(types) and {"btree", "cidr", "hash", "lmdb", "regexp", "static", "texthash"} <= set(types)
