@@ -46,6 +46,20 @@ def test_read(make_instance, program):
         assert "the body of it" in shown and "Status: 5.1.6" in shown
 
 
+@pytest.mark.skipif(not shutil.which("mutt"), reason="no mutt")
+def test_mutt(make_instance, tmp_path):
+    """Its decoded copy has each part of the report."""
+    box, out = returned(make_instance), tmp_path / "out"
+    # mutt wants a terminal: script(1) gives it one
+    subprocess.run(["script", "-qec", f"mutt -n -F /dev/null -R -f {box} -e 'set confirmappend=no confirmcreate=no delete=no' "
+                    f"-e 'push <tag-pattern>~A<enter><tag-prefix><decode-copy><kill-line>{out}<enter><exit>'", "/dev/null"],
+                   input="", text=True, capture_output=True, timeout=60, check=False,
+                   env={**os.environ, "TERM": "xterm", "HOME": str(tmp_path)})
+    shown = out.read_text()
+    assert "<gone@err.example>: moved away" in shown and "Undelivered Mail Returned to Sender" in shown
+    assert "Status: 5.1.6" in shown and "the body of it" in shown
+
+
 # --- BACKSCATTER_README: notices about mail that only pretends to be ours ---
 BACKSCATTER = r"""
 header_checks = pcre:{ {/^(From|Return-Path):.*\buser@domain\.example\b/ reject forged sender address in $$1: header} }
