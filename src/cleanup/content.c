@@ -45,6 +45,7 @@ struct content_rules content_rules(const struct conf *c) {
         .strip = byte_set_parse(conf_str(c, PARAM_message_strip_characters)),
         .reject = byte_set_parse(conf_str(c, PARAM_message_reject_characters)),
         .header_size_limit = (size_t)conf_int(c, PARAM_header_size_limit),
+        .address_tokens = (size_t)conf_int(c, PARAM_header_address_token_limit),
         .drop_headers = conf_str(c, PARAM_message_drop_headers),
         .undisclosed = str_trim(conf_str(c, PARAM_undisclosed_recipients_header)),
         .from_obsolete = str_eq(conf_str(c, PARAM_header_from_format), STR("obsolete")),
@@ -134,7 +135,7 @@ static void field_done(struct content *c) {
     if (!dropped(c->rules, name, row->id)) {
         unsigned kind = row->flags & (HEADER_SENDER_ADDRESS | HEADER_RECIPIENT_ADDRESS);
         if (kind && c->m->rewrite)
-            field = header_rewrite(c->arena, field, kind, c->m->address, c->m->ctx);
+            field = header_rewrite(c->arena, field, kind, c->rules->address_tokens, c->m->address, c->m->ctx);
         put(c, field);
     }
     field_end(c);

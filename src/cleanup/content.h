@@ -30,6 +30,7 @@ struct content_rules {
     bool replace_stray_cr; /* cleanup_replace_stray_cr_lf */
     struct byte_set strip, reject;
     size_t header_size_limit; /* bytes; the rest of a longer field is cut off */
+    size_t address_tokens;    /* of one field that are looked at: header_address_token_limit */
     struct str drop_headers;  /* message_drop_headers */
     uint64_t drop_ids;        /* those of them that are in the header table, a bit each */
     bool drop_others;         /* there are some that are not */

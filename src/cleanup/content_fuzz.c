@@ -101,6 +101,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct str in = { (const char *)data + 1, size - 1 };
     struct content_rules rules = { .replace_stray_cr = how & 1,
                                    .header_size_limit = how & 2 ? 40 : 102400,
+                                   .address_tokens = how & 16 ? 5 : 10240,
                                    .drop_headers = STR("bcc"),
                                    .drop_ids = UINT64_C(1) << HEADER_BCC,
                                    .undisclosed = STR("To: nobody:;"),

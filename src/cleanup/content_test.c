@@ -28,6 +28,7 @@ static struct str complete(void *ctx, struct arena *a, struct str address, unsig
 static struct content_rules rules(void) {
     struct content_rules r = { .replace_stray_cr = true,
                                .header_size_limit = 102400,
+                               .address_tokens = 10240,
                                .drop_headers = STR("bcc, content-length, resent-bcc, return-path"),
                                .undisclosed = STR(""),
                                .host = STR("mx.example") };

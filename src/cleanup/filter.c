@@ -50,14 +50,14 @@ static void log_event(const struct message *m, const char *what, const char *sta
             buf_add(&b, STR("??"));
         else
             buf_byte(&b, text.p[i]);
-    struct str sender = address_quote(m->arena, m->env.sender);
+    struct str sender = address_logged(m->arena, m->env.sender);
     buf_printf(&b, "; from=<%.*s>", STR_ARG(sender));
     bool invented = !m->filters_are_smtpd; /* it has come to this recipient */
     struct str last = m->given.n > 0 ? m->given.at[m->given.n - 1].address : STR("");
     if (invented)
         last = m->filter_rcpt;
     if (last.n > 0) {
-        struct str to = address_quote(m->arena, last);
+        struct str to = address_logged(m->arena, last);
         buf_printf(&b, " to=<%.*s>", STR_ARG(to));
     }
     if (client->protocol.n > 0)

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "inspect/checks.h"
+#include "mail/address.h"
 #include "mail/dsn.h"
 
 enum { SHOWN_MAX = 200 /* bytes of a field or line in the log */ };
@@ -22,12 +23,12 @@ void message_log_content(const struct message *m, struct str action, const char 
                    STR_ARG(client->address));
     else
         buf_add(&b, STR(" from local"));
-    buf_printf(&b, "; from=<%.*s>", STR_ARG(m->env.sender));
+    buf_printf(&b, "; from=<%.*s>", STR_ARG(address_logged(m->arena, m->env.sender)));
     size_t last = m->given.n;
     while (last > 0 && m->given.at[last - 1].orig.n == 0) /* a BCC that was added */
         last--;
     if (last > 0)
-        buf_printf(&b, " to=<%.*s>", STR_ARG(m->given.at[last - 1].address));
+        buf_printf(&b, " to=<%.*s>", STR_ARG(address_logged(m->arena, m->given.at[last - 1].address)));
     if (session && client->protocol.n > 0)
         buf_printf(&b, " proto=%.*s", STR_ARG(client->protocol));
     if (session && client->helo.n > 0)

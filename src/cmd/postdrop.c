@@ -22,6 +22,7 @@
 enum {
     WRITE_SIZE = 64 * 1024,
     NAME_TRIES = 1000,
+    SENDER_SHOWN = 200,              /* bytes of an address in the reply */
     RECORD_BYTES = 8,                /* what a record counts beside its bytes */
     ENVELOPE_MAX = 64 * 1024 * 1024, /* bytes beside the content: cleanup takes no more */
 };
@@ -118,6 +119,21 @@ static void write_all(int fd, struct buf *b) {
     buf_clear(b);
 }
 
+static void check_sender(const struct conf *c, struct str sender) {
+    struct arena *a = arena_new();
+    bool allowed;
+    error e = submit_sender_check(c, sender, a, &allowed);
+    if (e)
+        give_up(EX_TEMPFAIL, arena_cstr(a, e->text), "sender address lookup error");
+    struct buf shown = { 0 };
+    buf_printable(&shown, sender, SENDER_SHOWN);
+    const char *why = arena_printf(a, "not authorized to use sender='%.*s'", STR_ARG(buf_str(&shown))).p;
+    buf_free(&shown);
+    if (!allowed)
+        give_up(EX_NOPERM, why, why);
+    arena_free(a);
+}
+
 static void copy(const struct conf *c, int fd) {
     int64_t limit = conf_int(c, PARAM_message_size_limit);
     uint64_t size = 0, envelope = 0;
@@ -138,6 +154,8 @@ static void copy(const struct conf *c, int fd) {
             give_up(EX_DATAERR, "too many recipients", "too many recipients");
         if (limit > 0 && size > (uint64_t)limit)
             give_up(EX_DATAERR, "File too large", "message file too big");
+        if (m.type == MAILDROP_SENDER)
+            check_sender(c, m.bytes);
         if (m.type == MAILDROP_RCPT)
             maildrop_put_rcpt(&out, m.value, m.bytes);
         else if (m.type == MAILDROP_RET)

@@ -6,4 +6,7 @@
 
 /* Ends the program with Postfix's fatal line when the real user may not. */
 void submit_users_check(const struct conf *c);
+/* local_login_sender_maps: may the real user send mail from `sender` (internal form; its extension does not count)?
+ * ERR_TEMP: a table cannot be asked. */
+error submit_sender_check(const struct conf *c, struct str sender, struct arena *a, bool *ret_allowed);
 #endif

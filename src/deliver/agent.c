@@ -92,10 +92,10 @@ static void log_outcome(struct agent_request *r, struct str address, struct str 
     int64_t connect = r->connected_us ? r->connected_us - r->start_us : 0;
     int64_t deliver = now - (r->connected_us ? r->connected_us : r->start_us);
     struct buf line = { 0 };
-    struct str to = address_quote(a, address), dsn = dsn_for(r, s, o);
+    struct str to = address_logged(a, address), dsn = dsn_for(r, s, o);
     buf_printf(&line, "%s: to=<%.*s>", r->req.id.text, STR_ARG(to));
     if (orig_to.n && !str_eq_icase(orig_to, address)) {
-        struct str orig = address_quote(a, orig_to);
+        struct str orig = address_logged(a, orig_to);
         buf_printf(&line, ", orig_to=<%.*s>", STR_ARG(orig));
     }
     struct str parts[] = {

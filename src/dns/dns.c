@@ -1,7 +1,9 @@
 #include "dns/dns.h"
 
+#include "base/utf8.h"
 #include "dns/internal.h"
 #include <errno.h>
+#include <idn2.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -46,6 +48,7 @@ error dns_open(const struct dns_options *o, struct arena *err_arena, struct dns 
     *d = (struct dns){ .arena = arena,
                        .timeout_us = DNS_TIMEOUT_S * US_PER_S,
                        .tries = DNS_TRIES,
+                       .idna2003 = o->idna2003,
                        .filter = o->filter,
                        .filter_ctx = o->filter_ctx };
     struct buf file = { 0 };
@@ -188,9 +191,26 @@ static void filter_answer(struct dns *d, struct arena *a, struct dns_answer *ans
     answer->count = kept;
 }
 
+/* A-labels (RFC 5891, 4.4). False: the name has none. */
+static bool to_ascii(const struct dns *d, struct arena *a, struct str *name) {
+    char *ascii = NULL;
+    if (str_is_ascii(*name))
+        return true;
+    int flags = IDN2_NFC_INPUT | (d->idna2003 ? IDN2_TRANSITIONAL : IDN2_NONTRANSITIONAL);
+    if (idn2_to_ascii_8z(arena_cstr(a, *name), &ascii, flags) != IDN2_OK)
+        return false;
+    *name = arena_str(a, str_c(ascii));
+    idn2_free(ascii);
+    return true;
+}
+
 void dns_query(struct dns *d, struct arena *a, struct str name, enum dns_type type, int64_t deadline,
                struct dns_answer *ret) {
     *ret = (struct dns_answer){ .status = DNS_RETRY, .canonical = name };
+    if (!to_ascii(d, a, &name)) {
+        ret->status = DNS_NOT_FOUND; /* what has no such form is in no zone */
+        return;
+    }
     for (unsigned try = 0; try < d->tries; try++) {
         for (size_t i = 0; i < d->server_count; i++) {
             int64_t until = deadline_in_us(d->timeout_us);

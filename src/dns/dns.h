@@ -58,6 +58,7 @@ struct dns;
 struct dns_options {
     enum dns_verdict (*filter)(void *ctx, struct str record); /* NULL: all are kept. May wait */
     void *filter_ctx;
+    bool idna2003;           /* enable_idna2003_compatibility: the older forms of names that are not ASCII */
     struct str servers;      /* dns_resolvers; empty: resolv.conf */
     const char *resolv_conf; /* NULL: /etc/resolv.conf */
     const char *hosts;       /* NULL: /etc/hosts */

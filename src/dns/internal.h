@@ -17,6 +17,7 @@ struct dns {
     size_t server_count;
     int64_t timeout_us;
     unsigned tries;
+    bool idna2003;
     struct dns_host *hosts;
     enum dns_verdict (*filter)(void *ctx, struct str record);
     void *filter_ctx;

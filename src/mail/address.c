@@ -215,6 +215,16 @@ struct str address_quote(struct arena *a, struct str internal) {
     return out;
 }
 
+static bool log_internal;
+
+void address_log_internal(bool internal) {
+    log_internal = internal;
+}
+
+struct str address_logged(struct arena *a, struct str internal) {
+    return log_internal ? arena_str(a, internal) : address_quote(a, internal);
+}
+
 bool address_unquote(struct arena *a, struct str external, struct str *ret_internal) {
     if (!control_free(external))
         return false;

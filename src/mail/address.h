@@ -26,6 +26,10 @@ bool address_parse_path(struct arena *a, struct str in, enum address_flags flags
 
 /* Internal form to external form (quotes added where needed) and back. From external: false when malformed. */
 struct str address_quote(struct arena *a, struct str internal);
+/* The form of info_log_address_format: internal, or external as above (which it is until the first is called). Set
+ * once, before the process does anything else. */
+void address_log_internal(bool internal);
+struct str address_logged(struct arena *a, struct str internal);
 /* A local part that is its own external form: Dot-string, with bytes over 127 as letters (RFC 6531, 3.3). */
 bool address_is_dot_string(struct str local);
 bool address_unquote(struct arena *a, struct str external, struct str *ret_internal);

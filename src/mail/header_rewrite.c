@@ -44,12 +44,35 @@ static void add_comments(struct buf *b, struct str where) {
     }
 }
 
-struct str header_rewrite(struct arena *a, struct str field, unsigned header_flags,
+/* `value` up to the comma behind the last address that is whole within `max` tokens; all of it when it has no more. */
+static struct str first_tokens(struct str value, size_t max) {
+    struct rfc822_cursor c = { .in = value };
+    size_t whole = 0;
+    for (size_t n = 0; rfc822_next(&c).type != RFC822_END; n++) {
+        if (n == max)
+            return str_sub(value, 0, whole);
+        if (c.at > 0 && value.p[c.at - 1] == ',')
+            whole = c.at;
+    }
+    return value;
+}
+
+/* The end of a list that was cut. */
+static void add_cut(struct buf *b, struct str rest) {
+    if (str_ends(rest, STR(",")))
+        rest.n--;
+    buf_add(b, rest);
+    buf_byte(b, '\n');
+}
+
+struct str header_rewrite(struct arena *a, struct str field, unsigned header_flags, size_t max_tokens,
                           struct str (*address)(void *ctx, struct arena *a, struct str address, unsigned header_flags),
                           void *ctx) {
     struct str name, value;
     if (!header_split(field, &name, &value))
         return field;
+    struct str all = value;
+    value = first_tokens(value, max_tokens);
     struct header_addresses list = header_addresses_parse(a, value);
     struct buf b = { 0 };
     size_t done = 0; /* bytes of `field` that are in `b` */
@@ -70,7 +93,10 @@ struct str header_rewrite(struct arena *a, struct str field, unsigned header_fla
     }
     if (done == 0)
         return field;
-    buf_add(&b, str_from(field, done));
+    if (value.n == all.n)
+        buf_add(&b, str_from(field, done));
+    else
+        add_cut(&b, str_from(str_sub(field, 0, (size_t)(value.p - field.p) + value.n), done));
     struct str out = arena_str(a, buf_str(&b));
     buf_free(&b);
     return out;

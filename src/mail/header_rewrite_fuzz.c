@@ -27,7 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct arena *a = arena_new();
     struct str field = arena_cat(a, STR("To: "), (struct str){ (const char *)data, size }), name, value;
     size_t asked = 0;
-    struct str out = header_rewrite(a, field, HEADER_RECIPIENT_ADDRESS, complete, &asked);
+    struct str out = header_rewrite(a, field, HEADER_RECIPIENT_ADDRESS, size > 0 ? data[0] + 1U : 1, complete, &asked);
     if (!header_split(out, &name, &value) || !str_eq(name, STR("To")))
         abort();
     if (asked == 0 && !str_eq(out, field))

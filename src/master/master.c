@@ -181,7 +181,10 @@ static void report_warnings(const struct conf *c) {
 
 static error load_conf(struct arena *err_arena, struct conf **ret) {
     struct conf_source source = { .process_name = STR("master") };
-    return conf_load(&source, err_arena, ret);
+    error e = conf_load(&source, err_arena, ret);
+    if (!e)
+        socket_window((int)conf_int(*ret, PARAM_tcp_windowsize));
+    return e;
 }
 
 /* A new generation: new workers on the same sockets, the old ones end in their own time. What cannot be read leaves

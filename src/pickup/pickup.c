@@ -2,6 +2,7 @@
 #include "pickup/requeued.h"
 
 #include "base/log.h"
+#include "mail/address.h"
 #include "mail/date.h"
 #include "proto/submit.h"
 #include "queue/maildrop.h"
@@ -115,7 +116,7 @@ static error send_records(struct pickup *p, const struct drop *d, const struct s
         switch (m.type) {
         case MAILDROP_SENDER:
             h.env.sender = arena_str(a, m.bytes);
-            log_info("%s: uid=%ld from=<%.*s>", out->id.text, (long)d->uid, STR_ARG(m.bytes));
+            log_info("%s: uid=%ld from=<%.*s>", out->id.text, (long)d->uid, STR_ARG(address_logged(a, m.bytes)));
             break;
         case MAILDROP_FULL_NAME:
             h.full_name = arena_str(a, m.bytes);

@@ -78,7 +78,7 @@ error requeued_submit(struct pickup *p, struct requeued *r, struct arena *a, str
     error e = submit_open(p->cleanup, flags, out.deadline, a, &out.to, &out.id, ret);
     if (e || ret->status != SUBMIT_OK)
         return e;
-    log_info("%s: uid=%ld from=<%.*s> orig_id=%s", out.id.text, (long)r->uid, STR_ARG(address_quote(a, env->sender)),
+    log_info("%s: uid=%ld from=<%.*s> orig_id=%s", out.id.text, (long)r->uid, STR_ARG(address_logged(a, env->sender)),
              r->name);
     e = send_all(p, r, &out);
     if (!e)

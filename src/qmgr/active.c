@@ -13,7 +13,7 @@ enum { CONTENTS_KEPT = 256 /* contents kept open between deliveries */ };
 static void log_active(const struct message *m) {
     struct arena *a = arena_new();
     log_info("%s: from=<%.*s>, size=%llu, nrcpt=%zu (queue active)", m->id.text,
-             STR_ARG(address_quote(a, m->env.sender)), (unsigned long long)m->content.size, m->todo);
+             STR_ARG(address_logged(a, m->env.sender)), (unsigned long long)m->content.size, m->todo);
     arena_free(a);
 }
 

@@ -26,9 +26,9 @@ static void log_result(const struct message *m, const struct rcpt *r, struct str
     struct buf line = { 0 };
     int limit = (int)conf_int(m->q->conf, PARAM_delay_logging_resolution_limit);
     int64_t now = sys->wall_us();
-    buf_printf(&line, "%s: to=<%.*s>", m->id.text, STR_ARG(address_quote(a, r->address)));
+    buf_printf(&line, "%s: to=<%.*s>", m->id.text, STR_ARG(address_logged(a, r->address)));
     if (r->orig.n && !str_eq_icase(r->orig, r->address))
-        buf_printf(&line, ", orig_to=<%.*s>", STR_ARG(address_quote(a, r->orig)));
+        buf_printf(&line, ", orig_to=<%.*s>", STR_ARG(address_logged(a, r->orig)));
     struct str delay = delay_format(a, now - m->env.arrival_us, limit);
     struct str before = delay_format(a, m->active_us - m->env.arrival_us, limit);
     struct str here = delay_format(a, now - m->active_us, limit);
@@ -413,7 +413,7 @@ static struct spool_failure *deferred_who(struct arena *a, const struct spool_fa
 /* The time is up: what is deferred is returned. `stays`: the message has to stay for another reason. */
 static bool give_up(struct message *m, bool stays) {
     struct arena *a = m->arena;
-    log_info("%s: from=<%.*s>, status=%s, returned to sender", m->id.text, STR_ARG(address_quote(a, m->env.sender)),
+    log_info("%s: from=<%.*s>, status=%s, returned to sender", m->id.text, STR_ARG(address_logged(a, m->env.sender)),
              m->env.flags & ENVELOPE_EXPIRED ? "force-expired" : "expired");
     size_t count, all_count;
     const struct spool_failure *all = deferred_all(m, &all_count);

@@ -76,6 +76,20 @@ static void no_delay(int fd, int family) {
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 }
 
+static int window;
+
+void socket_window(int bytes) {
+    window = bytes;
+}
+
+/* Before connect() or listen(): then TCP knows it when it agrees on window scaling (RFC 7323, 2.2). */
+static void set_window(int fd, int family) {
+    if (window <= 0 || family == AF_UNIX)
+        return;
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &window, sizeof window);
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &window, sizeof window);
+}
+
 /* A unix socket whose backlog is full gives no event when there is room: look again after this. */
 enum { UNIX_RETRY_US = 10 * 1000 };
 
@@ -110,6 +124,7 @@ error io_connect(const struct endpoint *to, const struct endpoint *from, int64_t
     if (fd < 0)
         return err_errno(errno);
     error e = NULL;
+    set_window(fd, to->u.sa.sa_family);
     if (from) {
         int one = 1;
         /* the port is chosen at connect time, so that thousands of connections may share one source address */
@@ -213,6 +228,7 @@ error listen_on(const struct endpoint *at, int backlog, mode_t mode, int *ret_fd
     int fd = sys->socket(at->u.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return err_errno(errno);
+    set_window(fd, at->u.sa.sa_family);
     error e = listen_fd_set_up(fd, at, backlog, mode);
     if (e) {
         sys->close(fd);

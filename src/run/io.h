@@ -93,5 +93,8 @@ error io_connect(const struct endpoint *to, const struct endpoint *from_or_null,
  * wait_keep(listen_fd) once. */
 error io_accept(int listen_fd, int64_t deadline, struct endpoint *ret_peer, int *ret_fd);
 /* A bound, listening, non-blocking descriptor. Unix sockets: an old one is removed first; `mode` is its permission. */
+/* Bytes that sockets made from now on for TCP may have under way, either way (SO_SNDBUF, SO_RCVBUF); 0: as the system
+ * has it. */
+void socket_window(int bytes);
 error listen_on(const struct endpoint *at, int backlog, mode_t mode, int *ret_fd);
 #endif

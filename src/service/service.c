@@ -3,6 +3,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "conf/master_cf.h"
+#include "mail/address.h"
 #include "run/loop.h"
 #include "service/args.h"
 #include "service/internal.h"
@@ -726,6 +727,12 @@ int service_main(int argc, char **argv, const struct service *s) {
     if ((e = conf_load(&source, a, &run.ctx.conf)) || (e = logging_start(run.ctx.conf, program, kind, a)) ||
         (e = owner_lookup(run.ctx.conf, a, &owner)))
         log_fatal("%.*s", STR_ARG(e->text));
+    struct str format = conf_str(run.ctx.conf, PARAM_info_log_address_format);
+    if (!str_eq_icase(format, STR("external")) && !str_eq_icase(format, STR("internal")))
+        log_fatal("bad parameter value: 'info_log_address_format = %.*s': specify external or internal",
+                  STR_ARG(format));
+    address_log_internal(str_eq_icase(format, STR("internal")));
+    socket_window((int)conf_int(run.ctx.conf, PARAM_tcp_windowsize));
     struct str queue = conf_str(run.ctx.conf, PARAM_queue_directory);
     if (!of_command && chdir(queue.p) < 0)
         log_fatal("chdir %.*s: %s", STR_ARG(queue), strerror(errno));

@@ -272,7 +272,8 @@ error client_config_load(struct service_ctx *ctx, bool lmtp, struct arena *err_a
                                            : PARAM_smtp_discard_ehlo_keyword_address_maps);
     enum param dns_filter = lmtp ? PARAM_lmtp_dns_reply_filter : PARAM_smtp_dns_reply_filter;
     c->dns_filter = open_maps(conf, dns_filter);
-    struct dns_options o = { .servers = conf_str(conf, PARAM_dns_resolvers) };
+    struct dns_options o = { .servers = conf_str(conf, PARAM_dns_resolvers),
+                             .idna2003 = conf_bool(conf, PARAM_enable_idna2003_compatibility) };
     if (c->dns_filter) {
         record_filter = (struct record_filter){ c->dns_filter, param_row(dns_filter)->name };
         o.filter = filter_record;

@@ -182,7 +182,7 @@ static void on_header(void *ctx, enum mime_class class, struct str text) {
     if (keep) {
         unsigned kind = row ? row->flags & (HEADER_SENDER_ADDRESS | HEADER_RECIPIENT_ADDRESS) : 0;
         if (kind && class == MIME_PRIMARY && o->r->generic.maps)
-            text = header_rewrite(o->arena, text, kind, header_address, o);
+            text = header_rewrite(o->arena, text, kind, SIZE_MAX, header_address, o);
         content_add(o->w, text);
         content_add(o->w, STR("\n"));
     }

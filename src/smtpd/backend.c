@@ -455,7 +455,8 @@ error backend_open(struct service_ctx *ctx, struct arena *err_arena, struct back
     d.family = str_eq_icase(protocols, STR("ipv4"))   ? DNS_FAMILY_IPV4
                : str_eq_icase(protocols, STR("ipv6")) ? DNS_FAMILY_IPV6
                                                       : DNS_FAMILY_ANY;
-    struct dns_options options = { .servers = conf_str(c, PARAM_dns_resolvers) };
+    struct dns_options options = { .servers = conf_str(c, PARAM_dns_resolvers),
+                                   .idna2003 = conf_bool(c, PARAM_enable_idna2003_compatibility) };
     struct str filter = conf_str(c, PARAM_smtpd_dns_reply_filter);
     if (filter.n) {
         options.filter = filter_record;

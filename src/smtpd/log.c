@@ -76,13 +76,13 @@ static void add_context(struct buf *b, const struct session *s) {
     struct arena *a = arena_new();
     struct str rcpt = s->check_recipient;
     if (s->tx) {
-        struct str sender = address_quote(a, s->tx->sender);
+        struct str sender = address_logged(a, s->tx->sender);
         buf_printf(b, " from=<%.*s>", STR_ARG(sender));
         if (rcpt.n == 0 && s->tx->rcpts == 1)
             rcpt = s->tx->first_rcpt;
     }
     if (rcpt.n) {
-        struct str to = address_quote(a, rcpt);
+        struct str to = address_logged(a, rcpt);
         buf_printf(b, " to=<%.*s>", STR_ARG(to));
     }
     buf_printf(b, " proto=%s", session_protocol(s));

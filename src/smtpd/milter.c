@@ -127,6 +127,10 @@ static struct str value_tls_version(struct session *s, struct arena *a) {
     (void)a;
     return s->tls.active ? s->tls.protocol : none();
 }
+static struct str value_tls_sni(struct session *s, struct arena *a) {
+    (void)a;
+    return s->tls.active ? if_any(s->tls.sni) : none();
+}
 static struct str value_cipher(struct session *s, struct arena *a) {
     (void)a;
     return s->tls.active ? s->tls.cipher : none();
@@ -205,6 +209,7 @@ static const struct {
     { STR_INIT("tls_version"), value_tls_version },
     { STR_INIT("cipher"), value_cipher },
     { STR_INIT("cipher_bits"), value_cipher_bits },
+    { STR_INIT("tls_sni"), value_tls_sni },
     { STR_INIT("cert_subject"), value_cert_subject },
     { STR_INIT("cert_issuer"), value_cert_issuer },
     { STR_INIT("auth_type"), value_auth_type },
