@@ -80,11 +80,22 @@ enum verdict access_helo(struct checks *c, const struct restriction *r) {
     return access_answer(c, r, found, helo, value, helo, "Helo command", NULL);
 }
 
+struct str whole_address(struct checks *c, struct str address) {
+    const struct conf *conf = c->s->set->conf;
+    struct address_parts p = address_split(address);
+    if (!p.has_domain && conf_bool(conf, PARAM_append_at_myorigin))
+        return arena_printf(c->arena, "%.*s@%.*s", STR_ARG(address), STR_ARG(conf_str(conf, PARAM_myorigin)));
+    if (p.domain.n && str_index(p.domain, '.') < 0 && str_index(p.domain, ':') < 0 &&
+        conf_bool(conf, PARAM_append_dot_mydomain))
+        return arena_printf(c->arena, "%.*s.%.*s", STR_ARG(address), STR_ARG(conf_str(conf, PARAM_mydomain)));
+    return address;
+}
+
 static enum table_result find_mailbox(struct checks *c, const struct restriction *r, struct str address,
                                       struct str *ret) {
     struct str extension;
     unsigned flags = ADDR_FIND_DOMAIN | ADDR_FIND_LOCAL_AT | access_parent_flags(c);
-    return addr_find(r->maps, address, false, flags, c->s->set->extensions, c->arena, ret, &extension);
+    return addr_find(r->maps, whole_address(c, address), false, flags, c->s->set->extensions, c->arena, ret, &extension);
 }
 
 enum verdict access_sender(struct checks *c, const struct restriction *r) {

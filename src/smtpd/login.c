@@ -4,18 +4,6 @@
 #include "base/log.h"
 #include "mail/address.h"
 
-/* The sender with a whole domain, as the queue will have it and as tables do. */
-static struct str complete(struct checks *c) {
-    const struct conf *conf = c->s->set->conf;
-    struct address_parts p = address_split(c->sender);
-    if (!p.has_domain && conf_bool(conf, PARAM_append_at_myorigin))
-        return arena_printf(c->arena, "%.*s@%.*s", STR_ARG(c->sender), STR_ARG(conf_str(conf, PARAM_myorigin)));
-    if (p.domain.n && str_index(p.domain, '.') < 0 && str_index(p.domain, ':') < 0 &&
-        conf_bool(conf, PARAM_append_dot_mydomain))
-        return arena_printf(c->arena, "%.*s.%.*s", STR_ARG(c->sender), STR_ARG(conf_str(conf, PARAM_mydomain)));
-    return c->sender;
-}
-
 /* The owners of the sender; empty: nobody is named. False: `*ret_verdict` is what to return. */
 static bool find_owners(struct checks *c, struct str *ret, enum verdict *ret_verdict) {
     struct session *s = c->s;
@@ -25,7 +13,7 @@ static bool find_owners(struct checks *c, struct str *ret, enum verdict *ret_ver
     if (!check_class_of(c, c->sender, &about, ret_verdict))
         return false;
     enum table_result found =
-        addr_find(s->set->login_maps, complete(c), !about.unroutable && about.class == CLASS_LOCAL,
+        addr_find(s->set->login_maps, whole_address(c, c->sender), !about.unroutable && about.class == CLASS_LOCAL,
                   ADDR_FIND_BARE_LOCAL | ADDR_FIND_AT_DOMAIN, s->set->extensions, c->arena, ret, &extension);
     if (found == TABLE_NOT_FOUND)
         *ret = STR("");

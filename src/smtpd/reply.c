@@ -108,22 +108,22 @@ bool reply_ok(struct session *s, const char *format, ...) {
 }
 
 bool reply_fail(struct session *s, const char *format, ...) {
-    s->errors++;
     s->error_classes |= ERROR_PROTOCOL;
     va_list ap;
     va_start(ap, format);
     put_format(s, format, ap);
     va_end(ap);
+    s->errors++; /* its own reply does not wait for it */
     return false;
 }
 
 bool reply_error(struct session *s, unsigned classes, const char *format, ...) {
-    s->errors++;
     s->error_classes |= classes;
     va_list ap;
     va_start(ap, format);
     put_format(s, format, ap);
     va_end(ap);
+    s->errors++;
     return false;
 }
 

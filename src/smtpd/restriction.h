@@ -162,6 +162,8 @@ ROW_RUN(access_sender);
 ROW_RUN(access_recipient);
 ROW_RUN(access_etrn);
 unsigned access_parent_flags(const struct checks *c); /* flags for name_find() */
+/* The address with a whole domain, as the queue will have it and as tables do; in c->arena, or `address` itself. */
+struct str whole_address(struct checks *c, struct str address);
 /* search_order of check_ccert_access: bits, the first key in the lowest four */
 enum ccert_key { CCERT_FINGERPRINT = 1, CCERT_PUBKEY_FINGERPRINT };
 enum { CCERT_DEFAULT_ORDER = CCERT_FINGERPRINT | CCERT_PUBKEY_FINGERPRINT << 4 };
