@@ -95,7 +95,8 @@ static enum table_result find_mailbox(struct checks *c, const struct restriction
                                       struct str *ret) {
     struct str extension;
     unsigned flags = ADDR_FIND_DOMAIN | ADDR_FIND_LOCAL_AT | access_parent_flags(c);
-    return addr_find(r->maps, whole_address(c, address), false, flags, c->s->set->extensions, c->arena, ret, &extension);
+    return addr_find(r->maps, whole_address(c, address), false, flags, c->s->set->extensions, c->arena, ret,
+                     &extension);
 }
 
 enum verdict access_sender(struct checks *c, const struct restriction *r) {

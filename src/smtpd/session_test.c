@@ -105,7 +105,8 @@ static void test_trickle(void **state) {
 static void test_error_delay(void **state) {
     (void)state;
     play("smtpd_soft_error_limit = 2\nsmtpd_error_sleep_time = 5s", "192.0.2.1",
-         "< 220 *\n> FOO\n<< 500\n> FOO\n<< 500\n> FOO\nquiet 4.9\n<< 500\n> NOOP\nquiet 4.9\n<< 250\n> QUIT\n<< 221\neof\n");
+         "< 220 *\n> FOO\n<< 500\n> FOO\n<< 500\n> FOO\nquiet 4.9\n<< 500\n> NOOP\nquiet 4.9\n<< 250\n> QUIT\n<< "
+         "221\neof\n");
 }
 
 /* --- connections that break --- */
