@@ -62,6 +62,13 @@ SCENARIOS = {
                  came=("^From <prettier@home.example> to \\['u@other.example'\\]", "^From: prettier@home.example$", "^To: u@other.example$"))],
         files={"sender_canonical": "ugly@home.example pretty@home.example\n",
                "recipient_canonical": "ugly@home.example u@other.example\n"}),
+    "generic mapping": Scenario(GUIDE, "generic mapping for outgoing SMTP mail", "smtp_generic_maps = hash:{etc}/generic\n", [
+        Mail("g@there.example", "to=<g@there.example>", by=HERE, sender="who@home.example",
+             header="From: who@home.example\nReply-To: any@home.example\n",
+             came=("^From <who@isp.example> ", "^From: who@isp.example$", "^Reply-To: office@isp.example$")),
+        Mail("{me}@localhost", "to=<{me}@localhost>", by=HERE, sender="who@home.example", header="From: who@home.example\n")],
+        files={"generic": "who@home.example who@isp.example\n@home.example office@isp.example\n"},
+        stored={"mail/{me}": ["^From: who@home.example$"]}),
     "masquerading": Scenario(GUIDE, "address masquerading", "masquerade_domains = foo.home.example home.example\n", [
         masked("a@any.thing.foo.home.example", "a@foo.home.example"),
         masked("a@any.thing.else.home.example", "a@home.example"),

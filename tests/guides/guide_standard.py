@@ -107,4 +107,12 @@ SCENARIOS = {
             Mail("account@isp.example", f"to=<{{me}}@hostname.home.example>, orig_to=<account@isp.example>, .*{BOX}", by="sendmail"),
             Mail("other@isp.example", f"to=<other@isp.example>, {far('isp.example')}", by="sendmail")],
         files={"canonical": "{me} account@isp.example\n", "virtual": "account@isp.example {me}\n"}),
+    "fantasy name, mapped on the way out": Scenario(GUIDE, "no real host name, solution 1", (
+        "smtp_generic_maps = hash:{etc}/generic\n"), [
+            Mail("a@there.example", "to=<a@there.example>", by="sendmail", sender="{me}",
+                 came=("^From <account@isp.example> ", "^From: (.* <)?account@isp.example", "^Cc: account\\+home@isp.example"),
+                 header="Cc: other\n"),
+            Mail("{me}", f"to=<{{me}}@hostname.home.example>.*{BOX}", by="sendmail", sender="{me}", header="X-Kept: yes\n")],
+        files={"generic": "{me}@hostname.home.example account@isp.example\n@hostname.home.example account+home@isp.example\n"},
+        stored={"mail/{me}": ["^From: .*{me}@hostname.home.example"]}),
 }
