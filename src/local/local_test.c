@@ -378,6 +378,24 @@ static void test_include_rights(void **state) {
     free((void *)(uintptr_t)alias);
 }
 
+/* Asked about together, members still have their turns one after the other, lists in lists among them. */
+static void test_members_in_turn(void **state) {
+    (void)state;
+    deliver("l@here.example",
+            "inline:{{l=a@away.example, b@away.example, m, e@away.example, n, h@away.example}, "
+            "{m=c@away.example, d@away.example}, {n=f@away.example, a@away.example, g@away.example}}",
+            NULL, NULL, 0);
+    run();
+    result(DELIVERY_SENT, "2.0.0");
+    assert_int_equal(cleanup.messages[0].rcpt_count, 8);
+    for (size_t i = 0; i < 8; i++) {
+        struct str address = cleanup.messages[0].rcpts[i].address;
+        assert_int_equal(address.p[0], "abcdefgh"[i]);
+        assert_true(str_ends(address, STR("@away.example")));
+    }
+    finish();
+}
+
 /* Of a list that is too long nobody is left out in silence. */
 static void test_long_list(void **state) {
     (void)state;
@@ -688,6 +706,7 @@ int main(void) {
         cmocka_unit_test(test_forward_dsn),
         cmocka_unit_test(test_alias_quotes),
         cmocka_unit_test(test_table_down),
+        cmocka_unit_test(test_members_in_turn),
         cmocka_unit_test(test_includes),
         cmocka_unit_test(test_include_rights),
         cmocka_unit_test(test_long_list),

@@ -5,8 +5,6 @@
 #include "mail/dsn.h"
 #include "proto/rewrite.h"
 
-enum { RESOLVE_TIME = 300 };
-
 /* --- results --- */
 /* deferred wins over bounced, bounced over sent: a recipient is done only when all it stands for is */
 void delivery_note(struct delivery *d, const struct agent_status *s) {
@@ -48,7 +46,7 @@ struct str origin_orig(const struct delivery *d, const struct origin *from) {
 
 /* --- the agenda --- */
 void plan(struct delivery *d, struct agenda *g, enum work_kind kind, struct str text, const struct origin *from) {
-    *vec_add(d->arena, &g->list) = (struct work){ kind, text, from };
+    *vec_add(d->arena, &g->list) = (struct work){ kind, text, from, NULL };
 }
 
 bool first_time(struct delivery *d, struct agenda *g, const char *kind, struct str what) {
@@ -157,44 +155,23 @@ static void recipient(struct delivery *d, struct agenda *g, struct str address, 
 }
 
 /* --- a member of an alias or a ~/.forward: ours, or to be forwarded --- */
-/* The answers are in d->scratch. */
-static error resolve(struct delivery *d, struct str address, struct str sender, struct route *ret, error *ret_refusal) {
-    int64_t deadline = deadline_in(RESOLVE_TIME);
-    error e = NULL;
-    if (!d->rewrite) {
-        struct ipc *ipc;
-        if ((e = service_connect(d->r->ctx, STR("private/rewrite"), deadline, &ipc)))
-            return e;
-        d->rewrite = rewrite_link_new(ipc);
-    }
-    struct str origin = conf_str(d->r->ctx->conf, PARAM_myorigin), full;
-    e = rewrite_address(d->rewrite, d->scratch, address, origin, deadline, &full);
-    if (!e)
-        e = rewrite_resolve(d->rewrite, d->scratch, sender, full, deadline, ret, ret_refusal);
-    if (e) {
-        rewrite_link_close(d->rewrite);
-        d->rewrite = NULL;
-    }
-    return e;
-}
-
-static void member(struct delivery *d, struct agenda *g, struct str address, const struct origin *from) {
-    struct route route = { 0 };
-    error refusal = NULL;
-    error e = resolve(d, address, origin_sender(d, from), &route, &refusal);
-    if (e || refusal) {
-        error why = e ? e : refusal;
-        bool later = e || refusal->kind != ERR_PERM;
-        log_warn("%s: cannot resolve %.*s: %.*s", d->r->req.id.text, STR_ARG(address), STR_ARG(why->text));
+static void member(struct delivery *d, struct agenda *g, const struct work *w) {
+    const struct origin *from = w->from;
+    struct resolution found;
+    error e = member_resolve(d, w, &found);
+    if (e || found.refusal) {
+        error why = e ? e : found.refusal;
+        bool later = e || why->kind != ERR_PERM;
+        log_warn("%s: cannot resolve %.*s: %.*s", d->r->req.id.text, STR_ARG(w->text), STR_ARG(why->text));
         struct str dsn = why->dsn.n ? why->dsn : STR("4.3.0");
         delivery_result(d, from->address, dsn_with_class(d->arena, dsn, later ? '4' : '5'),
                         later ? STR("address resolver failure") : arena_str(d->arena, why->text));
         return;
     }
-    if (str_eq(route.transport, d->r->req.transport))
-        recipient(d, g, arena_str(d->arena, route.recipient), from);
+    if (str_eq(found.route.transport, d->r->req.transport))
+        recipient(d, g, arena_str(d->arena, found.route.recipient), from);
     else
-        forward(d, g, from, route.recipient);
+        forward(d, g, from, found.route.recipient);
 }
 
 static void work(struct delivery *d, struct agenda *g, const struct work *w) {
@@ -212,7 +189,7 @@ static void work(struct delivery *d, struct agenda *g, const struct work *w) {
         recipient(d, g, w->text, from);
         return;
     case WORK_MEMBER:
-        member(d, g, w->text, from);
+        member(d, g, w);
         return;
     case WORK_INCLUDE:
         include(d, g, w->text, from);
@@ -237,7 +214,8 @@ static void work(struct delivery *d, struct agenda *g, const struct work *w) {
 
 static void one_recipient(struct delivery *d) {
     const struct rcpt *rcpt = &d->r->req.env.rcpts[d->index];
-    struct agenda g = { .seen_limit = (size_t)conf_int(d->r->ctx->conf, PARAM_duplicate_filter_limit) };
+    struct agenda g = { .seen_limit = (size_t)conf_int(d->r->ctx->conf, PARAM_duplicate_filter_limit),
+                        .ahead = arena_new() };
     struct origin start = { .kind = ORIGIN_REQUEST,
                             .name = STR(""),
                             .rights = d->local->default_privs,
@@ -252,8 +230,11 @@ static void one_recipient(struct delivery *d) {
             delivery_result(d, rcpt->address, STR("5.4.6"), STR("too many destinations"));
             break;
         }
+        if (!g.list.at[g.list.n - 1].resolution)
+            members_resolve_ahead(d, &g);
         struct work w = g.list.at[--g.list.n];
         work(d, &g, &w);
+        resolution_used(&g, &w);
         arena_reset(d->scratch);
     }
     /* what waits is expanded again later, and must not go out each time */
@@ -264,6 +245,7 @@ static void one_recipient(struct delivery *d) {
     agent_answer(d->r, d->index, &d->worst);
     rewrite_link_close(d->rewrite);
     map_free(&g.seen);
+    arena_free(g.ahead);
 }
 
 void local_deliver(struct agent_request *r) {
