@@ -44,7 +44,7 @@ def test_unwritable_queue(make_instance):
     for name in ("incoming", "log"):
         (instance.queue / name).chmod(0o700)
     assert send(instance, 200_000) == 250
-    wait_for(lambda: instance.log().count("status=sent") == 2)
+    wait_for(lambda: instance.log().count("status=sent (delivered to mailbox)") == 2)
 
 
 @pytest.fixture
