@@ -8,6 +8,13 @@
 static void serve_message(void *ctx, struct submit_in *in);
 
 error cleanup_open(struct cleanup *s, const struct conf *c, struct arena *err_arena) {
+    struct str name = conf_str(c, PARAM_non_empty_end_of_header_action);
+    enum header_end_action action;
+    if (!header_end_action(name, &action))
+        return err_make(
+            err_arena, ERR_CONFIG,
+            "bad non_empty_end_of_header_action setting: \"%.*s\"; specify fix_quietly, add_header or reject",
+            STR_ARG(name));
     *s = (struct cleanup){ .c = c,
                            .rules = content_rules(c),
                            .server = { .message = serve_message, .ctx = s, .held_max = CLEANUP_HELD_MAX } };

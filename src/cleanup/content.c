@@ -39,6 +39,20 @@ struct byte_set byte_set_parse(struct str s) {
     return set;
 }
 
+bool header_end_action(struct str name, enum header_end_action *ret) {
+    static const struct str names[] = {
+        [HEADER_END_FIX] = STR_INIT("fix_quietly"),
+        [HEADER_END_ADD_FIELD] = STR_INIT("add_header"),
+        [HEADER_END_REJECT] = STR_INIT("reject"),
+    };
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+        if (str_eq(name, names[i])) {
+            *ret = (enum header_end_action)i;
+            return true;
+        }
+    return false;
+}
+
 struct content_rules content_rules(const struct conf *c) {
     struct content_rules r = {
         .replace_stray_cr = conf_bool(c, PARAM_cleanup_replace_stray_cr_lf),
@@ -52,6 +66,7 @@ struct content_rules content_rules(const struct conf *c) {
         .name_charset = conf_str(c, PARAM_full_name_encoding_charset),
         .host = conf_str(c, PARAM_myhostname),
     };
+    header_end_action(conf_str(c, PARAM_non_empty_end_of_header_action), &r.header_end);
     struct str list = r.drop_headers, name;
     while (str_word(&list, STR_COMMA_SPACE, &name)) {
         enum header_id id = header_find(name)->id;
@@ -323,10 +338,15 @@ static void body(struct content *c, struct str s) {
 
 /* What is in `field` turned out to be no header field but the first line of the body, as far as it is there. */
 static void header_ends_here(struct content *c) {
-    header_end(c);
     struct str line = buf_str(&c->field);
-    if (!str_eq(line, STR("\n")))
-        body(c, STR("\n")); /* the empty line that was forgotten */
+    bool forgotten = !str_eq(line, STR("\n"));
+    if (forgotten && c->rules->header_end == HEADER_END_ADD_FIELD)
+        put(c, STR("MIME-Error: " HEADER_END_TEXT "\n"));
+    if (forgotten && c->rules->header_end == HEADER_END_REJECT)
+        buf_add(&c->unended, str_trim(line));
+    header_end(c);
+    if (forgotten)
+        body(c, STR("\n"));
     body(c, line);
     buf_free(&c->field);
 }
@@ -396,6 +416,7 @@ void content_free(struct content *c) {
     buf_free(&c->text);
     buf_free(&c->field);
     buf_free(&c->rejected_line);
+    buf_free(&c->unended);
     *c = (struct content){ 0 };
 }
 

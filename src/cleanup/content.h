@@ -25,6 +25,10 @@ static inline bool byte_set_has(const struct byte_set *s, unsigned char c) {
 /* message_strip_characters: C escapes (\0 \r \n \t \a \b \f \v \\ \ooo) and plain bytes. */
 struct byte_set byte_set_parse(struct str escaped);
 
+/* non_empty_end_of_header_action: what to do with a header section that ends without an empty line. */
+enum header_end_action { HEADER_END_FIX, HEADER_END_ADD_FIELD, HEADER_END_REJECT };
+#define HEADER_END_TEXT "message header was not terminated by empty line"
+
 /* What main.cf says; the same for all messages. */
 struct content_rules {
     bool replace_stray_cr; /* cleanup_replace_stray_cr_lf */
@@ -38,7 +42,9 @@ struct content_rules {
     bool from_obsolete;       /* header_from_format = obsolete */
     struct str name_charset;  /* full_name_encoding_charset */
     struct str host;          /* myhostname, for Message-Id: */
+    enum header_end_action header_end;
 };
+bool header_end_action(struct str name, enum header_end_action *ret); /* False: there is none of this name */
 /* Strings are borrowed from the configuration. */
 struct content_rules content_rules(const struct conf *c);
 
@@ -93,6 +99,7 @@ struct content {
     bool utf8;                /* `detect_utf8`: a header field is not ASCII */
     bool rejected;            /* a byte of message_reject_characters was there */
     struct buf rejected_line; /* the beginning of its line, for the log */
+    struct buf unended;       /* HEADER_END_REJECT: the beginning of the line where the empty one was wanted */
 };
 
 /* `rules` and `m` must outlive the content. */

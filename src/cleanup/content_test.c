@@ -66,6 +66,8 @@ static void run(const struct content_rules *r, const struct content_message *bas
         *ret_hops = c.hops;
     if (ret_rejected && c.rejected)
         buf_add(ret_rejected, buf_str(&c.rejected_line));
+    if (ret_rejected)
+        buf_add(ret_rejected, buf_str(&c.unended));
     content_free(&c);
 }
 
@@ -311,6 +313,34 @@ static void test_characters(void **state) {
     buf_free(&rejected);
 }
 
+static void test_header_end(void **state) {
+    (void)state;
+    const struct content_message m = { .sender = STR("") };
+    static const struct {
+        enum header_end_action action;
+        const char *in, *out, *refused;
+    } cases[] = {
+        { HEADER_END_FIX, "A: b\nno field\n", "A: b\n\nno field\n", "" },
+        { HEADER_END_ADD_FIELD, "A: b\nno field\n", "A: b\nMIME-Error: " HEADER_END_TEXT "\n\nno field\n", "" },
+        { HEADER_END_ADD_FIELD, "A: b\n\nno field\n", "A: b\n\nno field\n", "" },
+        { HEADER_END_ADD_FIELD, "A: b\n", "A: b\n", "" },
+        { HEADER_END_REJECT, "A: b\nno field\nmore\n", "A: b\n\nno field\nmore\n", "no field" },
+        { HEADER_END_REJECT, "A: b\n\nno field\n", "A: b\n\nno field\n", "" },
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+        for (size_t s = 0; s < STEP_COUNT; s++) {
+            struct content_rules r = rules();
+            struct got g = { 0 };
+            struct buf refused = { 0 };
+            r.header_end = cases[i].action;
+            run(&r, &m, str_c(cases[i].in), steps[s], &g, NULL, &refused);
+            assert_str(buf_str(&g.out), cases[i].out);
+            assert_str(buf_str(&refused), cases[i].refused);
+            got_free(&g);
+            buf_free(&refused);
+        }
+}
+
 /* One process makes very many of them. */
 static void test_many_messages(void **state) {
     (void)state;
@@ -355,9 +385,10 @@ static void test_utf8(void **state) {
 int main(void) {
     setenv("TZ", "UTC", 1);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_utf8),        cmocka_unit_test(test_messages),      cmocka_unit_test(test_from),
-        cmocka_unit_test(test_undisclosed), cmocka_unit_test(test_hops_and_seen), cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_memory),      cmocka_unit_test(test_characters),    cmocka_unit_test(test_many_messages),
+        cmocka_unit_test(test_utf8),          cmocka_unit_test(test_messages),      cmocka_unit_test(test_from),
+        cmocka_unit_test(test_undisclosed),   cmocka_unit_test(test_hops_and_seen), cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_memory),        cmocka_unit_test(test_characters),    cmocka_unit_test(test_header_end),
+        cmocka_unit_test(test_many_messages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

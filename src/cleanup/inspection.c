@@ -143,17 +143,20 @@ static bool on_body(void *ctx, struct arena *a, size_t offset, struct str *text,
     return ask(m, a, c->body, STR("body_checks"), false, *text, text, ret_before);
 }
 
+void message_refuse_form(struct message *m, struct str text, struct str about) {
+    message_log_content(m, STR("reject"), "mime-error",
+                        arena_printf(m->arena, "%.*s: %.*s", STR_ARG(text), STR_ARG(str_sub(about, 0, SHOWN_MAX))),
+                        false, STR(""));
+    message_fail(m, SUBMIT_CONTENT, STR("5.6.0"), text);
+}
+
 static void on_error(void *ctx, enum mime_error e, struct str about) {
     struct message *m = ctx;
     const struct checks *c = &m->s->checks;
     bool utf8 = m->env.flags & ENVELOPE_SMTPUTF8; /* who has it may have this, too (RFC 6532) */
     if (m->status != SUBMIT_OK || !(c->refused_errors & 1u << e) || (e == MIME_8BIT_HEADER && utf8))
         return;
-    struct str text = mime_error_text(e);
-    message_log_content(m, STR("reject"), "mime-error",
-                        arena_printf(m->arena, "%.*s: %.*s", STR_ARG(text), STR_ARG(str_sub(about, 0, SHOWN_MAX))),
-                        false, STR(""));
-    message_fail(m, SUBMIT_CONTENT, STR("5.6.0"), text);
+    message_refuse_form(m, mime_error_text(e), about);
 }
 
 /* --- what main.cf says --- */

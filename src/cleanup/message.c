@@ -183,6 +183,8 @@ static void content_check(struct message *m) {
         message_log_content(m, STR("reject"), "content", buf_str(&m->content.rejected_line), true,
                             STR("disallowed character"));
         message_fail(m, SUBMIT_CONTENT, STR("5.7.1"), STR("disallowed character"));
+    } else if (m->content.unended.n > 0) {
+        message_refuse_form(m, STR(HEADER_END_TEXT), buf_str(&m->content.unended));
     }
 }
 

@@ -47,6 +47,8 @@ void message_end(struct message *m, struct submit_result *ret);
 /* inspection.c: "QID: ACTION: WHAT TEXT from ...": what a check has found; `session`: with proto= and helo=. */
 void message_log_content(const struct message *m, struct str action, const char *what, struct str text, bool session,
                          struct str why);
+/* inspection.c: the message is refused for its form (5.6.0). `about`: the line in question, for the log. */
+void message_refuse_form(struct message *m, struct str text, struct str about);
 /* inspection.c: milter_header_checks. `*field` is whole, with its LF, and may be replaced. False: it goes away. */
 bool message_check_filter_field(struct message *m, struct str *field);
 

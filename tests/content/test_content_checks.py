@@ -112,6 +112,17 @@ ROWS = {
                     ["X-Rej: a", "", "rej"]),
     "failed_table": ("header_checks = hash:/nonexistent/checks\n", ["X: a", "", "x"],
                      "451 4.3.0 Error: queue file write error", [], None),
+    "end_fixed": ("", ["X-A: b", "no field", "x"], OK, [], ["X-A: b", "", "no field", "x"]),
+}
+UNENDED = "message header was not terminated by empty line"
+NEWER = {  # than Debian's
+    "end_named": ("non_empty_end_of_header_action = add_header\n", ["X-A: b", "no field", "x"], OK, [],
+                  ["X-A: b", f"MIME-Error: {UNENDED}", "", "no field", "x"]),
+    "end_as_it_should_be": ("non_empty_end_of_header_action = add_header\n", ["X-A: b", "", "x"], OK, [], ["X-A: b", "", "x"]),
+    "end_refused": ("non_empty_end_of_header_action = reject\n", ["X-A: b", "no field", "x"], f"550 5.6.0 {UNENDED}",
+                    [f"reject: mime-error {UNENDED}: no field from localhost[127.0.0.1]; from=<a@there.example> to=<u@here.example>"],
+                    None),
+    "end_not_refused": ("non_empty_end_of_header_action = reject\n", ["X-A: b", "", "x"], OK, [], ["X-A: b", "", "x"]),
 }
 
 
@@ -173,14 +184,15 @@ def check(server, postcat, row):
         assert not postcat(queue_id)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", [*ROWS, *NEWER])
 def test_checks(make_instance, name):
-    server = make_instance(main_cf=COMMON + ROWS[name][0])
+    row = (ROWS | NEWER)[name]
+    server = make_instance(main_cf=COMMON + row[0])
 
     def postcat(queue_id):
         done = server.command("postcat", "-q", queue_id, capture_output=True)
         return done.stdout if done.returncode == 0 else ""
-    check(server, postcat, ROWS[name])
+    check(server, postcat, row)
     if name == "bcc":
         assert "recipient: b@here.example" in postcat(server.queue_ids()[0])
     if name == "redirect":
