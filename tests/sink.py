@@ -62,7 +62,7 @@ class Sink:
         say(b"220 sink ESMTP")
         accepted = 0
         for line in peer:
-            verb = line.split()[0].decode().upper()
+            verb = line.split()[0].decode("latin-1").upper()
             self.said.append((number, line.strip().decode()))
             if verb == "DATA" and not accepted:
                 say(b"503 5.5.1 no recipients")

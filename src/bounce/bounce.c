@@ -223,6 +223,7 @@ static struct notice notice_for(struct telling *t) {
         .utf8 = conf_bool(c, PARAM_smtputf8_enable),
         .threaded = conf_bool(c, PARAM_enable_threaded_bounces),
         .redacted = is_redacted(t),
+        .tls_optional = (t->req->env.flags & ENVELOPE_TLS_OPTIONAL) && conf_bool(c, PARAM_tls_required_enable),
         .old_from = str_eq_icase(conf_str(c, PARAM_header_from_format), STR("obsolete")),
         .content_size = r->content.size,
         .read = read_content,

@@ -88,6 +88,8 @@ static void write_header(const struct notice *n, struct arena *a, struct buf *b)
         buf_printf(b, "References: %.*s\n", STR_ARG(n->message_id));
         buf_printf(b, "In-Reply-To: %.*s\n", STR_ARG(n->message_id));
     }
+    if (n->tls_optional)
+        buf_add(b, STR("TLS-Required: no\n"));
     /* RFC 3834, 5 */
     buf_printf(b, "Auto-Submitted: %s\n", n->postmaster ? "auto-generated" : "auto-replied");
     buf_printf(b, "MIME-Version: 1.0\nContent-Type: multipart/report; report-type=%s;\n\tboundary=\"%s\"\n",

@@ -31,12 +31,13 @@ struct notice {
     const struct envelope *env;         /* of the message */
     const struct spool_failure *rcpts;
     size_t rcpt_count;
-    int64_t now;      /* seconds since the epoch */
-    int64_t lifetime; /* seconds: maximal_queue_lifetime (for DELAYED) */
-    bool old_from;    /* header_from_format = obsolete */
-    bool utf8;        /* smtputf8_enable: text is UTF-8, and the notice 8bit, whether or not this one needs it */
-    bool threaded;    /* enable_threaded_bounces: refers to the message by its Message-ID */
-    bool redacted;    /* nothing of the message is returned (RFC 8689, 5) */
+    int64_t now;       /* seconds since the epoch */
+    int64_t lifetime;  /* seconds: maximal_queue_lifetime (for DELAYED) */
+    bool old_from;     /* header_from_format = obsolete */
+    bool utf8;         /* smtputf8_enable: text is UTF-8, and the notice 8bit, whether or not this one needs it */
+    bool threaded;     /* enable_threaded_bounces: refers to the message by its Message-ID */
+    bool tls_optional; /* as the message, the notice need not have TLS (RFC 8689, 5) */
+    bool redacted;     /* nothing of the message is returned (RFC 8689, 5) */
     uint64_t content_size;
     /* Bytes at `at`: more than 0, or -1 with errno. Not asked at or beyond content_size. */
     ssize_t (*read)(void *ctx, uint64_t at, void *p, size_t n);

@@ -139,6 +139,8 @@ static void field_done(struct content *c) {
         c->eight_bit = c->eight_bit || word_is(value, STR("8bit"), STR("binary"));
     if (row->id == HEADER_OTHER && str_eq_icase(name, STR("Require-TLS-ESMTP")))
         c->requiretls = c->requiretls || word_is(value, STR("yes"), STR("yes"));
+    if (row->id == HEADER_TLS_REQUIRED)
+        c->tls_optional = c->tls_optional || word_is(value, STR("no"), STR("no"));
     c->seen |= SEEN(row->id);
     c->resent = c->resent || (row->flags & HEADER_RESENT);
     if (row->id == HEADER_RECEIVED)

@@ -96,6 +96,7 @@ struct content {
     unsigned hops;            /* Received: fields */
     bool eight_bit;           /* a Content-Transfer-Encoding: of 8bit or binary */
     bool requiretls;          /* Require-TLS-ESMTP: yes */
+    bool tls_optional;        /* TLS-Required: no */
     bool utf8;                /* `detect_utf8`: a header field is not ASCII */
     bool rejected;            /* a byte of message_reject_characters was there */
     struct buf rejected_line; /* the beginning of its line, for the log */

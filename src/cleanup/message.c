@@ -261,6 +261,10 @@ void message_end(struct message *m, struct submit_result *ret) {
     if (m->content.requiretls && conf_bool(m->s->c, PARAM_requiretls_enable) &&
         conf_bool(m->s->c, PARAM_requiretls_esmtp_header))
         m->env.flags |= ENVELOPE_REQUIRETLS;
+    /* who asks for both wants TLS (RFC 8689, 5) */
+    if (m->content.tls_optional && !(m->env.flags & ENVELOPE_REQUIRETLS) &&
+        conf_bool(m->s->c, PARAM_tls_required_enable))
+        m->env.flags |= ENVELOPE_TLS_OPTIONAL;
     if (m->status == SUBMIT_OK && (m->flags & SUBMIT_DETECT_UTF8) && is_utf8(m))
         m->env.flags |= ENVELOPE_SMTPUTF8;
     if (m->status == SUBMIT_OK) {

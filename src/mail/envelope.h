@@ -29,16 +29,17 @@ struct client_info {
 };
 
 enum envelope_flags {
-    ENVELOPE_8BIT = 1,         /* BODY=8BITMIME */
-    ENVELOPE_SMTPUTF8 = 2,     /* RFC 6531 */
-    ENVELOPE_HOLD = 4,         /* into the hold queue */
-    ENVELOPE_INTERNAL = 8,     /* made by ourselves (bounces, notices, probes): no filters, no bcc */
-    ENVELOPE_VERIFY = 16,      /* sendmail -bv, address probes */
-    ENVELOPE_WARNED = 64,      /* set by spool_load(): the sender has been told of the delay */
-    ENVELOPE_EXPIRED = 128,    /* set by spool_load(): to be returned now, says the administrator (postsuper -e) */
-    ENVELOPE_REQUIRETLS = 256, /* RFC 8689 */
-    ENVELOPE_TRACE = 512,      /* sendmail -v: the sender wants a report of the first attempt */
-    ENVELOPE_REMOTE = 32,      /* came from a client that local_header_rewrite_clients does not match */
+    ENVELOPE_8BIT = 1,            /* BODY=8BITMIME */
+    ENVELOPE_SMTPUTF8 = 2,        /* RFC 6531 */
+    ENVELOPE_HOLD = 4,            /* into the hold queue */
+    ENVELOPE_INTERNAL = 8,        /* made by ourselves (bounces, notices, probes): no filters, no bcc */
+    ENVELOPE_VERIFY = 16,         /* sendmail -bv, address probes */
+    ENVELOPE_WARNED = 64,         /* set by spool_load(): the sender has been told of the delay */
+    ENVELOPE_EXPIRED = 128,       /* set by spool_load(): to be returned now, says the administrator (postsuper -e) */
+    ENVELOPE_REQUIRETLS = 256,    /* RFC 8689 */
+    ENVELOPE_TRACE = 512,         /* sendmail -v: the sender wants a report of the first attempt */
+    ENVELOPE_TLS_OPTIONAL = 1024, /* TLS-Required: no (RFC 8689, 5) */
+    ENVELOPE_REMOTE = 32,         /* came from a client that local_header_rewrite_clients does not match */
 };
 
 struct envelope {

@@ -107,6 +107,10 @@ static void no_policy(struct attempts *t, const struct failure *why, bool more) 
     attempts_fail(t, &p, more);
 }
 
+static bool tls_optional(const struct agent_request *r) {
+    return r->req.env.flags & ENVELOPE_TLS_OPTIONAL;
+}
+
 static void try_targets(struct client *c, struct attempts *t, const struct route *way, struct target_list targets,
                         int64_t sessions, bool more_destinations) {
     const int64_t limit = c->config.mx_session_limit;
@@ -115,7 +119,8 @@ static void try_targets(struct client *c, struct attempts *t, const struct route
         bool last_session = limit > 0 && sessions + 1 >= limit;
         struct tls_policy policy;
         struct failure why;
-        if (!tls_policy_find(&c->config, t->r->arena, way->text, &way->d, targets.at[i].name, &policy, &why)) {
+        if (!tls_policy_find(&c->config, t->r->arena, way->text, &way->d, targets.at[i].name, tls_optional(t->r),
+                             &policy, &why)) {
             no_policy(t, &why, more_hosts);
             continue;
         }
@@ -138,8 +143,9 @@ static struct session *take_kept(struct client *c, struct agent_request *r, cons
     struct tls_policy policy;
     struct failure why;
     struct session *s = kept_take(&c->kept, way->key);
-    if (!s || (tls_policy_find(&c->config, r->arena, way->text, &way->d, s->remote_mta, &policy, &why) &&
-               str_eq(policy.key, s->tls_key)))
+    if (!s ||
+        (tls_policy_find(&c->config, r->arena, way->text, &way->d, s->remote_mta, tls_optional(r), &policy, &why) &&
+         str_eq(policy.key, s->tls_key)))
         return s;
     session_drop(s);
     return NULL;

@@ -193,12 +193,15 @@ static bool without_dane(struct str text, enum tls_level *level) {
 }
 
 bool tls_policy_find(const struct client_config *c, struct arena *a, struct str text, const struct destination *d,
-                     struct str host, struct tls_policy *ret, struct failure *ret_why) {
+                     struct str host, bool optional, struct tls_policy *ret, struct failure *ret_why) {
     const struct tls_settings *s = &c->tls;
     struct policy_text own;
     if (str_starts(text, STR("inet:")))
         text = str_from(text, 5);
-    bool good = read_level(s, a, text, host, &own, ret_why) && without_dane(text, &own.level);
+    bool good = read_level(s, a, text, host, &own, ret_why);
+    if (optional && own.level > TLS_LEVEL_MAY && !s->wrapper)
+        own.level = TLS_LEVEL_MAY;
+    good = good && without_dane(text, &own.level);
     *ret = (struct tls_policy){ .level = own.level, .log_level = s->log_level };
     if (good && s->wrapper && ret->level < TLS_LEVEL_ENCRYPT) {
         const char *program = s->lmtp ? "lmtp" : "smtp";

@@ -16,9 +16,9 @@ struct tls_policy { /* strings live as long as the arena it was made in, or the 
 };
 
 /* For `host` of the destination `text`, parsed: `d`. False: mail for it has to wait; more than *ret_why has been
- * logged. */
+ * logged. `optional`: the sender would rather have the message go without TLS than not at all (RFC 8689, 5). */
 bool tls_policy_find(const struct client_config *c, struct arena *a, struct str text, const struct destination *d,
-                     struct str host, struct tls_policy *ret, struct failure *ret_why);
+                     struct str host, bool optional, struct tls_policy *ret, struct failure *ret_why);
 /* The same without TLS, for another try with a server whose TLS does not work. */
 void tls_policy_plain(struct tls_policy *p);
 
