@@ -283,10 +283,11 @@ void stream_begin(struct stream *x, struct session *s) {
 }
 
 bool stream_end(struct stream *x) {
-    x->s->stage = "END-OF-MESSAGE";
+    struct session *s = x->s; /* of BDAT `x` ends with the transaction */
+    s->stage = "END-OF-MESSAGE";
     bool ok = !stream_refuses_bare_newline(x) && finish(x);
-    tx_end(x->s);
-    transcript_flush(x->s);
+    tx_end(s);
+    transcript_flush(s);
     return ok;
 }
 
