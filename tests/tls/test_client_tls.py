@@ -14,15 +14,16 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import oracle as oracle_module  # noqa: E402
 from instance import Instance, wait_for  # noqa: E402
+from name_server import Names  # noqa: E402
 from oracle import Oracle  # noqa: E402
 from tls_ca import TestCA  # noqa: E402
 from tls_sink import TlsSink, server_context  # noqa: E402
 
 TLS12 = ssl.TLSVersion.TLSv1_2
 CIPHERS = "aNULL:-aNULL:HIGH:MEDIUM:+RC4:@STRENGTH"  # the same list for both: the default has changed since 3.7
-MAY, ENCRYPT, VERIFY, SECURE, PRINT = (f"tls_security_level={level}" for level in
+MAY, ENCRYPT, VERIFY, SECURE, PRINT = (f"smtp_tls_security_level={level}" for level in
                                        ("may", "encrypt", "verify", "secure", "fingerprint"))
-CA = "tls_CAfile={ca}"
+CA = "smtp_tls_CAfile={ca}"
 OLD = "/minimal_backoff_time=1s"
 T13 = r"TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 \(256/256 bits\) key-exchange X25519 server-signature RSA-PSS " \
       r"\(2048 bits\) server-digest SHA256"
@@ -40,21 +41,21 @@ BAD_POLICY = r"relay=none, dsn=4.7.5, status=deferred \(client TLS configuration
 
 
 def policy(text):
-    return f"tls_policy_maps=static:{{{{{text}}}}}" if text != "may" else "tls_policy_maps=static:may"
+    return f"smtp_tls_policy_maps=static:{{{{{text}}}}}" if text != "may" else "smtp_tls_policy_maps=static:may"
 
 
-# name: (server, settings of smtp_..., what has to be seen in the log, in order; "-": and no TLS line at all)
+# name: (server, settings, what has to be seen in the log, in order; "-": and no TLS line at all)
 CASES = {
     "off": ("good", [], ["-", SENT]),
-    "none": ("good", ["tls_security_level=none"], ["-", SENT]),
+    "none": ("good", ["smtp_tls_security_level=none"], ["-", SENT]),
     "may": ("good", [MAY], [established("Untrusted"), SENT]),
     "may, CAfile": ("good", [MAY, CA], [established("Trusted"), SENT]),
-    "may, CApath": ("good", [MAY, "tls_CApath={ca_dir}"], [established("Trusted"), SENT]),
-    "may, steps": ("good", [MAY, CA, "tls_loglevel=2"], [
+    "may, CApath": ("good", [MAY, "smtp_tls_CApath={ca_dir}"], [established("Trusted"), SENT]),
+    "may, steps": ("good", [MAY, CA, "smtp_tls_loglevel=2"], [
         "initializing the client-side TLS engine", "setting up TLS connection to localhost",
         'TLS cipher list "aNULL:-aNULL:HIGH:MEDIUM:\\+RC4:@STRENGTH"', "depth=1 verify=1 subject=/CN=Test CA",
         "subject_CN=localhost, issuer_CN=Test CA, fingerprint=", established("Trusted"), SENT]),
-    "may, silent": ("good", [MAY, "tls_loglevel=0"], ["-", SENT]),
+    "may, silent": ("good", [MAY, "smtp_tls_loglevel=0"], ["-", SENT]),
     "may, another's name": ("wrong", [MAY, CA], [established("Trusted"), SENT]),
     "may, not offered": ("plain", [MAY, CA], ["-", SENT]),
     "may, refused": ("refused", [MAY, CA], ["-", SENT]),
@@ -64,8 +65,8 @@ CASES = {
     "may, garbage": ("garbage", [MAY], ["SSL_connect error to localhost", FAILED]),
     "may, alert": ("alert", [MAY], ["SSL_connect error to localhost.*: -1", "handshake failure:.*SSL alert number 40",
                                     FAILED]),
-    "may, silence": ("silent", [MAY, "starttls_timeout=1s"], ["SSL_connect error to localhost.*: Connection timed out",
-                                                              FAILED]),
+    "may, silence": ("silent", [MAY, "smtp_starttls_timeout=1s"], [
+        "SSL_connect error to localhost.*: Connection timed out", FAILED]),
     "encrypt": ("good", [ENCRYPT, CA], [established("Trusted"), SENT]),
     "encrypt, not offered": ("plain", [ENCRYPT], [
         r"dsn=4.7.4, status=deferred \(TLS is required, but was not offered by host localhost\[127.0.0.1\]\)"]),
@@ -75,12 +76,12 @@ CASES = {
     "encrypt, refused for good": ("refused for good", [ENCRYPT], [
         r"dsn=5.5.1, status=bounced \(TLS is required, but host localhost\[127.0.0.1\] refused to start TLS: "
         r"500 5.5.1 what\)"]),
-    "encrypt, no authorities": ("good", [ENCRYPT, "tls_CAfile=/nonexistent"], [
+    "encrypt, no authorities": ("good", [ENCRYPT, "smtp_tls_CAfile=/nonexistent"], [
         'cannot load Certification Authority data, CAfile="/nonexistent": disabling TLS support',
         r"dsn=4.7.5, status=deferred \(TLS is required, but our TLS engine is unavailable\)"]),
-    "may, no authorities": ("good", [MAY, "tls_CAfile=/nonexistent"], ["cannot load Certification Authority", SENT]),
-    "wrapper": ("wrapped", [ENCRYPT, CA, "tls_wrappermode=yes"], [established("Trusted"), SENT]),
-    "wrapper, may": ("wrapped", [MAY, "tls_wrappermode=yes"], [
+    "may, no authorities": ("good", [MAY, "smtp_tls_CAfile=/nonexistent"], ["cannot load Certification Authority", SENT]),
+    "wrapper": ("wrapped", [ENCRYPT, CA, "smtp_tls_wrappermode=yes"], [established("Trusted"), SENT]),
+    "wrapper, may": ("wrapped", [MAY, "smtp_tls_wrappermode=yes"], [
         r'warning: smtp_tls_wrappermode requires "smtp_tls_security_level = encrypt" \(or stronger\)',
         r"relay=none, .*dsn=4.3.0, status=deferred \(server unavailable or unable to receive mail\)"]),
     "closed after the handshake": ("closed after", [ENCRYPT, CA], [
@@ -93,90 +94,90 @@ CASES = {
     "EHLO refused": ("EHLO refused", [MAY, CA], [
         established("Trusted"), r"dsn=5.5.1, status=bounced \(host localhost\[127.0.0.1\] refused to talk to me: "
         r"500 5.5.1 no\)"]),
-    "use_tls": ("good", ["use_tls=yes"], [established("Untrusted"), SENT]),
-    "enforce_tls": ("good", ["enforce_tls=yes", CA], [established("Verified"), SENT]),
-    "enforce_tls, untrusted": ("stranger", ["enforce_tls=yes", CA], [
+    "use_tls": ("good", ["smtp_use_tls=yes"], [established("Untrusted"), SENT]),
+    "enforce_tls": ("good", ["smtp_enforce_tls=yes", CA], [established("Verified"), SENT]),
+    "enforce_tls, untrusted": ("stranger", ["smtp_enforce_tls=yes", CA], [
         "certificate verification failed for localhost.*: untrusted issuer /CN=Other CA", established("Untrusted"),
         UNVERIFIED]),
-    "enforce_peername": ("wrong", ["enforce_tls=yes", "tls_enforce_peername=no", CA], [established("Trusted"), SENT]),
+    "enforce_peername": ("wrong", ["smtp_enforce_tls=yes", "smtp_tls_enforce_peername=no", CA], [established("Trusted"), SENT]),
     "verify": ("good", [VERIFY, CA], [established("Verified"), SENT]),
     "verify, another's name": ("wrong", [VERIFY, CA], [
         "server certificate verification failed for localhost.*: num=62:hostname mismatch", established("Untrusted"),
         UNVERIFIED]),
     "verify, expired": ("expired", [VERIFY, CA], [
         "server certificate verification failed for localhost.*: certificate has expired", UNVERIFIED]),
-    "verify, steps": ("wrong", [VERIFY, CA, "tls_loglevel=2"], [
+    "verify, steps": ("wrong", [VERIFY, CA, "smtp_tls_loglevel=2"], [
         "@STRENGTH:!aNULL", "depth=0 verify=0 subject=/CN=wrong.example", "num=62", "subject_CN=wrong.example",
         UNVERIFIED]),
-    "verify, match": ("wrong", [VERIFY, CA, "tls_verify_cert_match=a.example:wrong.example"],
+    "verify, match": ("wrong", [VERIFY, CA, "smtp_tls_verify_cert_match=a.example:wrong.example"],
                       [established("Verified"), SENT]),
-    "verify, match below": ("deep", [VERIFY, CA, "tls_verify_cert_match=.deep.example"],
+    "verify, match below": ("deep", [VERIFY, CA, "smtp_tls_verify_cert_match=.deep.example"],
                             [established("Verified"), SENT]),
-    "verify, wildcard": ("wildcard", [VERIFY, CA, "tls_verify_cert_match=one.wild.example"],
+    "verify, wildcard": ("wildcard", [VERIFY, CA, "smtp_tls_verify_cert_match=one.wild.example"],
                          [established("Verified"), SENT]),
-    "verify, wildcard, labels": ("wildcard", [VERIFY, CA, "tls_verify_cert_match=two.one.wild.example"],
+    "verify, wildcard, labels": ("wildcard", [VERIFY, CA, "smtp_tls_verify_cert_match=two.one.wild.example"],
                                  [established("Verified"), SENT]),
-    "verify, wildcard, one label": ("wildcard", [VERIFY, CA, "tls_verify_cert_match=two.one.wild.example",
+    "verify, wildcard, one label": ("wildcard", [VERIFY, CA, "smtp_tls_verify_cert_match=two.one.wild.example",
                                                  "/tls_wildcard_matches_multiple_labels=no"], ["num=62", UNVERIFIED]),
-    "verify, depth": ("intermediate", [VERIFY, CA, "tls_scert_verifydepth=0"], [
+    "verify, depth": ("intermediate", [VERIFY, CA, "smtp_tls_scert_verifydepth=0"], [
         r"certificate verification failed for localhost.*: certificate chain longer than limit\(1\)", UNVERIFIED]),
-    "verify, depth enough": ("intermediate", [VERIFY, CA, "tls_scert_verifydepth=1"],
+    "verify, depth enough": ("intermediate", [VERIFY, CA, "smtp_tls_scert_verifydepth=1"],
                              [established("Verified"), SENT]),
     "verify, no authorities": ("good", [VERIFY], ["untrusted issuer /CN=Test CA", UNVERIFIED]),
     "secure": ("good", [SECURE, CA], [established("Verified"), SENT]),
-    "secure, dot-nexthop": ("good", [SECURE, CA, "tls_secure_cert_match=dot-nexthop"], ["num=62", UNVERIFIED]),
+    "secure, dot-nexthop": ("good", [SECURE, CA, "smtp_tls_secure_cert_match=dot-nexthop"], ["num=62", UNVERIFIED]),
     "secure, another's name": ("wrong", [SECURE, CA], ["num=62", UNVERIFIED]),
-    "fingerprint": ("good", [PRINT, "tls_fingerprint_digest=sha256", "tls_fingerprint_cert_match={print}"],
+    "fingerprint": ("good", [PRINT, "smtp_tls_fingerprint_digest=sha256", "smtp_tls_fingerprint_cert_match={print}"],
                     [established("Verified"), SENT]),
-    "fingerprint, sha1": ("good", [PRINT, "tls_fingerprint_digest=sha1",
-                                   "tls_fingerprint_cert_match={print_sha1}"], [established("Verified"), SENT]),
-    "fingerprint, other": ("wrong", [PRINT, "tls_fingerprint_digest=sha256", "tls_fingerprint_cert_match={print}"], [
+    "fingerprint, sha1": ("good", [PRINT, "smtp_tls_fingerprint_digest=sha1",
+                                   "smtp_tls_fingerprint_cert_match={print_sha1}"], [established("Verified"), SENT]),
+    "fingerprint, other": ("wrong", [PRINT, "smtp_tls_fingerprint_digest=sha256", "smtp_tls_fingerprint_cert_match={print}"], [
         "num=65:no matching DANE TLSA records", established("Untrusted"), UNVERIFIED]),
     "fingerprint, none": ("good", [PRINT], [
         r"warning: nexthop domain \[localhost\]:PORT: configured at fingerprint security level, but with no "
         r"fingerprints to match\.",
         r"warning: TLS policy lookup for \[localhost\]:PORT/localhost: client TLS configuration problem",
         r"relay=none, .*dsn=4.7.5, status=deferred \(client TLS configuration problem\)"]),
-    "note_starttls_offer": ("good", ["tls_note_starttls_offer=yes"], [r"Host offered STARTTLS: \[localhost\]", SENT]),
-    "certificate": ("asking", [ENCRYPT, CA, "tls_cert_file={client_cert}", "tls_key_file={client_key}"], [
+    "note_starttls_offer": ("good", ["smtp_tls_note_starttls_offer=yes"], [r"Host offered STARTTLS: \[localhost\]", SENT]),
+    "certificate": ("asking", [ENCRYPT, CA, "smtp_tls_cert_file={client_cert}", "smtp_tls_key_file={client_key}"], [
         established("Trusted", T13 + r" client-signature RSA-PSS \(2048 bits\) client-digest SHA256"), SENT]),
-    "EC certificate": ("asking", [ENCRYPT, CA, "tls_eccert_file={ec_cert}", "tls_eckey_file={ec_key}"], [
+    "EC certificate": ("asking", [ENCRYPT, CA, "smtp_tls_eccert_file={ec_cert}", "smtp_tls_eckey_file={ec_key}"], [
         established("Trusted", T13 + r" client-signature ECDSA \(prime256v1\) client-digest SHA256"), SENT]),
-    "d certificate": ("asking", [ENCRYPT, CA, "tls_dcert_file={client_cert}", "tls_dkey_file={client_key}"], [
+    "d certificate": ("asking", [ENCRYPT, CA, "smtp_tls_dcert_file={client_cert}", "smtp_tls_dkey_file={client_key}"], [
         established("Trusted", T13 + r" client-signature RSA-PSS \(2048 bits\) client-digest SHA256"), SENT]),
-    "chain": ("asking", [ENCRYPT, CA, "tls_chain_files={client_chain}"], [
+    "chain": ("asking", [ENCRYPT, CA, "smtp_tls_chain_files={client_chain}"], [
         established("Trusted", T13 + r" client-signature RSA-PSS \(2048 bits\) client-digest SHA256"), SENT]),
-    "protocols unknown": ("good", [MAY, "tls_protocols=TLSv9"], [
+    "protocols unknown": ("good", [MAY, "smtp_tls_protocols=TLSv9"], [
         'Invalid TLS protocol list "TLSv9": aborting TLS session', FAILED]),
-    "protocols": ("good", [MAY, "tls_protocols=<=TLSv1.2"], [
+    "protocols": ("good", [MAY, "smtp_tls_protocols=<=TLSv1.2"], [
         established("Untrusted", r"TLSv1.2 with cipher ECDHE-RSA-AES256-GCM-SHA384 \(256/256 bits\)"), SENT]),
-    "mandatory protocols": ("good", [ENCRYPT, "tls_mandatory_protocols=!TLSv1.3", "tls_protocols=TLSv1.3"], [
+    "mandatory protocols": ("good", [ENCRYPT, "smtp_tls_mandatory_protocols=!TLSv1.3", "smtp_tls_protocols=TLSv1.3"], [
         established("Untrusted", r"TLSv1.2 with cipher ECDHE-RSA-AES256-GCM-SHA384 \(256/256 bits\)"), SENT]),
-    "protocols, none in common": ("TLSv1.2", [MAY, "tls_protocols=>=TLSv1.3"], [
+    "protocols, none in common": ("TLSv1.2", [MAY, "smtp_tls_protocols=>=TLSv1.3"], [
         "SSL_connect error.*: -1", "alert protocol version", FAILED]),
-    "grade unknown": ("good", [MAY, "tls_ciphers=foo"], [
+    "grade unknown": ("good", [MAY, "smtp_tls_ciphers=foo"], [
         r'warning: localhost\[127.0.0.1\]:PORT: invalid cipher grade: "foo"', FAILED]),
-    "mandatory grade unknown": ("good", [ENCRYPT, "tls_mandatory_ciphers=foo"], [
+    "mandatory grade unknown": ("good", [ENCRYPT, "smtp_tls_mandatory_ciphers=foo"], [
         'invalid cipher grade: "foo"', FAILED]),
-    "exclude": ("TLSv1.2", [MAY, "tls_exclude_ciphers=AES256, SHA384"], [
+    "exclude": ("TLSv1.2", [MAY, "smtp_tls_exclude_ciphers=AES256, SHA384"], [
         established("Untrusted", r"TLSv1.2 with cipher ECDHE-RSA-(CHACHA20-POLY1305|AES128-GCM-SHA256) .*"), SENT]),
-    "mandatory exclude": ("TLSv1.2", [ENCRYPT, "tls_mandatory_exclude_ciphers=CHACHA20, AESGCM, AES256"], [
+    "mandatory exclude": ("TLSv1.2", [ENCRYPT, "smtp_tls_mandatory_exclude_ciphers=CHACHA20, AESGCM, AES256"], [
         established("Untrusted", "TLSv1.2 with cipher ECDHE-RSA-(AES128|ARIA128|CAMELLIA128).*"), SENT]),
-    "nothing left": ("good", [ENCRYPT, "tls_mandatory_exclude_ciphers=ALL"], [
+    "nothing left": ("good", [ENCRYPT, "smtp_tls_mandatory_exclude_ciphers=ALL"], [
         'error setting cipher grade: "medium"', "no cipher match", FAILED]),
-    "SNI": ("named", [MAY, "tls_servername=hostname"], [established("Untrusted"), SENT]),
-    "SNI, nexthop": ("named", [MAY, "tls_servername=nexthop"], [established("Untrusted"), SENT]),
-    "SNI, literal": ("named", [MAY, "tls_servername=lit.example"], [established("Untrusted"), SENT]),
-    "dane": ("good", ["tls_security_level=dane", CA], [
+    "SNI": ("named", [MAY, "smtp_tls_servername=hostname"], [established("Untrusted"), SENT]),
+    "SNI, nexthop": ("named", [MAY, "smtp_tls_servername=nexthop"], [established("Untrusted"), SENT]),
+    "SNI, literal": ("named", [MAY, "smtp_tls_servername=lit.example"], [established("Untrusted"), SENT]),
+    "dane": ("good", ["smtp_tls_security_level=dane", CA], [
         r"warning: \[localhost\]:PORT: dane configured with dnssec lookups disabled", established("Trusted"), SENT]),
-    "dane-only": ("good", ["tls_security_level=dane-only", CA], [
+    "dane-only": ("good", ["smtp_tls_security_level=dane-only", CA], [
         r"warning: \[localhost\]:PORT: dane-only configured with dnssec lookups disabled", BAD_POLICY]),
     # policies of destinations
     "policy": ("good", [MAY, CA, policy("encrypt protocols=!TLSv1.3")], [
         established("Trusted", r"TLSv1.2 with cipher ECDHE-RSA-AES256-GCM-SHA384 \(256/256 bits\)"), SENT]),
     "policy, commas": ("good", [MAY, CA, policy("encrypt,protocols=TLSv1.2:!TLSv1.3")], [
         established("Trusted", r"TLSv1.2 with cipher ECDHE-RSA-AES256-GCM-SHA384 \(256/256 bits\)"), SENT]),
-    "policy, not for it": ("good", [MAY, CA, "tls_policy_maps=inline:{{localhost=none}}"],
+    "policy, not for it": ("good", [MAY, CA, "smtp_tls_policy_maps=inline:{{localhost=none}}"],
                            [established("Trusted"), SENT]),
     "policy, none": ("good", [MAY, CA, policy("none")], ["-", SENT]),
     "policy, none and more": ("good", [MAY, CA, policy("none foo=x")], [
@@ -185,7 +186,7 @@ CASES = {
     "policy alone": ("good", [policy("may")], [established("Untrusted"), SENT]),
     "policy, upper case": ("good", [MAY, CA, policy("MAY CIPHERS=high")], [established("Trusted"), SENT]),
     "policy, ciphers": ("TLSv1.2", [MAY, policy("encrypt ciphers=foo")], ['invalid cipher grade: "foo"', FAILED]),
-    "policy, exclude": ("TLSv1.2", [ENCRYPT, "tls_mandatory_exclude_ciphers=ALL", policy("encrypt exclude=AES256:SHA384")],
+    "policy, exclude": ("TLSv1.2", [ENCRYPT, "smtp_tls_mandatory_exclude_ciphers=ALL", policy("encrypt exclude=AES256:SHA384")],
                         [established("Untrusted", "TLSv1.2 with cipher ECDHE-RSA-(CHACHA20|AES128).*"), SENT]),
     "policy, match": ("wrong", [CA, policy("verify match=a.example:wrong.example")], [established("Verified"), SENT]),
     "policy, match twice": ("wrong", [CA, policy("verify match=a.example match=wrong.example")],
@@ -193,10 +194,10 @@ CASES = {
     "policy, match words": ("good", [CA, policy("secure match=dot-nexthop:nexthop")],
                             [established("Verified"), SENT]),
     "policy, other match": ("good", [CA, policy("secure match=a.example")], ["num=62", UNVERIFIED]),
-    "policy, fingerprint": ("good", ["tls_fingerprint_digest=sha256", policy("fingerprint match={print}")],
+    "policy, fingerprint": ("good", ["smtp_tls_fingerprint_digest=sha256", policy("fingerprint match={print}")],
                             [established("Verified"), SENT]),
     "policy, servername": ("named", [MAY, policy("encrypt servername=pol.example")], [established("Untrusted"), SENT]),
-    "policy, bad": ("good", [MAY, "tls_policy_maps=fail:x"], [": policy table lookup error", BAD_POLICY]),
+    "policy, bad": ("good", [MAY, "smtp_tls_policy_maps=fail:x"], [": policy table lookup error", BAD_POLICY]),
     **{f"policy, bad: {text}": ("good", [MAY, policy(text)], [
         rf'warning: smtp_tls_policy_maps, next-hop destination "\[localhost\]:PORT": {why}',
         r"warning: TLS policy lookup for \[localhost\]:PORT/localhost: client TLS configuration problem", BAD_POLICY])
@@ -212,18 +213,18 @@ CASES = {
            "encrypt connection_reuse=maybe": 'attribute "connection_reuse" has bad value: "maybe"',
            "encrypt protocols": "malformed attribute/value pair \"protocols\": missing '=' after attribute name",
            "verify ciphers=high ciphers=low": 'attribute "ciphers" is specified multiple times'}.items()},
-    "per site, NONE": ("good", [ENCRYPT, CA, "tls_per_site=static:NONE"], ["-", SENT]),
-    "per site, NONE for all": ("good", ["enforce_tls=yes", CA, "tls_per_site=inline:{{localhost=NONE}}"], ["-", SENT]),
-    "per site, MAY": ("good", [CA, "tls_per_site=static:MAY"], [established("Trusted"), SENT]),
-    "per site, MAY is not more": ("wrong", ["enforce_tls=yes", CA, "tls_per_site=static:MAY"], ["num=62", UNVERIFIED]),
-    "per site, MUST": ("wrong", [CA, "tls_per_site=inline:{{localhost=must}}"], ["num=62", UNVERIFIED]),
-    "per site, no names": ("wrong", [CA, "tls_per_site=static:MUST_NOPEERMATCH"], [established("Trusted"), SENT]),
-    "per site, bad": ("good", ["tls_per_site=static:BAD"], [
+    "per site, NONE": ("good", [ENCRYPT, CA, "smtp_tls_per_site=static:NONE"], ["-", SENT]),
+    "per site, NONE for all": ("good", ["smtp_enforce_tls=yes", CA, "smtp_tls_per_site=inline:{{localhost=NONE}}"], ["-", SENT]),
+    "per site, MAY": ("good", [CA, "smtp_tls_per_site=static:MAY"], [established("Trusted"), SENT]),
+    "per site, MAY is not more": ("wrong", ["smtp_enforce_tls=yes", CA, "smtp_tls_per_site=static:MAY"], ["num=62", UNVERIFIED]),
+    "per site, MUST": ("wrong", [CA, "smtp_tls_per_site=inline:{{localhost=must}}"], ["num=62", UNVERIFIED]),
+    "per site, no names": ("wrong", [CA, "smtp_tls_per_site=static:MUST_NOPEERMATCH"], [established("Trusted"), SENT]),
+    "per site, bad": ("good", ["smtp_tls_per_site=static:BAD"], [
         r"smtp_tls_per_site: unknown TLS policy 'BAD' for next-hop destination \[localhost\]:PORT", BAD_POLICY]),
-    "per site, error": ("good", ["tls_per_site=fail:x"], [
+    "per site, error": ("good", ["smtp_tls_per_site=fail:x"], [
         r'smtp_tls_per_site: next-hop destination "\[localhost\]:PORT": per-site table lookup error',
         r"relay=none, dsn=4.3.0, status=deferred \(Temporary lookup error\)"]),
-    "per site and policy": ("wrong", [CA, "tls_per_site=static:MUST", policy("may")], [
+    "per site and policy": ("wrong", [CA, "smtp_tls_per_site=static:MUST", policy("may")], [
         "warning: smtp_tls_per_site ignored when smtp_tls_policy_maps is not empty.", established("Trusted"), SENT]),
     # of a message that is older than minimal_backoff_time: what fails is tried without TLS at once
     "old, closed": ("closed", [MAY, OLD], ["SSL_connect error", SENT]),
@@ -289,11 +290,11 @@ def servers(files):
 
 
 def options(settings, files, program="smtp"):
-    """Of master.cf. "/name=value" is not one of smtp_..."""
+    """Of master.cf: of lmtp(8) those of its own. "/name=value" is one of both."""
     def setting(text):
         text = text.format(**files)
-        return text[1:] if text.startswith("/") else f"{program}_{text}"
-    every = ["tls_loglevel=1", "host_lookup=native", f"/tls_medium_cipherlist={CIPHERS}"]
+        return text[1:] if text.startswith("/") else program + text.removeprefix("smtp")
+    every = ["smtp_tls_loglevel=1", "smtp_host_lookup=native", f"/tls_medium_cipherlist={CIPHERS}"]
     return "".join(f" -o {{{setting(one)}}}" for one in every + settings)
 
 
@@ -434,18 +435,19 @@ def test_what_servers_are_told(seen, kind):
 
 
 REUSE = {  # two messages, one after the other: what the servers have seen
-    "kept": (["tls_connection_reuse=yes"], 1),
-    "not kept": (["tls_connection_reuse=no"], 2),
-    "kept by policy": (["tls_policy_maps=static:{{encrypt connection_reuse=yes}}"], 1),
-    "not kept by policy": (["tls_connection_reuse=yes", "tls_policy_maps=static:{{encrypt connection_reuse=no}}"], 2),
+    "kept": (["smtp_tls_connection_reuse=yes"], 1),
+    "not kept": (["smtp_tls_connection_reuse=no"], 2),
+    "kept by policy": (["smtp_tls_policy_maps=static:{{encrypt connection_reuse=yes}}"], 1),
+    "not kept by policy": (["smtp_tls_connection_reuse=yes",
+                            "smtp_tls_policy_maps=static:{{encrypt connection_reuse=no}}"], 2),
 }
 
 
 @pytest.mark.parametrize("program", ["smtp", "lmtp"])
 def test_connection_reuse(files, program):
     servers = {name: TlsSink(files.context("good")) for name in REUSE}
-    cases = {name: (name, [MAY, *settings, "connection_cache_destinations=localhost", "connection_cache_time_limit=60s"],
-                    None) for name, (settings, _) in REUSE.items()}
+    kept = ["smtp_connection_cache_destinations=localhost", "smtp_connection_cache_time_limit=60s"]
+    cases = {name: (name, [MAY, *settings, *kept], None) for name, (settings, _) in REUSE.items()}
     system = set_up("angarium", cases, files, servers, program, "connection_cache_ttl_limit = 60s\n")
     try:
         for messages in 1, 2:
@@ -461,3 +463,36 @@ def test_connection_reuse(files, program):
         system.stop()
         for server in servers.values():
             server.close()
+
+
+# key of smtp_tls_policy_maps, destination, does the key count for it?
+PARENTS = [(".example.net", "sub.example.net", True), (".example.net", "a.b.sub.example.net", True),
+           (".net", "sub.example.net", True), ("sub.example.net", "sub.example.net", True),
+           ("example.net", "sub.example.net", False), (".sub.example.net", "sub.example.net", False),
+           (".example.net", "example.net", False), (".example.net", "[sub.example.net]", False),
+           ("[sub.example.net]", "[sub.example.net]", True)]
+
+
+def test_policies_of_parent_domains(files):
+    """A key with a dot in front is that of all domains below it; only where the destination is a domain and nothing else."""
+    server = TlsSink(files.context("good"))
+    names = Names({(destination.strip("[]"), "A"): (60, ["127.0.0.1"]) for _, destination, _ in PARENTS})
+    transports = ",".join(f"{{c{n}.example=c{n}:{destination}}}" for n, (_, destination, _) in enumerate(PARENTS))
+    master = "".join(f"c{n} unix - - n - - smtp -o syslog_name=postfix/c{n} -o smtp_tls_loglevel=1 -o smtp_tcp_port={server.port}"
+                     f" -o {{ smtp_tls_policy_maps = inline:{{ {{ {key} = encrypt }} }} }}\n"
+                     for n, (key, _, _) in enumerate(PARENTS))
+    system = Instance(main_cf=f"transport_maps = inline:{{{transports}}}\n", master_extra=master, dns=names.address)
+    try:
+        system.start()
+        with smtplib.SMTP("127.0.0.1", system.port, timeout=60) as smtp:
+            smtp.sendmail("x@x.example", [f"a@c{n}.example" for n in range(len(PARENTS))], "Subject: x\r\n\r\nx\r\n")
+        wait_for(lambda: len(re.findall("status=", system.log())) == len(PARENTS), 60)
+        log = system.log()
+        assert log.count("status=sent") == len(PARENTS)
+        assert [row for n, row in enumerate(PARENTS)
+                if bool(re.search(rf"postfix/c{n}/smtp\S* Untrusted TLS connection", log)) != row[2]] == []
+    finally:
+        print(system.log())
+        system.stop()
+        names.close()
+        server.close()

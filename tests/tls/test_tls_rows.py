@@ -210,7 +210,8 @@ class Doors(Instance):
                 limit = 1 if daemon == "postscreen" else "-"
                 lines.append(f"127.0.0.1:{port} inet n - n - {limit} {daemon}"
                              + "".join(f" -o {{ {n} = {files.get(v, v)} }}" for n, v in settings.items()) + "\n")
-        super().__init__(main_cf="mynetworks = 192.0.2.0/24\npostscreen_greet_wait = 1s\npostscreen_pipelining_enable = yes\npostscreen_cache_map =\n"
+        super().__init__(main_cf="mynetworks = 192.0.2.0/24\npostscreen_greet_wait = 1s\npostscreen_pipelining_enable = yes\n"
+                                 "postscreen_cache_map =\n"
                                  "smtpd_client_connection_count_limit = 0\nsmtpd_peername_lookup = no\n",
                          master_extra="".join(lines), name="rows")
 
