@@ -1,8 +1,10 @@
 """A table of smtpd's parameters for servers beside it, milters and policy servers, and for TLS: each with a value, and what is
 seen of it that is not seen without. One server; a service for each value."""
+import re
 import socket
 import ssl
 import threading
+import time
 
 import pytest
 
@@ -29,6 +31,10 @@ MESSAGE = (*RECIPIENT, "DATA", "Subject: x\r\n\r\nx\r\n.")
 MACROS = [("milter_connect_macros", "connect"), ("milter_helo_macros", "helo"), ("milter_mail_macros", "mail"),
           ("milter_rcpt_macros", "rcpt"), ("milter_data_macros", "data"), ("milter_unknown_command_macros", "unknown"),
           ("milter_end_of_header_macros", "eoh"), ("milter_end_of_data_macros", "eom")]
+# parameter: which filter does not answer, and what the client says when it does not
+MILTER_TIMES = {"milter_connect_timeout": ("silent", ("EHLO x", "MAIL FROM:<a@there.example>")),
+                "milter_command_timeout": ("mute", ("EHLO x", "MAIL FROM:<late@there.example>")),
+                "milter_content_timeout": ("mute", MESSAGE)}
 
 
 class SilentServer:
@@ -57,6 +63,7 @@ class World:
     def __init__(self, folder):
         self.ports, self.lines = {}, []
         self.milter, self.silent = ScriptedMilter(), SilentServer()
+        self.mute = ScriptedMilter({"mail:late@": None, "eom": None})
         self.policy_port = free_port()
         self.refusing = free_port()  # nobody is there
         self.policy = PolicyServer(("127.0.0.1", self.policy_port))
@@ -77,8 +84,10 @@ class World:
         self.service("macros", smtpd_milters=self.milter.name,
                      **{name: f"{{{name}}} j" for name, _ in MACROS},
                      milter_macro_defaults=" ".join(f"{name}=value-of-{name}" for name, _ in MACROS))
-        slow = {"smtpd_milters": f"inet:127.0.0.1:{self.silent.port}", "milter_default_action": "tempfail"}
-        self.service("milter_command_timeout", milter_command_timeout="1s", **slow)
+        for parameter, (milter, _) in MILTER_TIMES.items():
+            server = {"silent": f"inet:127.0.0.1:{self.silent.port}", "mute": self.mute.name}[milter]
+            times = {name: "1s" if name == parameter else "1000s" for name in MILTER_TIMES}
+            self.service(parameter, smtpd_milters=server, milter_default_action="tempfail", **times)
         check = f"check_policy_service inet:127.0.0.1:{self.policy_port}, permit"
         down = f"check_policy_service inet:127.0.0.1:{self.refusing}, permit"
         hangs = f"check_policy_service inet:127.0.0.1:{self.silent.port}, permit"
@@ -95,6 +104,11 @@ class World:
         self.service("no context", smtpd_recipient_restrictions=check)
         for limit in ("1", "0"):
             self.service(f"requests {limit}", smtpd_recipient_restrictions=check, smtpd_policy_service_request_limit=limit)
+        self.service("idle", smtpd_recipient_restrictions=check, smtpd_policy_service_max_idle="1s")
+        self.service("old", smtpd_recipient_restrictions=check, smtpd_policy_service_max_ttl="1s")
+        for bits in ("64", "128"):
+            self.service(f"prefix {bits}", smtpd_client_ipv6_prefix_length=bits, smtpd_client_connection_count_limit="1",
+                         smtpd_client_event_limit_exceptions="", smtpd_upstream_proxy_protocol="haproxy")
         for bits in ("24", "32"):
             self.service(f"prefix {bits}", smtpd_client_ipv4_prefix_length=bits, smtpd_client_connection_count_limit="1",
                          smtpd_client_event_limit_exceptions="")
@@ -102,6 +116,7 @@ class World:
         tls = {"smtpd_tls_security_level": "may", "smtpd_tls_chain_files": self.rsa}
         cipher = "ECDHE-RSA-AES256-GCM-SHA384"
         self.service("tls", **tls)
+        self.service("requiretls", requiretls_esmtp_header="no", **tls)
         self.service("exclude", smtpd_tls_exclude_ciphers=cipher, **tls)
         self.service("mandatory", **{**tls, "smtpd_tls_security_level": "encrypt"},
                      smtpd_tls_mandatory_protocols=">=TLSv1.3")
@@ -114,6 +129,7 @@ class World:
         self.closing.close()
         self.silent.close()
         self.milter.stop()
+        self.mute.stop()
 
 
 @pytest.fixture(scope="module")
@@ -156,11 +172,15 @@ def test_milter_macros(macro_lines, name, event):
     assert not [other for other, _ in MACROS if other != name and other in line]
 
 
-def test_milter_command_timeout(world):
-    """Without it the default 30 seconds, for which the client would wait here in vain."""
-    assert say(world.ports["milter_command_timeout"], *RECIPIENT)[2][:3] == "451"
-    line = world.server.wait_log("milter inet:127.0.0.1:%d" % world.silent.port)
-    assert "timed out" in line or "timeout" in line
+@pytest.mark.parametrize("parameter", MILTER_TIMES)
+def test_milter_times(world, parameter):
+    """Each alone is short: with one of the others the client would wait here in vain."""
+    milter, script = MILTER_TIMES[parameter]
+    replies = say(world.ports[parameter], *script)
+    assert [reply[:3] for reply in replies[:-1] if reply[0] == "4"] == []
+    assert replies[-1].startswith("451 4.7.1 ")
+    port = world.silent.port if milter == "silent" else world.mute.port
+    world.server.wait_log(f"milter inet:127.0.0.1:{port}: ")
 
 
 def test_smtpd_policy_service_default_action(world):
@@ -194,6 +214,32 @@ def test_smtpd_policy_service_request_limit(world, limit, connections):
     assert len({asked["connection"] for asked in world.policy.asked[before:]}) == connections
 
 
+def test_age_of_policy_connections(world):
+    """smtpd_policy_service_max_idle, smtpd_policy_service_max_ttl: of a second here, and of minutes in the third service."""
+    def connections():
+        for service in ("idle", "old", "requests 0"):
+            before = len(world.policy.asked)
+            assert say(world.ports[service], *RECIPIENT)[-1].startswith("250")
+            yield world.policy.asked[before]["connection"]
+
+    first = list(connections())
+    time.sleep(2.5)
+    assert [now != then for now, then in zip(connections(), first)] == [True, True, False]
+
+
+@pytest.mark.parametrize("bits, code", [("64", "421"), ("128", "220")])
+def test_smtpd_client_ipv6_prefix_length(world, bits, code):
+    """Of addresses that a proxy tells: a machine may have one of its own only."""
+    clients = []
+    for number, wanted in (1, "220"), (2, code):
+        client = Client(world.ports[f"prefix {bits}"])
+        clients.append(client)
+        client.send(f"PROXY TCP6 2001:db8:0:7::{number} 2001:db8::25 40000 25\r\n".encode())
+        assert client.reply()[-1].startswith(wanted)
+    for client in clients:
+        client.close()
+
+
 @pytest.mark.parametrize("bits, code", [("24", "421"), ("32", "220")])
 def test_smtpd_client_ipv4_prefix_length(world, bits, code):
     first = Client(world.ports[f"prefix {bits}"], "127.0.7.1")
@@ -218,6 +264,20 @@ def handshake(port, **context):
         return None
     finally:
         client.close()
+
+
+@pytest.mark.parametrize("service, headers", [("tls", 1), ("requiretls", 0)])
+def test_requiretls_esmtp_header(world, service, headers):
+    """What was asked for with REQUIRETLS stands in the message, too, for a content filter to pass on."""
+    with TlsClient(world.ports[service]) as client:
+        assert any("REQUIRETLS" in line for line in client.hello())
+        client.command("MAIL FROM:<a@there.example> REQUIRETLS")
+        client.command("RCPT TO:<user@localhost>")
+        client.command("DATA")
+        queue_id = client.command("Subject: x\r\n\r\nx\r\n.")[-1].split()[-1]
+    message = world.server.command("postcat", "-h", "-q", queue_id, capture_output=True).stdout
+    assert "Subject: x\n" in message
+    assert len(re.findall(r"^Require-TLS-ESMTP: yes$", message, re.M)) == headers
 
 
 def test_smtpd_tls_exclude_ciphers(world):
