@@ -1,8 +1,10 @@
 """Parameters of postscreen(8) in a table: what a client hears, or what is logged, and that it is otherwise without the parameter.
 All are services of one server, each with its own log name, and played side by side."""
 import concurrent.futures
+import os
 import pathlib
 import re
+import signal
 import sys
 import time
 
@@ -11,6 +13,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tls"))
 
 from instance import Instance, free_port, wait_for  # noqa: E402
+from name_server import Names  # noqa: E402
 from screens import MAIN, Client  # noqa: E402
 from tls_ca import TestCA  # noqa: E402
 
@@ -30,6 +33,10 @@ def ends_early(test):
     return {**settings, **{name: value for name, value in LONG.items() if name != f"postscreen_{test}_ttl"}}
 
 
+# There is no such entry in the list, and no word of for how long: postscreen_dnsbl_max_ttl is.
+LISTS = {"postscreen_dnsbl_sites": "list.example", "postscreen_dnsbl_min_ttl": "1s", "postscreen_greet_ttl": "1h",
+         "postscreen_cache_map": "internal:passes"}
+
 # @NAME@ is a file; without the parameter there is no pair of key and certificate, and so no TLS.
 TLS = {**DEEP, "postscreen_tls_security_level": "may"}
 STARTTLS, READY = [1, *EHLO, "STARTTLS\r\n", 1], r"220 2\.0\.0 Ready to start TLS"
@@ -47,7 +54,8 @@ ROWS = [
     ("postscreen_reject_footer_maps", "regexp:{{/^450/ look there}}", DEEP, [1, *MAIL], r"450 4\.3\.2 look there"),
     ("postscreen_expansion_filter", "abc", {**DEEP, "postscreen_reject_footer": "at $server_name"}, [1, *MAIL],
      r"450 4\.3\.2 at _____a____\r"),
-    ("postscreen_denylist_action", "drop", {"postscreen_access_list": "reject"}, [2], r"521 5\.3\.2 Service currently unavailable"),
+    ("postscreen_denylist_action", "drop", {"postscreen_access_list": "reject"}, [1, *QUIT],
+     r"521 5\.3\.2 Service currently unavailable"),
     ("postscreen_command_time_limit", "1s", DEEP, [1, 1.5, *QUIT], r"421 4\.4\.2 mx\.example Error: timeout exceeded"),
     ("postscreen_command_filter", "regexp:{{/^FOO/ NOOP}}", DEEP, [1, "FOO\r\n", 1], r"250 2\.0\.0 Ok"),
     ("postscreen_command_count_limit", "2", DEEP, [1, "NOOP\r\n", 1, "NOOP\r\n", 1, "NOOP\r\n", 1], r"421 mx\.example Service una"),
@@ -55,6 +63,7 @@ ROWS = [
     ("postscreen_pipelining_ttl", "1s", ends_early("pipelining"), PASSES, r"log: (?s:PASS NEW.*PASS NEW)"),
     ("postscreen_non_smtp_command_ttl", "1s", ends_early("non_smtp_command"), PASSES, r"log: (?s:PASS NEW.*PASS NEW)"),
     ("postscreen_bare_newline_ttl", "1s", ends_early("bare_newline"), PASSES, r"log: (?s:PASS NEW.*PASS NEW)"),
+    ("postscreen_dnsbl_max_ttl", "1s", LISTS, [1, *QUIT, 2.2, AGAIN, 1, *QUIT], r"log: (?s:PASS NEW.*PASS NEW)"),
     ("postscreen_cache_cleanup_interval", "1s", {"postscreen_cache_map": "internal:cleaned"}, [1, 2.5, *QUIT],
      r"log: (?s:full cleanup.*full cleanup)"),
     ("postscreen_tls_security_level", "may", DEEP, [1, *EHLO, "STARTTLS\r\n", 1], r"454 4\.7\.0 TLS not available"),
@@ -84,7 +93,12 @@ class Doors(Instance):
                 settings |= {parameter: value} if with_it else {}
                 lines.append(f"127.0.0.1:{self.ports[parameter, with_it]} inet n - n - 1 postscreen" +
                              "".join(f" -o {{ {n} = {files.get(v, v)} }}" for n, v in settings.items()) + "\n")
-        super().__init__(main_cf=MAIN, master_extra="".join(lines), name="doors")
+        self.names = Names({})
+        super().__init__(main_cf=MAIN, master_extra="".join(lines), name="doors", dns=self.names.address)
+
+    def stop(self):
+        super().stop()
+        self.names.close()
 
     @staticmethod
     def tag(parameter, with_it):
@@ -135,3 +149,32 @@ def test_it_makes_the_difference(heard, parameter, pattern):
     else:
         assert re.search(pattern, of[parameter, True])
         assert not re.search(pattern, of[parameter, False])
+
+
+def test_postscreen_post_queue_limit():
+    """While nobody takes clients over (master, who would, stands still), so many wait; the next one hears that all is busy."""
+    ports = {name: free_port() for name in ("few", "many")}
+    limits = {"few": " -o postscreen_post_queue_limit=5", "many": ""}
+    lines = "".join(f"127.0.0.1:{port} inet n - n - 1 postscreen -o syslog_name=postfix/{name} -o postscreen_cache_map="
+                    f" -o mynetworks=127.0.0.0/8{limits[name]}\n" for name, port in ports.items())
+    clients = []
+    with Instance(main_cf=MAIN, master_extra="smtpd pass - - n - - smtpd\n" + lines, name="queue") as server:
+        master = server.master_pid()
+        try:
+            for port in ports.values():
+                client = Client(port)
+                assert client.reply().startswith("220 ")
+                client.close()
+            os.kill(master, signal.SIGSTOP)
+            for name, port in ports.items():
+                clients += [Client(port) for _ in range(6)]
+                wait_for(lambda name=name: len(re.findall(rf"postfix/{name}/postscreen\S* ALLOWLISTED", server.log())) == 7)
+            busy = wait_for(lambda: [line for line in server.log().splitlines() if "all server ports busy" in line])
+            assert len(busy) == 1 and "postfix/few/" in busy[0]
+            heard = [client.reply(seconds=30) for client in clients[5:6]]
+            assert heard == ["421 4.3.2 All server ports are busy\r\n"]
+        finally:
+            os.kill(master, signal.SIGCONT)
+            for client in clients:
+                client.close()
+            print(server.log())
