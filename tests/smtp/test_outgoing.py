@@ -227,7 +227,7 @@ class SlowHost(LoginHost):
             peer.flush()
         say(b"220 slow")
         while line := self.line(peer, number):
-            if line.startswith(b"EHLO"):
+            if line.startswith((b"EHLO", b"LHLO")):
                 say(b"250-slow\r\n250 " + self.hello[0].encode())
             elif line.startswith(b"DATA"):
                 say(b"354 go on")
@@ -244,30 +244,40 @@ class SlowHost(LoginHost):
                 say(b"250 ok")
 
 
+NEVER = 1000000000  # bytes a second, which nobody has
+TIME_LIMITS = {  # of a message: what takes it, the options, what becomes of it
+    "each": ("smtp", "slow", f"smtp_per_request_deadline=no smtp_min_data_rate={NEVER}", "sent"),
+    "rate": ("smtp", "slow", "smtp_per_request_deadline=yes smtp_min_data_rate=1", "sent"),
+    "all": ("smtp", "slow", f"smtp_per_request_deadline=yes smtp_min_data_rate={NEVER}", "sending message body"),
+    "lmtprate": ("lmtp", "slow", "lmtp_per_request_deadline=yes lmtp_min_data_rate=1", "sent"),
+    "lmtpall": ("lmtp", "slow", f"lmtp_per_request_deadline=yes lmtp_min_data_rate={NEVER}", "sending message body"),
+    "xforward": ("smtp", "silent", "smtp_send_xforward_command=yes smtp_xforward_timeout=1s", "sending XFORWARD"),
+    "lmtpxforward": ("lmtp", "silent", "lmtp_send_xforward_command=yes lmtp_xforward_timeout=1s", "sending XFORWARD"),
+}
+
+
 def test_time_limits(make_instance):
     """smtp_per_request_deadline with smtp_min_data_rate: all of a message has smtp_data_xfer_timeout, and more for what
-    has gone; without it each write has. smtp_xforward_timeout."""
-    slow, silent = SlowHost(12, ["8BITMIME"]), SlowHost(0, ["XFORWARD HELO"])
-    rows = {"each": ("smtp", slow, "per_request_deadline=no -o smtp_min_data_rate=1000000000", "sent"),
-            "rate": ("smtp", slow, "per_request_deadline=yes -o smtp_min_data_rate=1", "sent"),
-            "all": ("smtp", slow, "per_request_deadline=yes -o smtp_min_data_rate=1000000000", "sending message body"),
-            "xforward": ("smtp", silent, "send_xforward_command=yes", "sending XFORWARD")}
-    services = "".join(f"{name} unix - - n - - {program} -o smtp_{options} -o smtp_data_xfer_timeout=8s"
-                       " -o smtp_xforward_timeout=1s\n" for name, (program, _, options, _) in rows.items())
-    routes = ", ".join(f"{{{name}.example = {name}:[127.0.0.1]:{row[1].port}}}" for name, row in rows.items())
+    has gone; without it each write has. smtp_xforward_timeout. And those of lmtp(8)."""
+    hosts = {"slow": SlowHost(12, ["8BITMIME"]), "silent": SlowHost(0, ["XFORWARD HELO"])}
+    services = "".join(f"{name} unix - - n - - {program} -o {program}_data_xfer_timeout=8s -o {options.replace(' ', ' -o ')}\n"
+                       for name, (program, _, options, _) in TIME_LIMITS.items())
+    routes = ", ".join(f"{{{name}.example = {name}:{'inet:' if program == 'lmtp' else ''}[127.0.0.1]:{hosts[host].port}}}"
+                       for name, (program, host, _, _) in TIME_LIMITS.items())
     mail = make_instance(user=USER, master_extra=services, main_cf=f"transport_maps = inline:{{{routes}}}\n"
                          "message_size_limit = 50000000\n")
     with smtplib.SMTP("127.0.0.1", mail.port, timeout=60) as smtp:
-        for name in rows:
-            smtp.sendmail("me@here.example", [f"x@{name}.example"], "Subject: x\r\n\r\n" + ("x" * 78 + "\r\n") * 250000)
+        for kind, size in ("silent", 1), ("slow", 250000):
+            smtp.sendmail("me@here.example", [f"x@{name}.example" for name, row in TIME_LIMITS.items() if row[1] == kind],
+                          "Subject: x\r\n\r\n" + ("x" * 78 + "\r\n") * size)
 
     def results():
         return dict(re.findall(r"to=<x@(\w+)\.example>, .*status=(.*)", mail.log()))
-    wait_for(lambda: len(results()) == len(rows), 90, "all results")
-    for name, (_, host, _, expected) in rows.items():
+    wait_for(lambda: len(results()) == len(TIME_LIMITS), 90, "all results")
+    for name, (_, _, _, expected) in TIME_LIMITS.items():
         assert expected in results()[name], name
         assert ("timed out" in results()[name]) == (expected != "sent"), name
-    for host in (slow, silent):
+    for host in hosts.values():
         host.close()
 
 
