@@ -24,6 +24,7 @@ virtual_alias_maps =
 smtpd_peername_lookup = no
 smtpd_error_sleep_time = 0
 mynetworks = 127.0.0.2/32
+transport_maps = inline:{ { gone.example = gone:nobody } }
 """
 RECIPIENT = ("EHLO x", "MAIL FROM:<a@there.example>", "RCPT TO:<user@localhost>")
 MESSAGE = (*RECIPIENT, "DATA", "Subject: x\r\n\r\nx\r\n.")
@@ -117,6 +118,8 @@ class World:
         cipher = "ECDHE-RSA-AES256-GCM-SHA384"
         self.service("tls", **tls)
         self.service("requiretls", requiretls_esmtp_header="no", **tls)
+        self.lines += ["cleanup-deaf unix n - n - 0 cleanup -o requiretls_esmtp_header=no\n", "gone unix - - n - - error\n"]
+        self.service("deaf", cleanup_service_name="cleanup-deaf")
         self.service("exclude", smtpd_tls_exclude_ciphers=cipher, **tls)
         self.service("mandatory", **{**tls, "smtpd_tls_security_level": "encrypt"},
                      smtpd_tls_mandatory_protocols=">=TLSv1.3")
@@ -266,6 +269,11 @@ def handshake(port, **context):
         client.close()
 
 
+def stored(world, queue_id):
+    """Between two queues it may be in none for postcat(1)."""
+    return wait_for(lambda: world.server.command("postcat", "-bh", "-q", queue_id, capture_output=True).stdout)
+
+
 @pytest.mark.parametrize("service, headers", [("tls", 1), ("requiretls", 0)])
 def test_requiretls_esmtp_header(world, service, headers):
     """What was asked for with REQUIRETLS stands in the message, too, for a content filter to pass on."""
@@ -275,9 +283,20 @@ def test_requiretls_esmtp_header(world, service, headers):
         client.command("RCPT TO:<user@localhost>")
         client.command("DATA")
         queue_id = client.command("Subject: x\r\n\r\nx\r\n.")[-1].split()[-1]
-    message = world.server.command("postcat", "-h", "-q", queue_id, capture_output=True).stdout
+    message = stored(world, queue_id)
     assert "Subject: x\n" in message
     assert len(re.findall(r"^Require-TLS-ESMTP: yes$", message, re.M)) == headers
+
+
+@pytest.mark.parametrize("service, body", [("context", False), ("deaf", True)])
+def test_requiretls_esmtp_header_that_came(world, service, body):
+    """cleanup(8) takes the header for what it says: nothing of such mail is in the notice that it failed."""
+    replies = say(world.ports[service], "EHLO x", "MAIL FROM:<a@there.example>", "RCPT TO:<x@gone.example>", "DATA",
+                  "Subject: x\r\nRequire-TLS-ESMTP: yes\r\n\r\nprivate words\r\n.", source="127.0.0.2")
+    line = world.server.wait_log(f"{replies[-1].split()[-1]}: sender non-delivery notification: ")
+    message = stored(world, line.split()[-1])
+    assert "Action: failed" in message
+    assert ("private words" in message) == body
 
 
 def test_smtpd_tls_exclude_ciphers(world):
