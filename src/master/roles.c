@@ -22,17 +22,14 @@ struct role {
 #define VERIFY PARAM_address_verify_service_name
 #define PROXYMAP PARAM_proxymap_service_name
 #define PROXYWRITE PARAM_proxywrite_service_name
-#define SCACHE PARAM_connection_cache_service_name
 #define TLSMGR PARAM_tlsmgr_service_name
-#define TLSPROXY PARAM_tlsproxy_service_name
-#define DNSBLOG PARAM_dnsblog_service_name
 #define SMTPD PARAM_smtpd_service_name
 #define ANVIL ROLE_ANVIL
 
 static const struct role roles[] = {
     { STR_INIT("smtpd"), { CLEANUP, REWRITE, ANVIL, VERIFY, PROXYMAP, FLUSH, TLSMGR, END }, { QMGR, END } },
     { STR_INIT("qmqpd"), { CLEANUP, REWRITE, PROXYMAP, END }, { QMGR, END } },
-    { STR_INIT("postscreen"), { DNSBLOG, TLSPROXY, SMTPD, PROXYMAP, PROXYWRITE, ANVIL, END }, { END } },
+    { STR_INIT("postscreen"), { SMTPD, PROXYMAP, PROXYWRITE, ANVIL, END }, { END } },
     { STR_INIT("tlsproxy"), { TLSMGR, PROXYMAP, END }, { END } },
     { STR_INIT("pickup"), { CLEANUP, REWRITE, PROXYMAP, END }, { QMGR, END } },
     { STR_INIT("cleanup"), { QMGR, REWRITE, PROXYMAP, BOUNCE, TRACE, VERIFY, END }, { QMGR, END } },
@@ -78,10 +75,7 @@ static const struct {
     { VERIFY, STR_INIT("address_verify_service_name") },
     { PROXYMAP, STR_INIT("proxymap_service_name") },
     { PROXYWRITE, STR_INIT("proxywrite_service_name") },
-    { SCACHE, STR_INIT("connection_cache_service_name") },
     { TLSMGR, STR_INIT("tlsmgr_service_name") },
-    { TLSPROXY, STR_INIT("tlsproxy_service_name") },
-    { DNSBLOG, STR_INIT("dnsblog_service_name") },
     { SMTPD, STR_INIT("smtpd_service_name") },
 };
 
