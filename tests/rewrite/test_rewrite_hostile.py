@@ -62,7 +62,7 @@ def test_an_alias_of_100000_members(mail):
     out = mail.command("postcat", "-e", "-q", queue_id, capture_output=True).stdout
     found = {line.partition(": ")[2] for line in out.splitlines() if line.startswith("recipient: ")}
     assert len(found) == MEMBERS and "member99999@away.example" in found
-    assert peak(mail, "cleanup") < 400 * MIB
+    assert SANITIZED or peak(mail, "cleanup") < 400 * MIB
     mail.command("postsuper", "-d", queue_id)
 
 
@@ -70,7 +70,7 @@ def test_an_alias_of_100000_members(mail):
 def test_aliases_without_end(mail, name):
     code, text = send(mail, f"{name}@here.example")
     assert code == 451 and text.startswith("4.6.0 "), text
-    assert peak(mail, "cleanup") < 400 * MIB
+    assert SANITIZED or peak(mail, "cleanup") < 400 * MIB
 
 
 def test_aliases_of_each_other(mail):
