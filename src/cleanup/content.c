@@ -98,8 +98,6 @@ static void put(struct content *c, struct str s) {
 /* What the inspector says of a field: false: it goes away. */
 static bool field_inspected(struct content *c, struct str *field) {
     const struct content_inspector *i = c->m->inspector;
-    if (c->mime)
-        mime_own_header(c->mime, str_sub(*field, 0, field->n - 1));
     if (!i || !i->header)
         return true;
     struct str text = str_sub(*field, 0, field->n - 1), before = STR("");
@@ -127,7 +125,7 @@ static void field_done(struct content *c) {
     struct str field = buf_str(&c->field), name, value;
     if (field.n == 0)
         return;
-    if (!field_inspected(c, &field)) {
+    if ((c->mime && !mime_own_header(c->mime, str_sub(field, 0, field.n - 1))) || !field_inspected(c, &field)) {
         field_end(c);
         return;
     }
@@ -234,6 +232,12 @@ static void add_missing(struct content *c) {
 
 /* No more header fields. */
 static void header_end(struct content *c) {
+    struct str encoding = c->mime ? mime_new_field(c->mime) : STR("");
+    if (encoding.n) {
+        encoding = arena_cat(c->arena, encoding, STR("\n"));
+        if (field_inspected(c, &encoding))
+            put(c, encoding);
+    }
     if (c->m->add_missing)
         add_missing(c);
     if (!(c->seen & SEEN(HEADER_MESSAGE_ID)))
@@ -309,6 +313,7 @@ static void inspect_begin(struct content *c) {
     const struct content_inspector *i = c->m->inspector;
     const struct mime_options o = {
         .parts = i->parts,
+        .downgrade = i->downgrade,
         .header_limit = c->rules->header_size_limit,
         .nesting_limit = i->nesting_limit,
         .boundary_limit = i->boundary_limit,

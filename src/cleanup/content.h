@@ -50,7 +50,8 @@ struct content_rules content_rules(const struct conf *c);
 
 /* Who looks at header fields and body lines: header_checks, body_checks, strict_8bitmime and the like. */
 struct content_inspector {
-    bool parts; /* of multiparts and attached messages, too; without: !disable_mime_input_processing */
+    bool downgrade; /* with `parts`: mail/mime.h */
+    bool parts;     /* of multiparts and attached messages, too; without: !disable_mime_input_processing */
     size_t nesting_limit, boundary_limit;
     size_t line_limit; /* bytes of a line that are looked at together */
     /* A field without its last LF, a line without its LF. False: it goes away. `*text` may be made another one,

@@ -215,11 +215,13 @@ void checks_open(struct checks *k, const struct conf *c) {
         k->refused_errors |= 1u << MIME_8BIT_BODY;
     if (parts && conf_bool(c, PARAM_strict_mime_encoding_domain))
         k->refused_errors |= 1u << MIME_DOMAIN;
-    k->any = k->header || k->mime || k->nested || k->body || k->refused_errors;
+    bool downgrade = parts && conf_bool(c, PARAM_force_mime_input_conversion);
+    k->any = downgrade || k->header || k->mime || k->nested || k->body || k->refused_errors;
     if (parts && k->any)
         k->refused_errors |= 1u << MIME_NESTING;
     k->inspector = (struct content_inspector){
         .parts = parts,
+        .downgrade = downgrade,
         .nesting_limit = (size_t)conf_int(c, PARAM_mime_nesting_limit),
         .boundary_limit = (size_t)conf_int(c, PARAM_mime_boundary_length_limit),
         .line_limit = (size_t)conf_int(c, PARAM_line_length_limit),

@@ -257,7 +257,7 @@ void message_end(struct message *m, struct submit_result *ret) {
         return;
     }
     if (m->content.eight_bit && conf_bool(m->s->c, PARAM_detect_8bit_encoding_header))
-        m->env.flags |= ENVELOPE_8BIT;
+        m->env.flags = (m->env.flags & ~(unsigned)ENVELOPE_7BIT) | ENVELOPE_8BIT;
     if (m->content.requiretls && conf_bool(m->s->c, PARAM_requiretls_enable) &&
         conf_bool(m->s->c, PARAM_requiretls_esmtp_header))
         m->env.flags |= ENVELOPE_REQUIRETLS;

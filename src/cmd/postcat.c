@@ -178,6 +178,8 @@ static void show_envelope(struct shown *s, const struct queue_file *f) {
     record(s, TYPE_SENDER, "sender", e->sender);
     if (e->flags & ENVELOPE_8BIT)
         attribute(s, "encoding", STR("8bit"));
+    else if (e->flags & ENVELOPE_7BIT)
+        attribute(s, "encoding", STR("7bit"));
     show_client(s, f);
     for (size_t i = 0; i < e->rcpt_count; i++)
         show_rcpt(s, f, &e->rcpts[i]);

@@ -80,7 +80,7 @@ static error submit_on(struct delivery *d, const struct forward *f, struct submi
     env.rcpts = NULL;
     env.rcpt_count = 0;
     env.content_filter = STR("");
-    env.flags &= ENVELOPE_8BIT | ENVELOPE_SMTPUTF8 | ENVELOPE_REQUIRETLS | ENVELOPE_REMOTE;
+    env.flags &= ENVELOPE_8BIT | ENVELOPE_7BIT | ENVELOPE_SMTPUTF8 | ENVELOPE_REQUIRETLS | ENVELOPE_REMOTE;
     if (f->own_sender) {
         env.dsn_envid = STR("");
         env.dsn_ret = 0;

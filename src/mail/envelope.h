@@ -39,6 +39,7 @@ enum envelope_flags {
     ENVELOPE_REQUIRETLS = 256,    /* RFC 8689 */
     ENVELOPE_TRACE = 512,         /* sendmail -v: the sender wants a report of the first attempt */
     ENVELOPE_TLS_OPTIONAL = 1024, /* TLS-Required: no (RFC 8689, 5) */
+    ENVELOPE_7BIT = 2048,         /* BODY=7BIT; neither: the client has not said */
     ENVELOPE_REMOTE = 32,         /* came from a client that local_header_rewrite_clients does not match */
 };
 

@@ -4,6 +4,7 @@
 #include "base/die.h"
 #include "base/utf8.h"
 #include "mail/header.h"
+#include "mail/quoted_printable.h"
 #include <stdlib.h>
 
 enum encoding { ENCODING_7BIT, ENCODING_8BIT, ENCODING_OTHER };
@@ -24,10 +25,17 @@ struct mime {
     VEC(struct level) levels;
     size_t offset; /* in the body under way */
     /* of the entity whose headers are being read */
-    bool multipart, message, digest, message_type;
+    bool multipart, message, digest, message_type, global;
     enum encoding encoding;
     struct str boundary;
+    /* with `downgrade` */
+    bool quoting; /* the body under way is a leaf in 8 bits */
+    struct quoted_printable quoted;
+    size_t line_offset; /* of the line that `quoted` is in */
 };
+
+static const struct str seven_bit_field = STR_INIT("Content-Transfer-Encoding: 7bit");
+static const struct str quoted_field = STR_INIT("Content-Transfer-Encoding: quoted-printable");
 
 struct str mime_error_text(enum mime_error e) {
     static const struct str texts[] = {
@@ -81,7 +89,7 @@ static void entity_begin(struct mime *m, enum mime_class class) {
     m->attached = false;
     m->encoding = ENCODING_7BIT;
     m->class = class;
-    m->multipart = m->digest = m->message_type = false;
+    m->multipart = m->digest = m->message_type = m->global = false;
     m->message = class != MIME_NESTED && m->levels.n && m->levels.at[m->levels.n - 1].digest;
     m->boundary = STR("");
 }
@@ -134,14 +142,15 @@ static struct str take_word(struct str *in, struct buf *word) {
 /* type "/" subtype *(";" attribute "=" value)            ; RFC 2045, 5.1 */
 static void content_type(struct mime *m, struct str in) {
     struct buf word = { 0 };
-    m->multipart = m->message = m->digest = m->message_type = false;
+    m->multipart = m->message = m->digest = m->message_type = m->global = false;
     struct str type = take_word(&in, &word);
     m->multipart = str_eq_icase(type, STR("multipart"));
     bool message = m->message_type = str_eq_icase(type, STR("message"));
     if (take(&in, '/')) {
         struct str subtype = take_word(&in, &word);
         m->digest = m->multipart && str_eq_icase(subtype, STR("digest"));
-        m->message = message && (str_eq_icase(subtype, STR("rfc822")) || str_eq_icase(subtype, STR("global")));
+        m->global = message && str_eq_icase(subtype, STR("global"));
+        m->message = m->global || (message && str_eq_icase(subtype, STR("rfc822")));
     }
     while (in.n && m->boundary.n == 0) {
         ptrdiff_t semicolon = str_index(in, ';');
@@ -159,18 +168,23 @@ static void content_type(struct mime *m, struct str in) {
 /* mechanism = "7bit" / "8bit" / "binary" / "quoted-printable" / "base64" / ...       ; RFC 2045, 6.1 */
 static void transfer_encoding(struct mime *m, struct str in) {
     struct buf word = { 0 };
+    skip_blanks(&in);
+    bool quoted = in.n && in.p[0] == '"';
     struct str name = take_word(&in, &word);
+    if (quoted || (in.n && in.p[0] == '/')) /* a token, and nothing else (RFC 2045, 6.1) */
+        name = STR("?");
     bool plain = str_eq_icase(name, STR("7bit"));
     bool eight = str_eq_icase(name, STR("8bit")) || str_eq_icase(name, STR("binary"));
-    m->encoding = plain ? ENCODING_7BIT : eight ? ENCODING_8BIT : ENCODING_OTHER;
+    if (name.n)
+        m->encoding = plain ? ENCODING_7BIT : eight ? ENCODING_8BIT : ENCODING_OTHER;
     /* what holds other parts cannot be encoded itself (RFC 2045, 6.4); asked when both fields are known */
     buf_free(&word);
 }
 
-void mime_own_header(struct mime *m, struct str header) {
+bool mime_own_header(struct mime *m, struct str header) {
     struct str name, value;
     if (!m->o.parts || !header_split(header, &name, &value))
-        return;
+        return true;
     enum header_id id = header_find(name)->id;
     if (id == HEADER_CONTENT_TYPE)
         content_type(m, value);
@@ -183,15 +197,41 @@ void mime_own_header(struct mime *m, struct str header) {
         report(m, MIME_8BIT_HEADER, header);
     if (id == HEADER_CONTENT_TYPE && m->multipart && m->boundary.n && m->levels.n > m->o.nesting_limit + 1)
         report(m, MIME_NESTING, header);
+    return !(m->o.downgrade && id == HEADER_CONTENT_TRANSFER_ENCODING && m->encoding == ENCODING_8BIT);
+}
+
+bool mime_is_new_field(struct str header) {
+    return header.p == seven_bit_field.p || header.p == quoted_field.p;
+}
+
+struct str mime_new_field(const struct mime *m) {
+    if (!m->o.parts || !m->o.downgrade || m->encoding != ENCODING_8BIT)
+        return STR("");
+    /* what holds other entities has no encoding of its own (RFC 2045, 6.4; RFC 6532, 3.5 lets message/global have one)
+     */
+    bool holds = m->multipart || m->message || m->message_type;
+    return holds && !m->global ? seven_bit_field : quoted_field;
 }
 
 static void header_done(struct mime *m) {
     if (m->header.n == 0)
         return;
     struct str header = buf_str(&m->header);
-    mime_own_header(m, header);
-    m->o.header(m->o.ctx, m->class, header);
+    if (mime_own_header(m, header))
+        m->o.header(m->o.ctx, m->class, header);
     buf_clear(&m->header);
+}
+
+static void last_header_done(struct mime *m) {
+    header_done(m);
+    struct str field = mime_new_field(m);
+    if (field.n)
+        m->o.header(m->o.ctx, m->class, field);
+}
+
+static void quoted_line(void *ctx, struct str line) {
+    struct mime *m = ctx;
+    m->o.body(m->o.ctx, line, m->line_offset, true);
 }
 
 static void body(struct mime *m, struct str line, bool whole) {
@@ -199,12 +239,21 @@ static void body(struct mime *m, struct str line, bool whole) {
     m->offset += line.n + (whole ? 1 : 0);
     if (m->encoding == ENCODING_7BIT && m->o.error && !str_is_ascii(line))
         report(m, MIME_8BIT_BODY, line);
-    m->o.body(m->o.ctx, line, offset, whole);
+    if (!m->quoting) {
+        m->o.body(m->o.ctx, line, offset, whole);
+        return;
+    }
+    quoted_printable_add(&m->quoted, line, whole, quoted_line, m);
+    if (whole)
+        m->line_offset = m->offset;
 }
 
 void mime_own_headers_end(struct mime *m) {
     m->in_headers = false;
-    m->offset = 0;
+    m->offset = m->line_offset = 0;
+    if (m->o.downgrade && m->encoding == ENCODING_8BIT && m->global)
+        m->message = false; /* as a whole: its header may be in 8 bits, too (RFC 6532, 3.7) */
+    m->quoting = m->o.downgrade && m->encoding == ENCODING_8BIT && !m->multipart && !m->message;
     m->attached = m->o.parts && m->message;
     if (!m->o.parts || m->levels.n > m->o.nesting_limit + 1)
         return;
@@ -213,7 +262,7 @@ void mime_own_headers_end(struct mime *m) {
 }
 
 static void headers_done(struct mime *m) {
-    header_done(m);
+    last_header_done(m);
     mime_own_headers_end(m);
 }
 
@@ -225,7 +274,9 @@ static bool boundary_line(struct mime *m, struct str line, bool whole) {
         struct str boundary = m->levels.at[i].boundary;
         if (!str_starts(str_from(line, 2), boundary))
             continue;
-        header_done(m);
+        if (m->in_headers)
+            last_header_done(m);
+        m->quoting = false;
         bool last = str_starts(str_from(line, 2 + boundary.n), STR("--"));
         m->levels.n = last ? i : i + 1;
         m->offset = 0;
@@ -292,10 +343,14 @@ void mime_piece(struct mime *m, struct str line, bool first, bool whole) {
             buf_truncate(&m->header, m->o.header_limit);
         return;
     }
+    bool primary = m->class == MIME_PRIMARY;
     headers_done(m);
     bool begins = m->attached && line.n == 0;
+    if (m->attached && line.n) /* no message after all */
+        m->quoting = m->o.downgrade && m->encoding == ENCODING_8BIT;
     m->attached = false;
-    body(m, STR(""), true);
+    if (line.n == 0 || primary) /* a message that has no empty line there gets one */
+        body(m, STR(""), true);
     if (line.n)
         body(m, line, whole);
     else if (begins)
@@ -308,5 +363,5 @@ void mime_line(struct mime *m, struct str line) {
 
 void mime_end(struct mime *m) {
     if (m->in_headers)
-        header_done(m);
+        last_header_done(m);
 }

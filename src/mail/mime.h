@@ -2,6 +2,9 @@
  *
  * Without `parts`, one block of headers and then the body. With it also the headers of parts of a multipart and of
  * attached messages are headers. Whatever is malformed is body: nothing is refused here, but the caller is told of it.
+ * With `downgrade` what says that it is in 8 bits or binary comes in 7 bits (RFC 6152, 3; RFC 2045, 6): leaves in
+ * quoted-printable, and fields tell of it. What only is 8-bit, and does not say so, stays.
+ *
  * Bounded: headers are cut at `header_limit` bytes, multiparts deeper than `nesting_limit` + 2 (mime_nesting_limit
  * counts so) are taken as text; lines come in pieces of the caller's size. */
 #ifndef ANGARIUM_MAIL_MIME_H
@@ -23,12 +26,13 @@ struct str mime_error_text(enum mime_error e);
 
 struct mime_options {
     bool parts;
+    bool downgrade; /* with `parts` */
     size_t header_limit, nesting_limit, boundary_limit;
     /* A logical header: physical lines joined by a newline, without the last one; no blanks before its colon. */
     void (*header)(void *ctx, enum mime_class class, struct str header);
     /* A body line, also the empty one behind headers and the lines between parts; or a piece of one. `offset`: the
-     * bytes of this body, of the message or of a part, that came before, line ends included. `whole`: the line ends
-     * here. */
+     * bytes of this body, of the message or of a part, that came before, line ends included (as they were, with
+     * `downgrade`). `whole`: the line ends here. */
     void (*body)(void *ctx, struct str line, size_t offset, bool whole);
     /* NULL: of no interest. `about` is the header, the line, or the encoding in question. Each time it happens. */
     void (*error)(void *ctx, enum mime_error e, struct str about);
@@ -42,8 +46,12 @@ void mime_line(struct mime *m, struct str line); /* without its line end */
 /* The same for a line that comes in pieces: `first` and `whole` say whether this one begins and ends it. */
 void mime_piece(struct mime *m, struct str piece, bool first, bool whole);
 /* For a caller who reads the headers of the message itself: one that it has read, with its LFs, and the end of them.
- * `header` is not called for these. */
-void mime_own_header(struct mime *m, struct str header);
+ * `header` is not called for these. False: `downgrade` takes it away. */
+bool mime_own_header(struct mime *m, struct str header);
+/* The field that `downgrade` puts behind the last one, without its LF, or empty; before mime_own_headers_end(). */
+struct str mime_new_field(const struct mime *m);
+/* Is what `header` was called with such a field (the very string), and none of the message? */
+bool mime_is_new_field(struct str header);
 void mime_own_headers_end(struct mime *m);
 /* Is it one that mime_header_checks are asked about, wherever it stands: Content-Type: and its like? */
 bool mime_is_mime_header(enum header_id id);

@@ -10,8 +10,8 @@
 enum {
     CHUNK = 64 * 1024,
     /* what says something of the message itself; the rest was about its old life */
-    FLAGS_KEPT = ENVELOPE_8BIT | ENVELOPE_SMTPUTF8 | ENVELOPE_INTERNAL | ENVELOPE_VERIFY | ENVELOPE_TRACE |
-                 ENVELOPE_REMOTE | ENVELOPE_REQUIRETLS,
+    FLAGS_KEPT = ENVELOPE_8BIT | ENVELOPE_7BIT | ENVELOPE_SMTPUTF8 | ENVELOPE_INTERNAL | ENVELOPE_VERIFY |
+                 ENVELOPE_TRACE | ENVELOPE_REMOTE | ENVELOPE_REQUIRETLS,
 };
 
 error requeued_open(int fd, const char *name, const struct stat *st, struct arena *a, bool *ret_is,

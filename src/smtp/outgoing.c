@@ -20,7 +20,7 @@ struct check_table {
 struct outgoing_rules {
     struct router *router; /* with generic maps */
     struct check_table generic, checks[MIME_NESTED + 1], body;
-    bool any_checks, parts, lmtp;
+    bool any_checks, parts, convert, lmtp;
     size_t header_limit, nesting_limit, boundary_limit, line_limit, body_size;
 };
 
@@ -32,7 +32,7 @@ struct outgoing {
     struct arena *arena; /* for one field or line at a time */
     struct buf line;     /* the one under way */
     bool line_first;     /* `line` begins a line */
-    bool failed;
+    bool failed, too_deep;
 };
 
 /* --- configuration --- */
@@ -61,10 +61,11 @@ void outgoing_load(const struct conf *conf, bool lmtp, struct outgoing_rules **r
         .line_limit = (size_t)conf_int(conf, PARAM_line_length_limit),
         .body_size = (size_t)conf_int(conf, PARAM_body_checks_size_limit),
         .parts = !conf_bool(conf, PARAM_disable_mime_input_processing),
+        .convert = !conf_bool(conf, PARAM_disable_mime_output_conversion),
     };
     r.any_checks = r.checks[MIME_PRIMARY].maps || r.checks[MIME_PART].maps || r.checks[MIME_NESTED].maps || r.body.maps;
     *ret = NULL;
-    if (!r.any_checks && !r.generic.maps)
+    if (!r.any_checks && !r.generic.maps && !r.convert)
         return;
     if (r.generic.maps)
         r.router = router_new(conf);
@@ -168,9 +169,11 @@ static bool ask(struct outgoing *o, const struct check_table *t, bool header, st
     return c.action != CHECK_IGNORE && c.action != CHECK_STRIP;
 }
 
-/* Content-Type: and its like are MIME headers wherever they stand (header_checks(5)). */
-static const struct check_table *table_for(const struct outgoing_rules *r, enum mime_class class, enum header_id id) {
-    return &r->checks[mime_is_mime_header(id) ? MIME_PART : class];
+/* Content-Type: and its like are MIME headers wherever they stand (header_checks(5)); but not what says of a converted
+ * body that it is one. */
+static const struct check_table *table_for(const struct outgoing_rules *r, enum mime_class class, enum header_id id,
+                                           struct str text) {
+    return &r->checks[mime_is_mime_header(id) && !mime_is_new_field(text) ? MIME_PART : class];
 }
 
 static void on_header(void *ctx, enum mime_class class, struct str text) {
@@ -178,7 +181,7 @@ static void on_header(void *ctx, enum mime_class class, struct str text) {
     struct str name, value;
     bool is_field = header_split(text, &name, &value);
     const struct header_row *row = is_field ? header_find(name) : NULL;
-    bool keep = !row || ask(o, table_for(o->r, class, row->id), true, &text);
+    bool keep = !row || ask(o, table_for(o->r, class, row->id, text), true, &text);
     if (keep) {
         unsigned kind = row ? row->flags & (HEADER_SENDER_ADDRESS | HEADER_RECIPIENT_ADDRESS) : 0;
         if (kind && class == MIME_PRIMARY && o->r->generic.maps)
@@ -199,13 +202,31 @@ static void on_body(void *ctx, struct str line, size_t offset, bool whole) {
     arena_reset(o->arena);
 }
 
+static void on_error(void *ctx, enum mime_error e, struct str about) {
+    struct outgoing *o = ctx;
+    (void)about;
+    if (e == MIME_NESTING)
+        o->failed = o->too_deep = true;
+}
+
 /* --- the message --- */
-struct outgoing *outgoing_begin(const struct outgoing_rules *r, const char *id, struct content_writer *w) {
+bool outgoing_converts(const struct outgoing_rules *r, bool seven_bit) {
+    return r && r->convert && seven_bit;
+}
+
+struct outgoing *outgoing_begin(const struct outgoing_rules *r, const char *id, bool seven_bit,
+                                struct content_writer *w) {
+    bool downgrade = outgoing_converts(r, seven_bit);
+    if (!downgrade && !(r && (r->any_checks || r->generic.maps)))
+        return NULL;
     struct outgoing *o = calloc(1, sizeof *o);
     if (!o)
         die_no_memory(sizeof *o);
     const struct mime_options options = {
-        .parts = r->parts && r->any_checks, /* addresses change in the message's own header only */
+        /* addresses change in the message's own header only */
+        .parts = downgrade || (r->parts && r->any_checks),
+        .downgrade = downgrade,
+        .error = downgrade ? on_error : NULL,
         .header_limit = r->header_limit,
         .nesting_limit = r->nesting_limit,
         .boundary_limit = r->boundary_limit,
@@ -249,6 +270,10 @@ bool outgoing_end(struct outgoing *o) {
         line_done(o, true);
     mime_end(o->mime);
     return !o->failed;
+}
+
+bool outgoing_too_deep(const struct outgoing *o) {
+    return o->too_deep;
 }
 
 void outgoing_close(struct outgoing *o) {

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "mail/address.h"
 #include "mail/dsn.h"
+#include "mail/mime.h"
 #include "smtp/content.h"
 #include "smtp/outgoing.h"
 #include "smtp/xforward.h"
@@ -71,16 +72,23 @@ static bool path(struct session *s, const struct agent_request *r, struct str ad
     return true;
 }
 
+/* Whoever said BODY=7BIT has promised it (RFC 6152, 3); who said nothing has not. */
+static bool seven_bit(const struct session *s, const struct agent_request *r) {
+    return !(s->features & FEATURE_8BITMIME) && !(r->req.env.flags & ENVELOPE_7BIT);
+}
+
 static bool send_mail_from(struct session *s, const struct agent_request *r) {
     const struct envelope *e = &r->req.env;
     struct str sender;
     if (!path(s, r, e->sender, &sender))
         return false;
     struct str size = STR(""), body = STR("");
-    if (s->features & FEATURE_SIZE)
+    if ((s->features & FEATURE_SIZE) && !outgoing_converts(s->config->outgoing, seven_bit(s, r))) /* nobody knows it */
         size = arena_printf(s->scratch, " SIZE=%llu", (unsigned long long)r->req.content.size);
     if ((s->features & FEATURE_8BITMIME) && (e->flags & ENVELOPE_8BIT))
         body = STR(" BODY=8BITMIME");
+    else if ((s->features & FEATURE_8BITMIME) && (e->flags & ENVELOPE_7BIT))
+        body = STR(" BODY=7BIT");
     struct str envid = STR(""), ret = STR("");
     if ((s->features & FEATURE_DSN) && e->dsn_envid.n)
         envid = arena_cat(s->scratch, STR(" ENVID="), xtext_encode(s->scratch, e->dsn_envid));
@@ -267,6 +275,14 @@ static bool content_failed(struct transaction *t, const struct problem *p) {
     return false;
 }
 
+/* 8-bit content that does not become 7-bit: no server of this kind will get it. */
+static bool not_convertible(struct transaction *t) {
+    struct problem p = session_problem(t->s, STR("5.6.0"), mime_error_text(MIME_NESTING));
+    t->s->broken = true;
+    attempts_fail(t->all, &p, false);
+    return false;
+}
+
 /* One piece of the content, as it goes out. */
 static bool add_piece(struct outgoing *o, struct content_writer *w, struct str piece, bool last) {
     if (!o)
@@ -310,7 +326,7 @@ static bool send_pieces(struct transaction *t, struct buf *out, struct outgoing 
             return false;
         }
         if (!add_piece(changed, w, piece, last))
-            return data_failed(t);
+            return changed && outgoing_too_deep(changed) ? not_convertible(t) : data_failed(t);
         t->dot_sent = last;
         int64_t deadline = content_deadline(s->config, started, sent);
         sent += out->n;
@@ -331,7 +347,8 @@ static bool send_content(struct transaction *t) {
     const struct client_config *c = t->s->config;
     struct buf out = { 0 };
     struct content_writer w = { .out = &out, .line_limit = content_line_limit(c->line_length_limit) };
-    struct outgoing *changed = c->outgoing ? outgoing_begin(c->outgoing, t->all->r->req.id.text, &w) : NULL;
+    const struct agent_request *r = t->all->r;
+    struct outgoing *changed = outgoing_begin(c->outgoing, r->req.id.text, seven_bit(t->s, r), &w);
     bool good = send_pieces(t, &out, changed, &w);
     outgoing_close(changed);
     buf_free(&out);

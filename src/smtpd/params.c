@@ -24,9 +24,9 @@ static bool take_size(struct session *s, struct str value, struct mail_params *p
 
 static bool take_body(struct session *s, struct str value, struct mail_params *p) {
     if (str_eq_icase(value, STR("8BITMIME")))
-        p->flags |= ENVELOPE_8BIT;
+        p->flags = (p->flags & ~(unsigned)ENVELOPE_7BIT) | ENVELOPE_8BIT;
     else if (str_eq_icase(value, STR("7BIT")))
-        p->flags &= ~(unsigned)ENVELOPE_8BIT;
+        p->flags = (p->flags & ~(unsigned)ENVELOPE_8BIT) | ENVELOPE_7BIT;
     else
         return reply_fail(s, "555 5.5.4 Unsupported option: BODY=%.*s", STR_ARG(value));
     return true;
