@@ -63,7 +63,7 @@ class Sink:
         accepted = 0
         for line in peer:
             verb = line.split()[0].decode("latin-1").upper()
-            self.said.append((number, line.strip().decode()))
+            self.said.append((number, line.strip().decode("latin-1")))
             if verb == "DATA" and not accepted:
                 say(b"503 5.5.1 no recipients")
             elif verb == "DATA":
