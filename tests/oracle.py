@@ -62,11 +62,11 @@ def last_of_each(main_cf):
 
 
 class Oracle:
-    def __init__(self, root=None, main_cf="", port=None):
-        """`main_cf`: lines added to (and overriding) the private main.cf."""
+    def __init__(self, root=None, main_cf="", port=None, master_extra=""):
+        """`main_cf`: lines added to (and overriding) the private main.cf; `master_extra`: services added to its own."""
         self.root = pathlib.Path(root or os.environ.get("ANGARIUM_ORACLE", "/nonexistent"))
         self.port = port or free_port()
-        self.extra = main_cf
+        self.extra, self.master_extra = main_cf, master_extra
         self.directory = None
 
     @staticmethod
@@ -127,7 +127,7 @@ alias_maps =
 {self.extra}
 """))
         (self.directory / "etc/master.cf").write_text(
-            SERVICES.format(smtpd=f"127.0.0.1:{self.port} inet n - n - - smtpd\n"))
+            SERVICES.format(smtpd=f"127.0.0.1:{self.port} inet n - n - - smtpd\n") + self.master_extra)
         queue = self.directory / "queue"
         for name in OWNED + ["pid"]:
             (queue / name).mkdir()

@@ -203,14 +203,7 @@ class Run:
                    f"default_transport = smtp:[127.0.0.1]:{self.host.port}\nmyhostname = mail.example\nnotify_classes =\n"
                    + main_cf)
         if kind == "oracle":
-            system = Oracle(main_cf=main_cf)
-            write = system.write
-
-            def with_services():
-                write()
-                with (system.directory / "etc/master.cf").open("a") as f:
-                    f.write(rows)
-            system.write = with_services
+            system = Oracle(main_cf=main_cf, master_extra=rows)
         else:
             system = Instance(main_cf=main_cf, master_extra=rows, user=USER)
         try:

@@ -128,14 +128,7 @@ class Run:
         main_cf = (f"transport_maps = inline:{{{routes}}}\nbounce_queue_lifetime = 1d\nnotify_classes =\n"
                    "default_destination_concurrency_limit = 1\nsmtp_generic_maps =\n")
         if kinds == ["oracle"]:
-            system = Oracle(main_cf=main_cf)
-            write = system.write
-
-            def with_services():
-                write()
-                with (system.directory / "etc/master.cf").open("a") as f:
-                    f.write(services)
-            system.write = with_services
+            system = Oracle(main_cf=main_cf, master_extra=services)
         else:
             system = Instance(main_cf=main_cf, master_extra=services, user=USER)
         try:

@@ -109,14 +109,7 @@ class Run:
         main_cf = (f"transport_maps = inline:{{{routes}}}\nmyhostname = mail.example\nnotify_classes =\n"
                    "smtpd_client_port_logging = no\n")
         if kind == "oracle":
-            system = Oracle(main_cf=main_cf)
-            write = system.write
-
-            def with_services():
-                write()
-                with (system.directory / "etc/master.cf").open("a") as f:
-                    f.write(services)
-            system.write = with_services
+            system = Oracle(main_cf=main_cf, master_extra=services)
         else:
             system = Instance(main_cf=main_cf, master_extra=services, user=USER)
         try:
